@@ -1,0 +1,50 @@
+"""Publishes the robot's description and its transforms: robot_state_publisher with the expanded xacro.
+
+Mimic joints are derived from the joint they follow, so twenty joint states give all frames.
+"""
+
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument
+from launch.substitutions import Command, FindExecutable, LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.substitutions import FindPackageShare
+
+
+def generate_launch_description() -> LaunchDescription:
+    """robot_state_publisher with the G1's URDF."""
+    urdf = Command(
+        [
+            FindExecutable(name="xacro"),
+            " ",
+            PathJoinSubstitution([FindPackageShare("agibot_bringup"), "urdf", "agibot_g1.urdf.xacro"]),
+            " prefix:=",
+            LaunchConfiguration("prefix"),
+            " hardware:=",
+            LaunchConfiguration("hardware"),
+        ]
+    )
+    return LaunchDescription(
+        [
+            DeclareLaunchArgument("prefix", default_value="", description="Put before every link and joint name."),
+            DeclareLaunchArgument(
+                "hardware",
+                default_value="mock_components/GenericSystem",
+                description="ros2_control plugin named in the description.",
+            ),
+            DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node."),
+            DeclareLaunchArgument("use_sim_time", default_value="false", description="Take time from /clock."),
+            Node(
+                package="robot_state_publisher",
+                executable="robot_state_publisher",
+                namespace=LaunchConfiguration("namespace"),
+                parameters=[
+                    {
+                        "robot_description": ParameterValue(urdf, value_type=str),
+                        "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool),
+                    }
+                ],
+                output="screen",
+            ),
+        ]
+    )

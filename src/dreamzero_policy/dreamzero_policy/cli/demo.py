@@ -1,0 +1,282 @@
+"""`dreamzero demo`: twin and policy as separate processes over DDS, watched, recorded and summed up.
+
+The order of things: start both processes, wait until the model is loaded and every topic has its other end, record, send
+one RunPolicy goal after the other, come to rest, stop the processes, write summary.json, the bag and the film.
+"""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import psutil
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from dreamzero_policy.cli.processes import ProcessDied, Processes
+from dreamzero_policy.cli.summary import RunRecord, write_summary
+
+NODE = "/policy_node"
+START_TIMEOUT_S = 180.0
+REST_TIMEOUT_S = 4.0
+TASKS = (
+    "touch the red cube with the left hand",
+    "touch the blue ball with the right hand",
+    "touch the green cylinder with the left hand",
+)
+PACKAGES = ("torch", "diffusers", "transformers", "mujoco", "numpy", "ros-jazzy-rclpy", "rosbags", "ruckig")
+
+
+class DemoFailed(RuntimeError):  # noqa: N818 (it tells what happened)
+    """The demo cannot go on; the message says why and what to look at."""
+
+
+class Interrupted(Exception):  # noqa: N818
+    """Ctrl-C."""
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    seconds: float
+    seed: int
+    prompts: tuple[str, ...]
+    folder: Path
+    viewer: bool
+    steps: int
+    image_width: int
+    transport: str
+    checkpoint: Path | None
+
+
+def default_folder() -> Path:
+    return Path("out") / "demo" / datetime.now().strftime("%Y%m%d-%H%M%S")
+
+
+def run_demo(options: DemoOptions, console: Console) -> dict:
+    """Run the demo and give the summary back. Raises DemoFailed, ProcessDied or Interrupted after a clean stop."""
+    if options.folder.exists() and any(options.folder.iterdir()):
+        raise DemoFailed(f"{options.folder} exists and is not empty; name another folder with --out")
+    options.folder.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    interrupted = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: interrupted.set())
+    console.print(f"ROS_DOMAIN_ID={os.environ['ROS_DOMAIN_ID']}  logs and results in {options.folder}", style="dim")
+    environment = dict(os.environ, OMP_WAIT_POLICY="PASSIVE", PYTHONUNBUFFERED="1", OPENBLAS_NUM_THREADS="1")
+    with Processes(options.folder / "log", environment) as processes:
+        processes.start("twin", "agibot_twin.twin_node", twin_arguments(options))
+        processes.start("policy", "dreamzero_policy.ros.policy_node", policy_arguments(options))
+        record = _conduct(options, processes, console, interrupted)
+    summary = record.summary()
+    write_summary(summary, options.folder / "summary.json")
+    if record.chunks:
+        _film(options, console)
+    if interrupted.is_set():
+        raise Interrupted
+    return summary
+
+
+def twin_arguments(options: DemoOptions) -> list[str]:
+    return ["--ros-args", "-p", f"seed:={options.seed}", "-p", f"image_width:={options.image_width}",
+            "-p", f"viewer:={str(options.viewer).lower()}"]
+
+
+def policy_arguments(options: DemoOptions) -> list[str]:
+    arguments = ["--ros-args", "-p", "autostart:=true", "-p", f"denoise_steps:={options.steps}",
+                 "-p", f"image_transport:={options.transport}"]
+    if options.checkpoint is not None:
+        arguments += ["-p", f"checkpoint:={options.checkpoint.resolve()}"]
+    return arguments
+
+
+def _conduct(options: DemoOptions, processes: Processes, console: Console, interrupted: threading.Event) -> RunRecord:
+    """Everything that happens over DDS, from this process's node."""
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.signals import SignalHandlerOptions
+
+    from dreamzero_policy.cli.observer import Observer
+
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    observer = Observer(NODE)
+    executor = SingleThreadedExecutor()
+    executor.add_node(observer)
+
+    def spin(seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            executor.spin_once(timeout_sec=left)
+        if interrupted.is_set():
+            raise Interrupted
+        processes.check()
+
+    try:
+        _await_start(observer, spin, console)
+        observer.start_recording(options.folder / "bag")
+        _follow_tasks(options, observer, processes, spin, console)
+    except Interrupted:
+        console.print("stopping …", style="yellow")
+    finally:
+        interrupted_before = interrupted.is_set()
+        interrupted.clear()
+        if observer.recording:
+            observer.stop_policy()
+            _come_to_rest(observer, lambda s: _spin_quietly(executor, s))
+        record = observer.finish()
+        record.peak_rss_mb = {**processes.peak_rss_mb, "demo": psutil.Process().memory_info().rss / 2**20}
+        record.seed, record.versions = options.seed, versions()
+        executor.shutdown()
+        observer.destroy_node()
+        rclpy.try_shutdown()
+        if interrupted_before:
+            interrupted.set()
+    return record
+
+
+def _spin_quietly(executor, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        executor.spin_once(timeout_sec=left)
+
+
+def _await_start(observer, spin, console: Console) -> None:
+    began = time.monotonic()
+    with console.status("starting the twin and loading the model …") as status:
+        while not observer.ready():
+            spin(0.2)
+            status.update(f"{observer.starting()}  [dim]{time.monotonic() - began:.0f} s[/dim]")
+            if observer.failure():
+                raise DemoFailed(observer.failure())
+            if time.monotonic() - began > START_TIMEOUT_S:
+                raise DemoFailed(f"not ready after {START_TIMEOUT_S:.0f} s: {observer.starting()}")
+    console.print(f"ready after {time.monotonic() - began:.1f} s")
+
+
+def _follow_tasks(options: DemoOptions, observer, processes: Processes, spin, console: Console) -> None:
+    share_s = options.seconds / len(options.prompts)
+    shown = 0.0
+    with Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else _NoLive() as live:
+        for number, prompt in enumerate(options.prompts, 1):
+            observer.send_goal(prompt, share_s)
+            while not observer.goal_done():
+                spin(0.25)
+                processes.measure()
+                live.update(progress_table(observer, options, number))
+                if not console.is_terminal and observer.elapsed_s() - shown >= 5:
+                    shown = observer.elapsed_s()
+                    console.print(progress_line(observer, options, number))
+            code, message = observer.goal_outcome()
+            if code != 1:
+                raise DemoFailed(f"task {number} ended early ({code}): {message}")
+
+
+def _come_to_rest(observer, spin) -> None:
+    began = time.monotonic()
+    while observer.moving() and time.monotonic() - began < REST_TIMEOUT_S:
+        spin(0.1)
+
+
+def progress_table(observer, options: DemoOptions, number: int) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for name, value in observer.figures(options.seconds):
+        table.add_row(f"[dim]{name}[/dim]", value)
+    table.add_row("[dim]task[/dim]", f"[bold]{options.prompts[number - 1]}[/bold]  [dim]{number}/{len(options.prompts)}[/dim]")
+    return table
+
+
+def progress_line(observer, options: DemoOptions, number: int) -> str:
+    figures = "  ".join(f"{name} {value}" for name, value in observer.figures(options.seconds))
+    return f"{figures}  task {number}/{len(options.prompts)} {options.prompts[number - 1]}"
+
+
+class _NoLive:
+    """Where there is no terminal, lines are printed instead."""
+
+    def __enter__(self) -> "_NoLive":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, _: Table) -> None:
+        pass
+
+
+def _film(options: DemoOptions, console: Console) -> None:
+    from dreamzero_policy.cli.observer import contract_of_the_stack
+    from dreamzero_policy.cli.video import render
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("writing the film", total=1.0)
+        render(options.folder / "bag", options.folder / "demo.mp4", contract_of_the_stack(), NODE,
+               lambda share: progress.update(task, completed=share))
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "ros_distro": os.environ.get("ROS_DISTRO", "jazzy wheels")}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "system"
+    return found
+
+
+def report(summary: dict, folder: Path, console: Console) -> None:
+    """The summary for a person."""
+    table = Table(title="demo", show_header=False, title_justify="left")
+    rejected = sum(summary["rejected_chunks"].values())
+    rows = (
+        ("chunks", f"{summary['chunks']} in {summary['seconds']:.1f} s, {rejected} rejected, {summary['plan_underruns']} underruns"),
+        ("the model alone could do", f"{summary['capacity_hz'] or 0:.1f} chunks/s at {summary['denoise_steps']} steps"),
+        ("model", _range(summary["model_ms"])),
+        ("everything else", _range(summary["overhead_ms"])),
+        ("transport of frames", _range(summary["transport_ms"])),
+        ("observation to command", _range(summary["observation_to_command_ms"])),
+        ("largest velocity step at a seam", f"{summary['max_seam_velocity_jump_rad_s'] or 0:.4f} rad/s"),
+        ("frames lost", ", ".join(f"{camera} {count}" for camera, count in summary["dropped_frames"].items())),
+        ("memory", ", ".join(f"{name} {megabytes:.0f} MB" for name, megabytes in summary["peak_rss_mb"].items())),
+    )
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    for name in ("demo.mp4", "bag", "summary.json", "log"):
+        if (folder / name).exists():
+            console.print(f"  {folder / name}")
+
+
+def _range(percentiles: dict) -> str:
+    return "  ".join(f"{name} {value:.1f} ms" for name, value in percentiles.items() if value is not None)
+
+
+def has_display() -> bool:
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def terminal_width() -> int:
+    return shutil.get_terminal_size().columns
+
+
+__all__ = ["DemoFailed", "DemoOptions", "Interrupted", "ProcessDied", "default_folder", "has_display", "report", "run_demo"]
+
+
+def tasks_for(prompt: str | None) -> Sequence[str]:
+    """The user's own instruction, or the default ones in turn."""
+    return (prompt,) if prompt else TASKS
+
+
+def stderr_console(json: bool) -> Console:
+    """With --json, standard output belongs to the one JSON object."""
+    return Console(file=sys.stderr if json else sys.stdout)

@@ -1,0 +1,125 @@
+"""A checkpoint made ready to act: networks on their device, in their dtype, warmed up."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dreamzero_policy.model import checkpoint as checkpoints
+from dreamzero_policy.model.autoencoder import VideoAutoencoder, speed_up_on_cpu
+from dreamzero_policy.model.checkpoint import CheckpointError, Networks
+from dreamzero_policy.model.conditioning import ByteTokenizer, ImageConditioner, TextConditioner, Tokenizer
+from dreamzero_policy.model.config import ModelConfig
+from dreamzero_policy.model.transformer import WorldActionTransformer
+
+log = logging.getLogger(__name__)
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A loaded model. Holds weights only; what a robot remembers is a :class:`~.session.Session`."""
+
+    config: ModelConfig
+    transformer: WorldActionTransformer
+    autoencoder: VideoAutoencoder
+    text: TextConditioner
+    image: ImageConditioner
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def networks(self) -> Networks:
+        return Networks(self.transformer, self.autoencoder.network, self.text.encoder, self.image.encoder)
+
+    @property
+    def parameters(self) -> dict[str, int]:
+        """Number of parameters of each network."""
+        return {name: sum(p.numel() for p in network.parameters()) for name, network in self.networks.items()}
+
+    @property
+    def weight_bytes(self) -> int:
+        """Memory of all weights."""
+        return sum(p.nbytes for _, network in self.networks.items() for p in network.parameters())
+
+    def warm_up(self, steps: int | None = None, cfg_scale: float | None = None) -> dict[str, float]:
+        """Run one window opening, one block and one prediction on black frames, so that the first real ones are fast.
+
+        Kernels are chosen and memory is taken on first use; nothing is remembered. Returns the seconds of each part and
+        logs them.
+        """
+        from dreamzero_policy.inference.session import Session  # a session needs a policy, a policy only this once
+
+        session = Session(self, "warm up", steps=steps, cfg_scale=cfg_scale)
+        geometry = self.config.geometry
+        frames = np.zeros((self.config.raw_frames_per_chunk, geometry.canvas_height, geometry.canvas_width, 3), np.uint8)
+        state = np.zeros(geometry.max_state_dim, np.float32)
+        parts = (
+            ("open_window", lambda: session.observe(frames[:1])),
+            ("observe_block", lambda: session.observe(frames)),
+            ("predict", lambda: session.predict(state)),
+        )
+        seconds = {}
+        for name, run in parts:
+            start = time.perf_counter()
+            run()
+            seconds[name] = time.perf_counter() - start
+        summary = ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items())
+        log.info("warmed up %s with %d steps on %s: %s", self.config.variant, session.steps, self.device, summary)
+        return seconds
+
+
+def load_policy(
+    checkpoint: str | Path,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    threads: int | None = None,
+    fast: bool = True,
+) -> Policy:
+    """Load a checkpoint directory for inference.
+
+    Args:
+        checkpoint: directory as described in ``model/checkpoint.py``.
+        device: a torch device.
+        dtype: ``float32`` or ``bfloat16``; norms and time embedding stay in float32.
+        threads: threads of torch's CPU kernels, for the whole process; None leaves them alone.
+        fast: use the CPU kernels of :func:`~..model.autoencoder.speed_up_on_cpu`; False is the plain path they are
+            tested against.
+
+    Raises:
+        CheckpointError: something in the directory is missing or does not fit.
+        ValueError: unknown dtype, or fewer than one thread.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype is {dtype!r}, expected one of {sorted(DTYPES)}")
+    if threads is not None:
+        if threads < 1:
+            raise ValueError(f"threads must be at least 1, got {threads}")
+        torch.set_num_threads(threads)
+    networks, config = checkpoints.load(checkpoint, DTYPES[dtype])
+    for _, network in networks.items():
+        network.to(device).eval().requires_grad_(False)
+    if fast and torch.device(device).type == "cpu":
+        speed_up_on_cpu(networks.vae)
+    return Policy(
+        config=config,
+        transformer=networks.transformer,
+        autoencoder=VideoAutoencoder(networks.vae),
+        text=TextConditioner(networks.text_encoder, _tokenizer(config, Path(checkpoint))),
+        image=ImageConditioner(networks.image_encoder),
+        device=torch.device(device),
+        dtype=DTYPES[dtype],
+    )
+
+
+def _tokenizer(config: ModelConfig, checkpoint: Path) -> Tokenizer:
+    if config.text_encoder.tokenizer == "bytes":
+        return ByteTokenizer(config.text_encoder.text_length)
+    raise CheckpointError(f"{checkpoint} needs tokenizer files, which this version does not read")

@@ -1,0 +1,142 @@
+"""What the model is told besides the video: the instruction and the first picture of the window.
+
+Text goes through a UMT5 encoder; features beyond a prompt's true length are set to zero, sample by sample, and the
+transformer attends to them all the same, as the released weights were trained. The picture goes through a CLIP tower whose
+hidden state before the last block is used.
+
+Small models need no vocabulary file: :class:`ByteTokenizer` maps bytes to ids. Prompt cleaning is deliberately plain:
+HTML entities are unescaped twice, Unicode is put in its composed form, white space is collapsed. Repair of wrongly decoded
+text (what ``ftfy`` does in the original) is left out; prompts are expected to be proper Unicode.
+"""
+
+from __future__ import annotations
+
+import html
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers.models.clip.configuration_clip import CLIPVisionConfig
+from transformers.models.clip.modeling_clip import CLIPVisionModel
+from transformers.models.umt5.configuration_umt5 import UMT5Config
+from transformers.models.umt5.modeling_umt5 import UMT5EncoderModel
+
+from dreamzero_policy.model.config import ImageEncoderConfig, TextEncoderConfig
+
+PAD_ID, END_ID, UNKNOWN_ID, FIRST_BYTE_ID = 0, 1, 2, 3
+BYTE_VOCABULARY = FIRST_BYTE_ID + 256
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class PromptTooLongError(ValueError):
+    """The prompt has more tokens than the model was built for."""
+
+
+def clean_prompt(prompt: str) -> str:
+    """Unescape HTML twice, compose Unicode (NFC), collapse white space."""
+    return " ".join(unicodedata.normalize("NFC", html.unescape(html.unescape(prompt))).split())
+
+
+class Tokenizer(Protocol):
+    """Prompts to padded ids."""
+
+    def __call__(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Ids and mask [B, text_length] int64; the mask is 1 on real tokens, the closing token included."""
+        ...
+
+
+@dataclass(frozen=True)
+class ByteTokenizer:
+    """UTF-8 bytes as tokens. Ids: 0 padding, 1 end, 2 unknown (never produced), 3 + b for byte b."""
+
+    text_length: int
+
+    def __call__(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Raises :class:`PromptTooLongError` rather than cutting a prompt."""
+        ids = torch.full((len(prompts), self.text_length), PAD_ID, dtype=torch.int64)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            tokens = [FIRST_BYTE_ID + byte for byte in clean_prompt(prompt).encode("utf-8")] + [END_ID]
+            if len(tokens) > self.text_length:
+                raise PromptTooLongError(
+                    f"the prompt has {len(tokens) - 1} bytes, this model takes at most {self.text_length - 1}: {prompt!r}"
+                )
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+            mask[row, : len(tokens)] = 1
+        return ids, mask
+
+
+def build_text_encoder(config: TextEncoderConfig) -> UMT5EncoderModel:
+    """The stock encoder of the given sizes, untrained."""
+    return UMT5EncoderModel(
+        UMT5Config(
+            vocab_size=config.vocab_size,
+            d_model=config.dim,
+            d_kv=config.head_dim,
+            d_ff=config.ffn_dim,
+            num_layers=config.num_layers,
+            num_heads=config.num_heads,
+            feed_forward_proj="gated-gelu",
+            dropout_rate=0.0,
+        )
+    )
+
+
+def build_image_encoder(config: ImageEncoderConfig) -> CLIPVisionModel:
+    """The stock tower of the given sizes, untrained."""
+    return CLIPVisionModel(
+        CLIPVisionConfig(
+            image_size=config.image_size,
+            patch_size=config.patch_size,
+            hidden_size=config.dim,
+            num_hidden_layers=config.num_layers,
+            num_attention_heads=config.num_heads,
+            intermediate_size=config.ffn_dim,
+            hidden_act="gelu",
+            layer_norm_eps=1e-5,
+        )
+    )
+
+
+class TextConditioner:
+    """Prompts to text features."""
+
+    def __init__(self, encoder: UMT5EncoderModel, tokenizer: Tokenizer) -> None:
+        self.encoder = encoder
+        self.tokenizer = tokenizer
+
+    def encode(self, prompts: Sequence[str]) -> Tensor:
+        """[B, text_length, text_dim], zero after each prompt's own length."""
+        ids, mask = (x.to(self.encoder.device) for x in self.tokenizer(prompts))
+        return encode_tokens(self.encoder, ids, mask)
+
+
+def encode_tokens(encoder: UMT5EncoderModel, ids: Tensor, mask: Tensor) -> Tensor:
+    """Ids and mask [B, N] to features [B, N, text_dim], zero where the mask is."""
+    features = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+    return features * mask[..., None].to(features.dtype)
+
+
+class ImageConditioner:
+    """Canvases to image tokens."""
+
+    def __init__(self, encoder: CLIPVisionModel) -> None:
+        self.encoder = encoder
+
+    def encode(self, video: Tensor) -> Tensor:
+        """Frames [B, 3, H, W] in [−1, 1] to hidden states before the last block [B, tokens, dim]."""
+        pixels = clip_pixels(video, self.encoder.config.image_size).to(self.encoder.dtype)
+        return self.encoder(pixel_values=pixels, output_hidden_states=True).hidden_states[-2]
+
+
+def clip_pixels(image: Tensor, size: int) -> Tensor:
+    """[B, 3, H, W] in [−1, 1] to the tower's input: bicubic without antialias to a square, then CLIP's mean and std."""
+    resized = F.interpolate(image.float(), (size, size), mode="bicubic", align_corners=False)
+    mean, std = (resized.new_tensor(values)[:, None, None] for values in (CLIP_MEAN, CLIP_STD))
+    return (resized * 0.5 + 0.5 - mean) / std

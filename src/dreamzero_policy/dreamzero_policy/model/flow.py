@@ -1,0 +1,176 @@
+"""From noise to a chunk: the noise schedule, the solvers and guidance.
+
+Convention of the flow: t = 1000 (σ = 1) is noise, t = 0 is data, x_t = (1 − σ) x0 + σ ε, and the network predicts the
+velocity v = ε − x0.
+
+Sampling uses two independent second-order UniPC solvers (diffusers'), one for the video and one for the actions, on a
+schedule shifted towards noise. Guidance acts on the video only; actions take the conditional branch. Some steps may be
+skipped: a skipped step uses the last velocities again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
+from torch import Tensor
+
+TRAIN_LEVELS = 1000
+FIRST_SIGMA = 0.999  # of the unshifted schedule; diffusers' own default would start at 1
+
+# Which of 16 steps are evaluated, by the number of evaluations. Measured by the authors of the released weights.
+EVALUATED_OF_16 = {
+    5: (0, 1, 2, 7, 12),
+    6: (0, 1, 5, 10, 14, 15),
+    7: (0, 1, 2, 6, 10, 14, 15),
+    8: (0, 1, 2, 6, 10, 13, 14, 15),
+    16: tuple(range(16)),
+}
+
+# Noisy video and action, their times; returns their velocities, guidance applied.
+Velocity = Callable[[Tensor, Tensor, int, int], tuple[Tensor, Tensor]]
+
+
+def evaluated_steps(steps: int, evaluations: int) -> frozenset[int]:
+    """The steps whose velocity is computed. Only the 16-step schedule has skips."""
+    if steps != 16:
+        return frozenset(range(steps))
+    if evaluations not in EVALUATED_OF_16:
+        raise ValueError(f"16 steps can be evaluated {sorted(EVALUATED_OF_16)} times, not {evaluations}")
+    return frozenset(EVALUATED_OF_16[evaluations])
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Noise levels of one solver: ``sigmas`` has steps + 1 entries, ``times`` one integer per step."""
+
+    sigmas: tuple[float, ...]
+    times: tuple[int, ...]
+
+    @property
+    def steps(self) -> int:
+        return len(self.times)
+
+
+@lru_cache(maxsize=64)
+def sampling_schedule(steps: int, shift: float, final_noise: float = 0.0) -> Schedule:
+    """σ from almost 1 down to ``final_noise``; the times are whole numbers, cut down from 1000 σ.
+
+    With a final noise f every σ is mapped linearly to σ (s − f) / s + f, s being the first σ.
+    """
+    if steps < 1:
+        raise ValueError(f"a prediction needs at least 1 step, got {steps}")
+    if not 0.0 <= final_noise < 1.0:
+        raise ValueError(f"the final noise level must be in [0, 1), got {final_noise}")
+    solver = _new_solver(shift)
+    solver.set_timesteps(sigmas=np.linspace(FIRST_SIGMA, 0.0, steps + 1)[:-1])
+    sigmas, times = solver.sigmas, solver.timesteps
+    if final_noise > 0.0:
+        sigmas = sigmas * (sigmas[0] - final_noise) / sigmas[0] + final_noise
+        times = (sigmas[:-1] * TRAIN_LEVELS).to(torch.int64)
+    return Schedule(tuple(sigmas.tolist()), tuple(times.tolist()))
+
+
+def _new_solver(shift: float) -> UniPCMultistepScheduler:
+    return UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift)
+
+
+class Solver:
+    """One UniPC trajectory along a schedule."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self._solver = _new_solver(shift=1.0)
+        self._solver.set_timesteps(schedule.steps)
+        self._solver.sigmas = torch.tensor(schedule.sigmas, dtype=torch.float32)
+        self._solver.timesteps = torch.tensor(schedule.times, dtype=torch.int64)
+        self._solver.set_begin_index(0)
+
+    def step(self, sample: Tensor, velocity: Tensor, index: int) -> Tensor:
+        """The sample at the next noise level."""
+        return self._solver.step(velocity, self.schedule.times[index], sample, return_dict=False)[0]
+
+
+def sample_chunk(
+    velocity: Velocity,
+    video: Tensor,
+    action: Tensor,
+    *,
+    video_schedule: Schedule,
+    action_schedule: Schedule,
+    evaluated: frozenset[int] | Sequence[int],
+) -> tuple[Tensor, Tensor]:
+    """Carry noise ``video`` [B, C, f, H, W] and ``action`` [B, A, D] along their schedules.
+
+    Returns both in the shapes given: latents (at the schedule's final noise) and actions.
+    """
+    if video_schedule.steps != action_schedule.steps:
+        raise ValueError(f"video has {video_schedule.steps} steps and action {action_schedule.steps}; they go together")
+    if 0 not in evaluated:
+        raise ValueError("the first step has no velocity to reuse, it must be evaluated")
+    video_solver, action_solver = Solver(video_schedule), Solver(action_schedule)
+    for i in range(video_schedule.steps):
+        if i in evaluated:
+            video_velocity, action_velocity = velocity(
+                video, action, video_schedule.times[i], action_schedule.times[i]
+            )
+        video = video_solver.step(video, video_velocity, i)
+        action = action_solver.step(action, action_velocity, i)
+    return video, action
+
+
+def guide(video_velocity: Tensor, action_velocity: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Classifier-free guidance of a batch whose first half saw the prompt and whose second half the negative prompt.
+
+    The video moves away from the negative branch; the action is the prompt's own.
+    """
+    positive, negative = video_velocity.chunk(2)
+    return negative + scale * (positive - negative), action_velocity.chunk(2)[0]
+
+
+def noise(shape: Sequence[int], seed: int, device: torch.device | str, dtype: torch.dtype) -> Tensor:
+    """Gaussian noise [shape] that depends on the seed alone: drawn on the CPU in float32, then moved."""
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    return torch.randn(tuple(shape), generator=generator, dtype=torch.float32).to(device=device, dtype=dtype)
+
+
+# ---------------------------------------------------------------- training
+
+
+@dataclass(frozen=True)
+class NoiseTable:
+    """The 1000 training levels: ``sigmas``, ``times`` = 1000 σ and the loss weight of each [1000] float32.
+
+    u = 1 − i / 1000, σ = shift u / (1 + (shift − 1) u). The weight is a bell around t = 500 with mean 1 and 0 at t = 1000.
+    """
+
+    sigmas: Tensor
+    times: Tensor
+    weights: Tensor
+
+    @classmethod
+    def shifted(cls, shift: float) -> NoiseTable:
+        u = torch.linspace(1, 0, TRAIN_LEVELS + 1, dtype=torch.float32)[:-1]
+        sigmas = shift * u / (1 + (shift - 1) * u)
+        times = sigmas * TRAIN_LEVELS
+        bell = torch.exp(-2 * ((times - TRAIN_LEVELS / 2) / TRAIN_LEVELS) ** 2)
+        bell = bell - bell.min()
+        return cls(sigmas, times, bell * (TRAIN_LEVELS / bell.sum()))
+
+    def index_of(self, times: Tensor) -> Tensor:
+        """The nearest level of each time."""
+        return (self.times - times[..., None]).abs().argmin(-1)
+
+
+def add_noise(data: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+    """x_t = (1 − σ) x0 + σ ε; σ broadcasts against the data."""
+    return (1 - sigma) * data + sigma * noise
+
+
+def velocity_target(data: Tensor, noise: Tensor) -> Tensor:
+    """v = ε − x0."""
+    return noise - data

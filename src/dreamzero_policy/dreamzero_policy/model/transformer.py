@@ -1,0 +1,561 @@
+"""The world-action transformer: one network that predicts the velocity of a video and of actions together.
+
+Blocks, embedders and weight names are diffusers' Wan; three small modules bring actions and state in and actions out.
+Decisions:
+
+* three verbs. :meth:`WorldActionTransformer.forward` trains on a whole window (teacher forcing);
+  :meth:`~WorldActionTransformer.observe` appends real frames to a cache by a pass at t = 0;
+  :meth:`~WorldActionTransformer.denoise` gives the velocity of one chunk and only reads the cache;
+* modules keep weights only. The past (:class:`~.cache.KVCache`) and the conditioning (:class:`Context`) are arguments;
+* the conditioning's keys and values do not depend on the noise, so they are computed by
+  :meth:`~WorldActionTransformer.encode_text` (once per prompt) and :meth:`~WorldActionTransformer.encode_image` (once per
+  window) and handed to the verbs;
+* a pass carries the few distinct times of its tokens, not one per token (:class:`Times`).
+
+Convention of the flow: t = 1000 is noise, t = 0 is data, the velocity is noise − data.
+
+Letters: B batch, F or f latent frames, C latent channels, H W latent rows and columns, L tokens, A actions, S states,
+N context tokens, D width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.loaders import PeftAdapterMixin
+from diffusers.models.attention import AttentionMixin
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.normalization import FP32LayerNorm
+from diffusers.models.transformers.transformer_wan import (
+    WanAttention,
+    WanTimeTextImageEmbedding,
+    WanTransformerBlock,
+)
+from torch import Tensor, nn
+
+from dreamzero_policy.model.cache import KVCache
+from dreamzero_policy.model.config import PATCH_SIZE, ModelConfig
+from dreamzero_policy.model.tokens import TokenLayout, Tokens, rotate, visibility
+
+
+class KeyValue(NamedTuple):
+    """Keys and values [B, N, heads, head_dim] of one attention."""
+
+    key: Tensor
+    value: Tensor
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the cross-attention of every layer sees: text, and image where the model has one.
+
+    One entry per layer. Text has one row per branch of the batch; image may have one row for all of them.
+    """
+
+    text: tuple[KeyValue, ...]
+    image: tuple[KeyValue, ...] | None
+
+
+@dataclass(frozen=True)
+class Times:
+    """The flow time of every token: ``values`` [B or 1, U] distinct times, ``index`` [L] picks one for each token.
+
+    ``index`` None means that all tokens share the only time. U is 1 or 2 at inference, so that the time embedding and
+    its six-way projection cost next to nothing.
+    """
+
+    values: Tensor
+    index: Tensor | None = None
+
+    def spread(self, embedding: Tensor) -> Tensor:
+        """[B, U, …] to something that broadcasts against [B, L, …]."""
+        return embedding if self.index is None else embedding[:, self.index]
+
+
+class Modulation(NamedTuple):
+    """Scale, shift and gate of the two sublayers of a block, [B or 1, L or 1, D] float32 each."""
+
+    shift_attention: Tensor
+    scale_attention: Tensor
+    gate_attention: Tensor
+    shift_feed_forward: Tensor
+    scale_feed_forward: Tensor
+    gate_feed_forward: Tensor
+
+
+# Takes a layer's present keys and values, returns all that its queries may look at.
+Reach = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def present_only(key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """The reach of a pass without a cache."""
+    return key, value
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Attention over [B, L, heads, head_dim], flattened to [B, L, D].
+
+    CPU kernels for bfloat16 convert to float32 and back inside the fused attention; two matrix products and a softmax
+    are about twice as fast there at the lengths of this model. Everywhere else diffusers chooses the kernel.
+    """
+    if query.device.type == "cpu" and query.dtype == torch.bfloat16:
+        q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+        scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf)
+        return torch.matmul(scores.softmax(-1), v).transpose(1, 2).flatten(2)
+    return dispatch_attention_fn(query, key, value, attn_mask=mask).flatten(2)
+
+
+class WorldActionBlock(WanTransformerBlock):
+    """A stock Wan block whose forward takes the reach of its keys, a mask and ready context keys and values."""
+
+    def forward(
+        self,
+        x: Tensor,
+        modulation: Modulation,
+        phase: Tensor,
+        text: KeyValue,
+        image: KeyValue | None,
+        mask: Tensor | None,
+        reach: Reach,
+    ) -> Tensor:
+        """x [B, L, D] in, [B, L, D] out. ``phase`` turns this pass's own queries and keys; ``mask`` is [L, keys]."""
+        m = modulation
+        h = torch.addcmul(m.shift_attention, self.norm1(x.float()), 1 + m.scale_attention).type_as(x)
+        h = self.self_attention(h, phase, mask, reach)
+        x = torch.addcmul(x.float(), h.float(), m.gate_attention).type_as(x)
+        x = x + self.cross_attention(self.norm2(x.float()).type_as(x), text, image)
+        h = torch.addcmul(m.shift_feed_forward, self.norm3(x.float()), 1 + m.scale_feed_forward).type_as(x)
+        return torch.addcmul(x.float(), self.ffn(h).float(), m.gate_feed_forward).type_as(x)
+
+    def modulate(self, projected_time: Tensor, times: Times) -> Modulation:
+        """The block's own six vectors plus the projected time [B or 1, U, 6, D]."""
+        return Modulation(*times.spread(self.scale_shift_table[:, None].float() + projected_time).unbind(2))
+
+    def self_attention(self, h: Tensor, phase: Tensor, mask: Tensor | None, reach: Reach) -> Tensor:
+        """Keys enter the reach after norm and rotation, as the cache keeps them."""
+        a = self.attn1
+        query = rotate(_heads(a, a.norm_q(a.to_q(h))), phase)
+        key = rotate(_heads(a, a.norm_k(a.to_k(h))), phase)
+        key, value = reach(key, _heads(a, a.to_v(h)))
+        return a.to_out[0](attend(query, key, value, mask))
+
+    def cross_attention(self, h: Tensor, text: KeyValue, image: KeyValue | None) -> Tensor:
+        """Two attentions with the same queries, added before the output projection; padding text is visible."""
+        a = self.attn2
+        query = _heads(a, a.norm_q(a.to_q(h)))
+        out = attend(query, *_for_batch(text, len(h)))
+        if image is not None:
+            out = out + attend(query, *_for_batch(image, len(h)))
+        return a.to_out[0](out)
+
+    def text_key_value(self, text: Tensor) -> KeyValue:
+        """Keys and values of embedded text [B, N, D]."""
+        a = self.attn2
+        return KeyValue(_heads(a, a.norm_k(a.to_k(text))), _heads(a, a.to_v(text)))
+
+    def image_key_value(self, image: Tensor) -> KeyValue:
+        """Keys and values of embedded image tokens [B, N, D]."""
+        a = self.attn2
+        return KeyValue(_heads(a, a.norm_added_k(a.add_k_proj(image))), _heads(a, a.add_v_proj(image)))
+
+
+def _heads(attention: WanAttention, x: Tensor) -> Tensor:
+    return x.unflatten(2, (attention.heads, -1))
+
+
+def _for_batch(kv: KeyValue, batch: int) -> KeyValue:
+    """One row for all branches of a batch, without a copy."""
+    if len(kv.key) == batch:
+        return kv
+    return KeyValue(kv.key.expand(batch, -1, -1, -1), kv.value.expand(batch, -1, -1, -1))
+
+
+class EmbodimentLinear(nn.Module):
+    """y = x W + b with W [1, in, out] and b [1, out], the layout in which the released weights keep these layers."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.W = nn.Parameter(0.02 * torch.randn(1, in_features, out_features))
+        self.b = nn.Parameter(torch.zeros(1, out_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.W[0].T, self.b[0])
+
+
+class ControlProjector(nn.Module):
+    """Two layers with a ReLU: state to token, and token to action."""
+
+    def __init__(self, in_features: int, hidden: int, out_features: int) -> None:
+        super().__init__()
+        self.layer1 = EmbodimentLinear(in_features, hidden)
+        self.layer2 = EmbodimentLinear(hidden, out_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer2(F.relu(self.layer1(x)))
+
+
+class ActionEncoder(nn.Module):
+    """Noisy action [B, A, action_dim] and its time to a token; the time enters as a sinusoid as wide as the token."""
+
+    def __init__(self, action_dim: int, dim: int) -> None:
+        super().__init__()
+        self.W1 = EmbodimentLinear(action_dim, dim)
+        self.W2 = EmbodimentLinear(2 * dim, dim)
+        self.W3 = EmbodimentLinear(dim, dim)
+
+    def forward(self, action: Tensor, times: Times) -> Tensor:
+        x = self.W1(action)
+        half = x.shape[-1] // 2
+        frequency = torch.exp(torch.arange(half, dtype=torch.float32, device=x.device) * (-math.log(10000.0) / half))
+        angle = times.values[..., None].float() * frequency
+        sinusoid = times.spread(torch.cat([angle.sin(), angle.cos()], dim=-1)).type_as(x)
+        return self.W3(F.silu(self.W2(torch.cat([x, sinusoid.expand_as(x)], dim=-1))))
+
+
+def time_sinusoid(times: Tensor, dim: int) -> Tensor:
+    """[…] to […, dim]: cosine half, then sine half, in float64 as the released weights were trained with."""
+    half = dim // 2
+    frequency = 10000.0 ** -(torch.arange(half, dtype=torch.float64, device=times.device) / half)
+    angle = times[..., None].to(torch.float64) * frequency
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
+class WorldActionTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, AttentionMixin):
+    """Velocities of video latents and actions from noisy ones, the clean past, text, image and state."""
+
+    _supports_gradient_checkpointing = True
+    _no_split_modules = ("WorldActionBlock",)
+    _repeated_blocks = ("WorldActionBlock",)
+    _keep_in_fp32_modules = ("time_embedder", "scale_shift_table", "norm1", "norm2", "norm3")
+
+    @register_to_config
+    def __init__(
+        self,
+        num_layers: int = 40,
+        num_attention_heads: int = 40,
+        attention_head_dim: int = 128,
+        ffn_dim: int = 13824,
+        in_channels: int = 36,
+        out_channels: int = 16,
+        text_dim: int = 4096,
+        image_dim: int | None = 1280,
+        freq_dim: int = 256,
+        action_dim: int = 32,
+        state_dim: int = 64,
+        control_hidden_dim: int = 1024,
+        frames_per_chunk: int = 2,
+        actions_per_chunk: int = 24,
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        dim = num_attention_heads * attention_head_dim
+        self.layout = TokenLayout(frames_per_chunk, actions_per_chunk, attention_head_dim)
+
+        self.patch_embedding = nn.Conv3d(in_channels, dim, kernel_size=PATCH_SIZE, stride=PATCH_SIZE)
+        self.condition_embedder = WanTimeTextImageEmbedding(
+            dim=dim,
+            time_freq_dim=freq_dim,
+            time_proj_dim=6 * dim,
+            text_embed_dim=text_dim,
+            image_embed_dim=image_dim,
+        )
+        self.action_encoder = ActionEncoder(action_dim, dim)
+        self.state_encoder = ControlProjector(state_dim, control_hidden_dim, dim)
+        self.blocks = nn.ModuleList(
+            WorldActionBlock(
+                dim,
+                ffn_dim,
+                num_attention_heads,
+                cross_attn_norm=True,
+                eps=eps,
+                added_kv_proj_dim=None if image_dim is None else dim,
+            )
+            for _ in range(num_layers)
+        )
+        self.norm_out = FP32LayerNorm(dim, eps, elementwise_affine=False)
+        self.proj_out = nn.Linear(dim, out_channels * math.prod(PATCH_SIZE))
+        self.scale_shift_table = nn.Parameter(torch.randn(1, 2, dim) / dim**0.5)
+        self.action_decoder = ControlProjector(dim, control_hidden_dim, action_dim)
+        self.gradient_checkpointing = False
+
+    @classmethod
+    def from_model_config(cls, config: ModelConfig) -> WorldActionTransformer:
+        """An untrained transformer of the given variant."""
+        geometry, transformer = config.geometry, config.transformer
+        return cls(
+            num_layers=transformer.num_layers,
+            num_attention_heads=transformer.num_attention_heads,
+            attention_head_dim=transformer.attention_head_dim,
+            ffn_dim=transformer.ffn_dim,
+            in_channels=config.transformer_in_channels,
+            out_channels=config.autoencoder.latent_channels,
+            text_dim=config.text_encoder.dim,
+            image_dim=config.image_encoder.dim,
+            freq_dim=transformer.freq_dim,
+            action_dim=geometry.max_action_dim,
+            state_dim=geometry.max_state_dim,
+            control_hidden_dim=transformer.control_hidden_dim,
+            frames_per_chunk=geometry.frames_per_chunk,
+            actions_per_chunk=geometry.actions_per_chunk,
+        )
+
+    @torch.no_grad()
+    def initialise_weights(self) -> None:
+        """Weights to start training from: Xavier, small embedders, and a video head that starts at zero velocity.
+
+        Modules of the control path draw theirs when they are built (:class:`EmbodimentLinear`).
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        nn.init.xavier_uniform_(self.patch_embedding.weight.flatten(1))
+        nn.init.zeros_(self.patch_embedding.bias)
+        for embedder in (self.condition_embedder.text_embedder, self.condition_embedder.time_embedder):
+            nn.init.normal_(embedder.linear_1.weight, std=0.02)
+            nn.init.normal_(embedder.linear_2.weight, std=0.02)
+        nn.init.zeros_(self.proj_out.weight)
+
+    # ---------------------------------------------------------------- conditioning
+
+    def encode_text(self, text: Tensor) -> tuple[KeyValue, ...]:
+        """Text features [B, N, text_dim] to keys and values of every layer. Once per prompt."""
+        embedded = self.condition_embedder.text_embedder(text)
+        return tuple(block.text_key_value(embedded) for block in self.blocks)
+
+    def encode_image(self, image: Tensor) -> tuple[KeyValue, ...]:
+        """Image features [B or 1, N, image_dim] to keys and values of every layer. Once per window."""
+        embedded = self.condition_embedder.image_embedder(image)
+        return tuple(block.image_key_value(embedded) for block in self.blocks)
+
+    def context(self, text: Tensor, image: Tensor | None = None) -> Context:
+        """Both at once."""
+        return Context(self.encode_text(text), None if image is None else self.encode_image(image))
+
+    def empty_cache(self, *, batch: int, frames: int, height: int, width: int) -> KVCache:
+        """Room for ``frames`` latent frames of the given latent height and width."""
+        rows, columns = self._grid(height, width)
+        return KVCache.empty(
+            layers=self.config.num_layers,
+            batch=batch,
+            capacity=frames * rows * columns,
+            heads=self.config.num_attention_heads,
+            head_dim=self.config.attention_head_dim,
+            device=self.device,
+            dtype=self.blocks[0].attn1.to_k.weight.dtype,
+        )
+
+    # ---------------------------------------------------------------- the three verbs
+
+    def forward(
+        self,
+        clean: Tensor,
+        noisy: Tensor,
+        condition: Tensor | None,
+        action: Tensor,
+        state: Tensor,
+        video_time: Tensor,
+        action_time: Tensor,
+        context: Context,
+        *,
+        state_attention: str = "training",
+    ) -> tuple[Tensor, Tensor]:
+        """Teacher forcing: the velocities of every chunk of a window, each given the clean past.
+
+        Args:
+            clean, noisy: latents [B, C, F, H, W], F = 1 + chunks x frames_per_chunk.
+            condition: image condition [B, 4 + C, F, H, W], or None for layouts without it.
+            action: noisy actions [B, chunks x actions_per_chunk, action_dim].
+            state: [B, chunks, state_dim].
+            video_time: [B, F], action_time: [B, actions]; 1000 is noise. A state takes its chunk's first action time.
+            context: text and image keys and values with gradients, from :meth:`context`.
+
+        Returns:
+            Video velocity [B, C, F, H, W] and action velocity [B, actions, action_dim].
+
+        Later chunks are invisible to earlier ones, so windows of different length share a batch by padding at the end.
+        """
+        frames, (rows, columns) = clean.shape[2], self._grid(*clean.shape[3:])
+        length, actions, per_chunk = frames * rows * columns, action.shape[1], self.config.actions_per_chunk
+        tokens = self.layout.window(frames, rows, columns, clean.device)
+        if len(tokens) != 2 * length + actions + state.shape[1]:
+            raise ValueError(
+                f"{frames} latent frames have {self.layout.chunk_of_frame(frames - 1)} chunks of {per_chunk} actions "
+                f"and one state; got {actions} actions and {state.shape[1]} states"
+            )
+        # distinct times: 0 of the clean half, one per latent frame, one per action
+        frame_index = torch.arange(frames, device=clean.device).repeat_interleave(rows * columns)
+        action_index = torch.arange(actions, device=clean.device)
+        times = Times(
+            torch.cat([torch.zeros_like(video_time[:, :1]), video_time, action_time], dim=1),
+            torch.cat(
+                [
+                    torch.zeros_like(frame_index),
+                    1 + frame_index,
+                    1 + frames + action_index,
+                    1 + frames + action_index[::per_chunk],
+                ]
+            ),
+        )
+        x = torch.cat(
+            [
+                self._video_tokens(clean, condition),
+                self._video_tokens(noisy, condition),
+                self.action_encoder(action, Times(action_time, action_index)),
+                self.state_encoder(state),
+            ],
+            dim=1,
+        )
+        mask = visibility(tokens, tokens, state_attention)
+        x, embedded_time = self._run(x, times, tokens, context, mask, [present_only] * len(self.blocks))
+        video = self._to_video(x[:, length : 2 * length], embedded_time[:, length : 2 * length], frames, rows, columns)
+        return video, self.action_decoder(x[:, 2 * length : 2 * length + actions])
+
+    def observe(
+        self, cache: KVCache, context: Context, latents: Tensor, condition: Tensor | None, *, first_frame: int
+    ) -> None:
+        """Append real latent frames to the cache: a pass at t = 0. The only verb that changes the past.
+
+        Args:
+            latents: [B, C, f, H, W]; condition: [B or 1, 4 + C, f, H, W] of the same frames, or None.
+            first_frame: index of the first of them in the window.
+        """
+        frames, (rows, columns) = latents.shape[2], self._grid(*latents.shape[3:])
+        self._require_past(cache, first_frame, rows, columns)
+        tokens = self.layout.video(0, first_frame, frames, rows, columns, latents.device)
+        times = Times(torch.zeros(1, 1, device=latents.device, dtype=torch.float64))
+        reach = [_appending(cache, layer) for layer in range(len(self.blocks))]
+        self._run(self._video_tokens(latents, condition), times, tokens, context, None, reach)
+        cache.advance(len(tokens))
+
+    def denoise(
+        self,
+        cache: KVCache,
+        context: Context,
+        latents: Tensor,
+        condition: Tensor | None,
+        action: Tensor,
+        state: Tensor,
+        *,
+        first_frame: int,
+        video_time: float | Tensor,
+        action_time: float | Tensor,
+        state_attention: str = "release",
+    ) -> tuple[Tensor, Tensor]:
+        """Velocities of one chunk, given the cached past. The cache is only read.
+
+        Args:
+            latents: noisy [B, C, f, H, W]; condition as in :meth:`observe`.
+            action: noisy [B, A, action_dim]; state: [B, 1, state_dim].
+            video_time, action_time: one flow time for all of them or one per row of the batch [B]; the state takes
+                the action's.
+            state_attention: ``release`` (sees the past and its chunk) or ``training`` (itself only).
+
+        Returns:
+            Video velocity [B, C, f, H, W] and action velocity [B, A, action_dim].
+        """
+        frames, (rows, columns) = latents.shape[2], self._grid(*latents.shape[3:])
+        self._require_past(cache, first_frame, rows, columns)
+        length, actions, device = frames * rows * columns, action.shape[1], latents.device
+        tokens = self.layout.chunk(first_frame, frames, rows, columns, device)
+        x = torch.cat(
+            [
+                self._video_tokens(latents, condition),
+                self.action_encoder(action, Times(_as_times(action_time, device))),
+                self.state_encoder(state),
+            ],
+            dim=1,
+        )
+        times = Times(_as_times(video_time, device))
+        if action_time is not video_time and not _equal_numbers(action_time, video_time):
+            index = (torch.arange(len(tokens), device=device) >= length).long()
+            times = Times(torch.cat([times.values, _as_times(action_time, device)], dim=1), index)
+        mask = self.layout.chunk_mask(first_frame, frames, rows, columns, state_attention, device)
+        reach = [_joining(cache, layer) for layer in range(len(self.blocks))]
+        x, embedded_time = self._run(x, times, tokens, context, mask, reach)
+        if times.index is not None:
+            embedded_time = embedded_time[:, :length]
+        video = self._to_video(x[:, :length], embedded_time, frames, rows, columns)
+        return video, self.action_decoder(x[:, length : length + actions])
+
+    # ---------------------------------------------------------------- shared by the verbs
+
+    def _run(
+        self,
+        x: Tensor,
+        times: Times,
+        tokens: Tokens,
+        context: Context,
+        mask: Tensor | None,
+        reach: Sequence[Reach],
+    ) -> tuple[Tensor, Tensor]:
+        """All blocks; returns x [B, L, D] and the embedded time [B or 1, L or 1, D] for the head."""
+        embedder = self.condition_embedder
+        sinusoid = time_sinusoid(times.values, self.config.freq_dim)
+        embedded = embedder.time_embedder(sinusoid.to(embedder.time_embedder.linear_1.weight.dtype)).type_as(x)
+        projected = embedder.time_proj(embedder.act_fn(embedded)).unflatten(2, (6, -1)).float()
+        for i, block in enumerate(self.blocks):
+            arguments = (
+                x,
+                block.modulate(projected, times),
+                tokens.phase,
+                context.text[i],
+                None if context.image is None else context.image[i],
+                mask,
+                reach[i],
+            )
+            if torch.is_grad_enabled() and self.gradient_checkpointing:
+                x = self._gradient_checkpointing_func(block, *arguments)
+            else:
+                x = block(*arguments)
+        return x, times.spread(embedded)
+
+    def _video_tokens(self, latents: Tensor, condition: Tensor | None) -> Tensor:
+        """Latents and their image condition to tokens [B, L, D]."""
+        if condition is not None:
+            latents = torch.cat([latents, condition.expand(len(latents), -1, -1, -1, -1)], dim=1)
+        return self.patch_embedding(latents).flatten(2).transpose(1, 2)
+
+    def _to_video(self, x: Tensor, embedded_time: Tensor, frames: int, rows: int, columns: int) -> Tensor:
+        """Tokens [B, L, D] to latents [B, C, f, H, W]; a token holds a patch with the channel fastest."""
+        shift, scale = (self.scale_shift_table[:, None] + embedded_time[:, :, None]).unbind(2)
+        patches = self.proj_out((self.norm_out(x.float()) * (1 + scale) + shift).type_as(x))
+        _, patch_rows, patch_columns = PATCH_SIZE
+        patches = patches.unflatten(2, (patch_rows, patch_columns, -1)).unflatten(1, (frames, rows, columns))
+        return patches.permute(0, 6, 1, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
+
+    def _grid(self, height: int, width: int) -> tuple[int, int]:
+        return height // PATCH_SIZE[1], width // PATCH_SIZE[2]
+
+    def _require_past(self, cache: KVCache, first_frame: int, rows: int, columns: int) -> None:
+        expected = first_frame * rows * columns
+        if cache.length != expected:
+            raise ValueError(
+                f"frame {first_frame} needs {expected} tokens in the cache ({rows * columns} a frame), it has {cache.length}"
+            )
+
+
+def _appending(cache: KVCache, layer: int) -> Reach:
+    return lambda key, value: cache.append(layer, key, value)
+
+
+def _joining(cache: KVCache, layer: int) -> Reach:
+    return lambda key, value: cache.join(layer, key, value)
+
+
+def _as_times(time: float | Tensor, device: torch.device) -> Tensor:
+    """A number or a batch of numbers to [B or 1, 1] float64."""
+    return torch.as_tensor(time, dtype=torch.float64, device=device).reshape(-1, 1)
+
+
+def _equal_numbers(a: float | Tensor, b: float | Tensor) -> bool:
+    return not isinstance(a, Tensor) and not isinstance(b, Tensor) and a == b

@@ -1,0 +1,59 @@
+"""The ROS world: plans go out as joint trajectories, chunks and predicted video as messages."""
+
+import numpy as np
+from dreamzero_msgs.msg import ActionChunk
+from numpy.typing import NDArray
+from rclpy.node import Node
+from sensor_msgs.msg import Image
+from trajectory_msgs.msg import JointTrajectory
+
+from dreamzero_policy.ros import qos
+from dreamzero_policy.ros.messages import chunk_message, image_message, trajectory_message
+from dreamzero_policy.runtime.chunk import Chunk
+from dreamzero_policy.runtime.contract import Contract
+from dreamzero_policy.runtime.observation import NS_PER_S
+from dreamzero_policy.runtime.plan import Plan
+
+
+class RosWorld:
+    """A `runtime.world.World` on the node's clock and publishers."""
+
+    def __init__(self, node: Node, contract: Contract, checkpoint_hash: str) -> None:
+        self._node, self._contract, self._checkpoint_hash = node, contract, checkpoint_hash
+        self._joints = contract.model.commanded_joints
+        self._trajectories = {
+            controller: node.create_publisher(JointTrajectory, f"{controller.name}/joint_trajectory", qos.TRAJECTORY)
+            for controller in contract.site.controllers}
+        self._chunks = node.create_publisher(ActionChunk, "~/chunk", qos.EVENT)
+        self._video = node.create_publisher(Image, "~/predicted_image", qos.VIDEO)
+
+    def now_ns(self) -> int:
+        return self._node.get_clock().now().nanoseconds
+
+    def act(self, plan: Plan) -> None:
+        now_ns = self.now_ns()
+        for controller, publisher in self._trajectories.items():
+            publisher.publish(trajectory_message(plan, self._joints, controller, now_ns))
+
+    def show(self, chunk: Chunk) -> None:
+        self._chunks.publish(chunk_message(chunk, self._joints, self._contract.hash, self._checkpoint_hash))
+
+    def show_dream(self, chunk: Chunk, canvas: NDArray[np.uint8]) -> None:
+        """Predicted canvases, each stamped with the instant it predicts."""
+        model = self._contract.model
+        begin_ns = chunk.start_ns or chunk.block.observation_ns
+        for offset, image in zip(model.chunk.frame_offsets_steps, canvas, strict=True):
+            instant_ns = begin_ns + round((model.chunk.actions + offset) * NS_PER_S / model.action_hz)
+            self._video.publish(image_message(image, instant_ns, "predicted_canvas"))
+
+    def wants_dream(self) -> bool:
+        return self._video.get_subscription_count() > 0
+
+    def absent_controllers(self) -> list[str]:
+        """A line for every controller that nobody plays."""
+        return [f"controller {controller.name}: nobody listens on {publisher.topic_name}"
+                for controller, publisher in self._trajectories.items() if publisher.get_subscription_count() == 0]
+
+    def destroy(self) -> None:
+        for publisher in (*self._trajectories.values(), self._chunks, self._video):
+            self._node.destroy_publisher(publisher)

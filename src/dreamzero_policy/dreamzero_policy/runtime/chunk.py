@@ -1,0 +1,66 @@
+"""A chunk: what one prediction wants, as absolute joint targets with everything needed to know where they come from.
+
+Predicted rows carry the sampler's residual noise. They are smoothed as DreamZero's paper describes (cubic up-sampling by 2,
+Savitzky-Golay filter of window 21 and order 3, down-sampling; arXiv 2602.15922), which its released code leaves out.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
+from scipy.signal import savgol_filter
+
+from dreamzero_policy.runtime.embodiment import Floats
+from dreamzero_policy.runtime.observation import Block
+from dreamzero_policy.runtime.policy import Reply
+
+UPSAMPLING = 2
+WINDOW = 21  # samples after up-sampling: 0.35 s at 30 Hz
+ORDER = 3
+
+
+class Verdict(IntEnum):
+    """What became of a chunk; numbers and names are those of dreamzero_msgs/ActionChunk."""
+
+    ACCEPTED = 0
+    REJECTED_NOT_FINITE = 1
+    REJECTED_JOINT_SET = 2
+    REJECTED_POSITION = 3
+    REJECTED_VELOCITY = 4
+    REJECTED_ACCELERATION = 5
+    REJECTED_STEP = 6
+
+
+@dataclass
+class Chunk:
+    """H rows of J joint targets and their provenance."""
+
+    session: str
+    epoch: int
+    index: int
+    prompt: str
+    block: Block
+    reply: Reply
+    positions: Floats  # [H, J] rad and m
+    step_s: float
+    asked_ns: int  # when the block went to the policy
+    answered_ns: int  # when the reply came back
+    verdict: Verdict = Verdict.ACCEPTED
+    reason: str = ""
+    start_ns: int = 0  # when row 0 is executed; 0 if rejected
+    seam_position_jump: float = 0.0  # [rad, m]
+    seam_velocity_jump: float = 0.0  # [rad/s, m/s]
+    overhead_s: float = 0.0
+    observation_to_command_s: float = 0.0
+
+
+def smoothed(positions: NDArray[np.float64]) -> Floats:
+    """Rows [H, J] at even spacing → rows of the same shape without the sampler's noise.
+
+    Polynomials up to third degree pass unchanged, so a motion keeps its speed and its ends.
+    """
+    rows = np.arange(len(positions))
+    fine = np.linspace(0, rows[-1], UPSAMPLING * rows[-1] + 1)
+    return savgol_filter(CubicSpline(rows, positions, axis=0)(fine), WINDOW, ORDER, axis=0, mode="interp")[::UPSAMPLING]

@@ -1,0 +1,314 @@
+"""The contract: what a checkpoint was trained to see and to command, and what the site it runs on is like.
+
+A contract file has two sections. `model` is what training fixed: views and their order, joint order, units, rates, frame
+instants, relative rule, normaliser, prompt template, chunk geometry. The SHA-256 of its canonical JSON is the contract's
+hash; a checkpoint carries the contract it was trained with, and one of another hash is refused with the differing fields.
+`site` is what an installation may change without retraining: topics, image sizes, tolerances, limits, controllers.
+
+Everything is checked here, once, on load; the rest of the runtime trusts a `Contract`. Numpy-free, ROS-free.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(gt=0)]
+Unit = Literal["rad", "m", "fraction", "m/s", "rad/s"]
+
+
+class ContractError(ValueError):
+    """A contract file that cannot be used, or two contracts that do not fit; the message names the fields."""
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class JointGroup(Strict):
+    """Some consecutive entries of the state or action vector: one statistics key, one rule."""
+
+    key: str
+    joints: tuple[str, ...] = Field(min_length=1)
+    unit: Unit | tuple[Unit, ...]  # one for all joints, or one for each
+    relative: bool = False  # actions only: the row is an offset from the state at the observation instant
+    commanded: bool = True  # actions only: False is predicted but never sent to the robot
+
+    @model_validator(mode="after")
+    def every_joint_has_a_unit(self) -> "JointGroup":
+        if len(self.units) != len(self.joints):
+            raise ValueError(f"{self.key} has {len(self.joints)} joints and {len(self.units)} units")
+        return self
+
+    @property
+    def width(self) -> int:
+        return len(self.joints)
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        return self.unit if isinstance(self.unit, tuple) else (self.unit,) * self.width
+
+
+class View(Strict):
+    """How every camera image becomes a view: centre crop, then antialiased bilinear resize."""
+
+    width_px: Count
+    height_px: Count
+    crop: Annotated[float, Field(gt=0, le=1)]
+
+
+class Tile(Strict):
+    """Where a view stands on the canvas. A tile of two columns repeats every pixel column."""
+
+    camera: str
+    row: Annotated[int, Field(ge=0)]
+    column: Annotated[int, Field(ge=0)]
+    columns: Count = 1
+
+
+class Canvas(Strict):
+    """The one image the model sees: views on a grid; cells without a view are black."""
+
+    rows: Count
+    columns: Count
+    tiles: tuple[Tile, ...] = Field(min_length=1)
+
+
+class ChunkGeometry(Strict):
+    """What one prediction spans, counted in action steps, raw frames and latent frames."""
+
+    actions: Count
+    frames: Count
+    latent_frames: Count
+    chunks_per_window: Count
+    frame_offsets_steps: tuple[int, ...]  # instants of a block's frames relative to the observation instant
+    first_action_step: Annotated[int, Field(ge=0)]  # row 0 is the command for this many steps after that instant
+
+    @model_validator(mode="after")
+    def offsets_form_a_block(self) -> "ChunkGeometry":
+        offsets = self.frame_offsets_steps
+        if len(offsets) != self.frames or list(offsets) != sorted(set(offsets)) or offsets[-1] != 0:
+            raise ValueError(f"frame_offsets_steps must be {self.frames} rising steps that end at 0, got {list(offsets)}")
+        if offsets[0] <= -self.actions:
+            raise ValueError(f"first frame offset {offsets[0]} lies outside the block of {self.actions} steps")
+        return self
+
+
+class Prompt(Strict):
+    """How an instruction becomes the text the model was trained with."""
+
+    template: str
+    lowercase: bool
+
+    @model_validator(mode="after")
+    def template_has_a_place(self) -> "Prompt":
+        if "{instruction}" not in self.template:
+            raise ValueError(f"prompt template has no {{instruction}}: {self.template!r}")
+        return self
+
+
+class ModelSection(Strict):
+    """What training fixed. Hashed."""
+
+    embodiment: str
+    cameras: tuple[str, ...] = Field(min_length=1)
+    view: View
+    canvas: Canvas
+    state: tuple[JointGroup, ...] = Field(min_length=1)
+    action: tuple[JointGroup, ...] = Field(min_length=1)
+    action_hz: Positive
+    chunk: ChunkGeometry
+    normaliser: Literal["q99"]
+    prompt: Prompt
+
+    @model_validator(mode="after")
+    def names_agree(self) -> "ModelSection":
+        tiles = [tile.camera for tile in self.canvas.tiles]
+        if sorted(tiles) != sorted(self.cameras):
+            raise ValueError(f"canvas tiles {tiles} do not show each of the cameras {list(self.cameras)} once")
+        cells = [(t.row, c) for t in self.canvas.tiles for c in range(t.column, t.column + t.columns)]
+        if len(set(cells)) != len(cells) or any(r >= self.canvas.rows or c >= self.canvas.columns for r, c in cells):
+            raise ValueError(f"canvas tiles overlap or leave the {self.canvas.rows} x {self.canvas.columns} grid")
+        for name, groups in (("state", self.state), ("action", self.action)):
+            joints = [joint for group in groups for joint in group.joints]
+            if repeated := sorted({joint for joint in joints if joints.count(joint) > 1}):
+                raise ValueError(f"{name} names joints twice: {repeated}")
+        widths = {group.key: group.joints for group in self.state}
+        for group in self.action:
+            if group.relative and widths.get(group.key) != group.joints:
+                raise ValueError(f"relative action {group.key!r} has no state group of the same key and joints")
+        return self
+
+    @property
+    def state_joints(self) -> tuple[str, ...]:
+        return tuple(joint for group in self.state for joint in group.joints)
+
+    @property
+    def commanded_joints(self) -> tuple[str, ...]:
+        return tuple(joint for group in self.action if group.commanded for joint in group.joints)
+
+    @property
+    def action_width(self) -> int:
+        return sum(group.width for group in self.action)
+
+    @property
+    def step_s(self) -> float:
+        return 1.0 / self.action_hz
+
+    @property
+    def canvas_size_px(self) -> tuple[int, int]:
+        """(height, width) of the canvas."""
+        return self.canvas.rows * self.view.height_px, self.canvas.columns * self.view.width_px
+
+
+class CameraSite(Strict):
+    """A camera as the site has it."""
+
+    topic: str
+    frame_id: str
+    width_px: Count
+    height_px: Count
+    rate_hz: Positive  # frames per second; a gap of more than a period and a half between stamps is a lost frame
+
+
+class Tolerances(Strict):
+    """How far a message may be from the instant it stands for, and how long silence may last."""
+
+    frame_s: Positive  # a frame farther than this from its instant is missing
+    state_s: Positive  # a joint state farther than this from the observation instant is missing
+    silence_s: Positive  # a camera or joint state silent for longer is lost
+
+
+class JointLimits(Strict):
+    """What a command may ask of a joint, in the joint's own units (rad or m, and s)."""
+
+    lower: float
+    upper: float
+    velocity: Positive
+    acceleration: Positive
+    jerk: Positive
+    step: Positive  # largest difference between the first commanded point and the position then executed
+
+    @model_validator(mode="after")
+    def range_is_a_range(self) -> "JointLimits":
+        if not self.lower < self.upper:
+            raise ValueError(f"lower limit {self.lower} is not below upper limit {self.upper}")
+        return self
+
+
+class Gripper(Strict):
+    """The model's fraction (0 open, 1 closed) against the joint that drives the fingers."""
+
+    open_rad: float
+    closed_rad: float
+
+
+class Controller(Strict):
+    """A joint trajectory controller and the joints it takes."""
+
+    name: str
+    joints: tuple[str, ...] = Field(min_length=1)
+
+
+class SiteSection(Strict):
+    """What an installation may change. Not hashed."""
+
+    joint_states_topic: str
+    cameras: dict[str, CameraSite]
+    tolerances: Tolerances
+    limits: dict[str, JointLimits]
+    grippers: dict[str, Gripper]
+    controllers: tuple[Controller, ...] = Field(min_length=1)
+
+
+class Contract(Strict):
+    """Both sections, checked against each other."""
+
+    model: ModelSection
+    site: SiteSection
+
+    @model_validator(mode="after")
+    def site_serves_model(self) -> "Contract":
+        model, site = self.model, self.site
+        if set(site.cameras) != set(model.cameras):
+            raise ValueError(f"site has cameras {sorted(site.cameras)}, the model needs {sorted(model.cameras)}")
+        commanded = set(model.commanded_joints)
+        driven = [joint for controller in site.controllers for joint in controller.joints]
+        if sorted(driven) != sorted(commanded):
+            raise ValueError(f"controllers must take every commanded joint once; differing: {sorted(commanded ^ set(driven))}")
+        if missing := sorted(commanded - set(site.limits)):
+            raise ValueError(f"no limits for commanded joints {missing}")
+        groups = model.state + model.action
+        fractions = {j for g in groups for j, unit in zip(g.joints, g.units, strict=True) if unit == "fraction"}
+        if fractions != set(site.grippers):
+            raise ValueError(f"grippers {sorted(site.grippers)} are not the joints given as a fraction {sorted(fractions)}")
+        return self
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 (hex) of the canonical JSON of the model section."""
+        return hashlib.sha256(canonical_json(self.model).encode()).hexdigest()
+
+
+def canonical_json(section: BaseModel) -> str:
+    """Sorted keys, no white space, defaults written out: the same meaning gives the same text."""
+    return json.dumps(section.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def load_contract(path: Path | str) -> Contract:
+    """Read and check a contract file.
+
+    Raises:
+        ContractError: the file is missing, is not YAML, or breaks the schema; every offending field is named.
+    """
+    path = Path(path)
+    try:
+        document = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ContractError(f"contract {path} cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ContractError(f"contract {path} is not YAML: {error}") from error
+    try:
+        return Contract.model_validate(document)
+    except ValidationError as error:
+        fields = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'contract'}: {e['msg']}" for e in error.errors())
+        raise ContractError(f"contract {path} is malformed: {fields}") from error
+
+
+def save_contract(contract: Contract, path: Path) -> None:
+    """Write a contract so that `load_contract` gives the same one back."""
+    path.write_text(yaml.safe_dump(contract.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120))
+
+
+def differing_fields(ours: ModelSection, theirs: ModelSection) -> list[str]:
+    """One line for each leaf of the model section that differs: `path: ours | theirs`."""
+    return _differences(ours.model_dump(mode="json"), theirs.model_dump(mode="json"), "model")
+
+
+def _differences(ours: Any, theirs: Any, path: str) -> list[str]:
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        return [line for key in sorted(ours.keys() | theirs.keys())
+                for line in _differences(ours.get(key), theirs.get(key), f"{path}.{key}")]
+    if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        return [line for i, pair in enumerate(zip(ours, theirs, strict=True))
+                for line in _differences(*pair, f"{path}[{i}]")]
+    return [] if ours == theirs else [f"{path}: {ours!r} | {theirs!r}"]
+
+
+def require_same_model(site_contract: Contract, checkpoint_contract: Contract, checkpoint: Path) -> None:
+    """Refuse a checkpoint that was trained for another contract.
+
+    Raises:
+        ContractError: names every differing field with both values.
+    """
+    if site_contract.hash != checkpoint_contract.hash:
+        lines = "\n  ".join(differing_fields(site_contract.model, checkpoint_contract.model))
+        raise ContractError(
+            f"checkpoint {checkpoint} was trained for contract {checkpoint_contract.hash[:12]}, the node runs "
+            f"{site_contract.hash[:12]}. Differing fields (contract | checkpoint):\n  {lines}\n"
+            "Load a checkpoint trained for this contract, or run the node with the checkpoint's own contract.yaml."
+        )

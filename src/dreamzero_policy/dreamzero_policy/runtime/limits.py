@@ -1,0 +1,88 @@
+"""Limits: the one gate every plan passes before a world acts on it.
+
+A plan is accepted whole or rejected whole, with a numbered verdict and a reason that names joint, value and limit. Nothing
+is clamped and nothing is replaced. Extremes of a piecewise cubic are exact: acceleration is linear in each segment,
+velocity has its extreme where acceleration vanishes, position is checked at knots and at nine points between.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dreamzero_policy.runtime.chunk import Verdict
+from dreamzero_policy.runtime.contract import JointLimits
+from dreamzero_policy.runtime.embodiment import Floats
+from dreamzero_policy.runtime.observation import NS_PER_S
+from dreamzero_policy.runtime.plan import Plan
+
+POINTS_BETWEEN_KNOTS = 9
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Judgement:
+    verdict: Verdict
+    reason: str = ""
+
+    def __bool__(self) -> bool:
+        return self.verdict is Verdict.ACCEPTED
+
+
+ACCEPTED = Judgement(Verdict.ACCEPTED)
+
+
+class Limits:
+    """The limits of the commanded joints, in their order."""
+
+    def __init__(self, joints: Sequence[str], limits: Mapping[str, JointLimits]) -> None:
+        self.joints = tuple(joints)
+        self.by_joint = tuple(limits[joint] for joint in joints)
+        self.lower, self.upper, self.velocity, self.acceleration, self.step = (
+            np.array([getattr(limit, name) for limit in self.by_joint])
+            for name in ("lower", "upper", "velocity", "acceleration", "step"))
+
+    def judge_rows(self, rows: Floats, present: Floats) -> Judgement:
+        """A chunk's rows [H, J] against the positions [J] executed where it would take over."""
+        if rows.ndim != 2 or rows.shape[1] != len(self.joints):
+            return Judgement(Verdict.REJECTED_JOINT_SET, f"rows of {rows.shape[-1]} joints, {len(self.joints)} are commanded")
+        if not np.isfinite(rows).all():
+            step, joint = np.argwhere(~np.isfinite(rows))[0]
+            return Judgement(Verdict.REJECTED_NOT_FINITE, f"{self.joints[joint]} is {rows[step, joint]} in row {step}")
+        return self._judge(Verdict.REJECTED_STEP, np.abs(rows[0] - present)[None], self.step, "first row differs from the plan by")
+
+    def judge(self, plan: Plan, from_ns: int) -> Judgement:
+        """A plan from an instant on: position, velocity and acceleration of everything still to be executed."""
+        plan = plan.after(from_ns)
+        inner = np.linspace(0, 1, POINTS_BETWEEN_KNOTS + 2)
+        spans = np.diff(plan.knots_ns)
+        instants = np.append((plan.knots_ns[:-1, None] + spans[:, None] * inner).astype(np.int64).ravel(), plan.end_ns)
+        positions, _ = plan.sample(instants)
+        outside = np.maximum(positions - self.upper, self.lower - positions)
+        if (outside > ROUNDING).any():
+            row, joint = np.unravel_index(np.argmax(outside), outside.shape)
+            return Judgement(Verdict.REJECTED_POSITION, f"{self.joints[joint]} reaches {positions[row, joint]:.4f}, "
+                             f"limits {self.lower[joint]:.4f} to {self.upper[joint]:.4f}")
+        if len(plan.knots_ns) == 1:
+            return ACCEPTED
+        first, last = plan.accelerations()
+        return (self._judge(Verdict.REJECTED_VELOCITY, _fastest(plan, first, last), self.velocity, "reaches the speed")
+                and self._judge(Verdict.REJECTED_ACCELERATION, np.maximum(np.abs(first), np.abs(last)), self.acceleration,
+                                "reaches the acceleration"))
+
+    def _judge(self, verdict: Verdict, values: Floats, limit: Floats, what: str) -> Judgement:
+        excess = values - limit
+        if (excess <= ROUNDING).all():
+            return ACCEPTED
+        row, joint = np.unravel_index(np.argmax(values / limit), values.shape)
+        return Judgement(verdict, f"{self.joints[joint]} {what} {values[row, joint]:.4f}, limit {limit[joint]:.4f}")
+
+
+def _fastest(plan: Plan, first: Floats, last: Floats) -> Floats:
+    """Largest speed [N-1, J] in every segment: at its ends, or where acceleration changes sign."""
+    h = (np.diff(plan.knots_ns) / NS_PER_S)[:, None]
+    ends = np.maximum(np.abs(plan.velocities[:-1]), np.abs(plan.velocities[1:]))
+    turns = first * last < 0
+    where = np.divide(first, first - last, out=np.zeros_like(first), where=turns)
+    inner = np.abs(plan.velocities[:-1] + h * where * (first + 0.5 * where * (last - first)))
+    return np.where(turns, np.maximum(ends, inner), ends)

@@ -1,0 +1,262 @@
+"""The loop: observe a block, predict a chunk, judge it, splice it, act; then wait for the frames of the next block.
+
+One object without ROS and without threads. A world calls `advance` whenever something may have changed (a frame came, the
+policy answered, a timer ticked); `advance` never blocks. Everything is tagged with an epoch that grows with every reset,
+prompt change and clock jump, so that nothing of the past is ever executed late.
+"""
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+
+from dreamzero_policy.runtime.chunk import Chunk, Verdict, smoothed
+from dreamzero_policy.runtime.embodiment import Embodiment
+from dreamzero_policy.runtime.limits import ACCEPTED, Judgement, Limits
+from dreamzero_policy.runtime.observation import NS_PER_S, Block, MissingObservation, ObservationBuffer, ObservationError
+from dreamzero_policy.runtime.plan import Plan
+from dreamzero_policy.runtime.policy import Dream, Failure, Policy, Reply, Request
+from dreamzero_policy.runtime.scheduler import REGIME, StopAndGo
+from dreamzero_policy.runtime.world import World
+
+RATE_WINDOW_S = 10.0
+
+
+class Phase(Enum):
+    IDLE = "idle"  # no prompt
+    WAITING = "waiting"  # for the frames of the next block
+    THINKING = "thinking"  # a request is with the policy
+    FAULT = "fault"  # the policy failed; only a new policy helps
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """What an operator may tune; the node's parameters of the same names describe them."""
+
+    steps: int
+    seed: int
+    lead_s: float
+    first_point_s: float
+    blend_s: tuple[float, ...]  # tried in order until the limits allow one
+
+
+@dataclass
+class Counters:
+    """Numbers since the loop was made."""
+
+    chunks: int = 0
+    rejected: Counter[Verdict] = field(default_factory=Counter)
+    consecutive_rejections: int = 0
+    broken_blocks: int = 0
+    underruns: int = 0  # pauses longer than a whole chunk: the chunk was rejected or came too late
+    accepted_monotonic_ns: deque[int] = field(default_factory=lambda: deque(maxlen=256))
+
+    def chunk_rate_hz(self) -> float:
+        """Accepted chunks per second over the last ten seconds."""
+        horizon = time.monotonic_ns() - RATE_WINDOW_S * NS_PER_S
+        return sum(stamp >= horizon for stamp in self.accepted_monotonic_ns) / RATE_WINDOW_S
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A request under way."""
+
+    block: Block
+    submitted_ns: int
+
+
+class Loop:
+    """Couples an observation buffer, a policy and a world."""
+
+    def __init__(self, embodiment: Embodiment, buffer: ObservationBuffer, policy: Policy, world: World,
+                 settings: LoopSettings, session: str, wants_dream: Callable[[], bool] = lambda: False) -> None:
+        self.embodiment, self.buffer, self.policy, self.world = embodiment, buffer, policy, world
+        self.settings, self.session, self.wants_dream = settings, session, wants_dream
+        model = embodiment.contract.model
+        self.model = model
+        self.limits = Limits(model.commanded_joints, embodiment.contract.site.limits)
+        self.scheduler = StopAndGo(model, settings.lead_s)
+        self.phase = Phase.IDLE
+        self.prompt = ""
+        self.epoch = 0
+        self.chunk_index = 0
+        self.plan: Plan | None = None
+        self.last_chunk: Chunk | None = None
+        self.message = ""
+        self.counters = Counters()
+        self._observation_ns: int | None = None  # None: a window is to be opened with the newest frame
+        self._pending: Pending | None = None
+
+    # Commands
+
+    def run(self, prompt: str) -> None:
+        """Follow an instruction from now on, in a new epoch."""
+        self.prompt = prompt
+        self._reopen(f"following: {prompt}")
+
+    def reset(self, reason: str) -> None:
+        """Forget what the model has seen and begin a new epoch with the same prompt."""
+        if self.phase is Phase.IDLE:
+            self.epoch += 1
+            self.message = reason
+        else:
+            self._reopen(reason)
+
+    def halt(self, reason: str) -> None:
+        """Stop following the prompt and come to rest as fast as the limits allow."""
+        if self.phase is not Phase.FAULT:
+            self.phase = Phase.IDLE
+        self.epoch += 1
+        self.prompt = ""
+        self.message = reason
+        self._pending = None
+        self._come_to_rest()
+
+    def clock_jumped(self) -> None:
+        """The world's clock went backwards: stamps of before mean nothing any more."""
+        self.buffer.clear()
+        self.plan = None
+        self.reset("the clock went backwards: new epoch")
+
+    # Progress
+
+    def advance(self) -> None:
+        """Do whatever can be done now: take answers, prepare frames, ask for the next chunk."""
+        while (answer := self.policy.poll()) is not None:
+            self._take(answer)
+        if self.phase is not Phase.WAITING:
+            return
+        try:
+            if self._observation_ns is None:
+                self._open_window()
+            else:
+                self._continue_window(self._observation_ns)
+        except (ObservationError, MissingObservation) as error:
+            self._break_block(str(error))
+
+    def waiting_for(self) -> list[str]:
+        """What is missing, source by source; empty while all is well."""
+        return self.buffer.missing()
+
+    def _reopen(self, message: str) -> None:
+        if self.phase is Phase.FAULT:
+            return
+        self.epoch += 1
+        self.chunk_index = 0
+        self.message = message
+        self.policy.reset(self.embodiment.prompt(self.prompt), self.epoch)
+        self._observation_ns, self._pending = None, None
+        self.phase = Phase.WAITING
+
+    def _break_block(self, message: str) -> None:
+        """A block that cannot be observed ends the window: the model's past must not have holes."""
+        if self._observation_ns is not None:
+            self.counters.broken_blocks += 1
+            self._reopen(f"window reopened: {message}")
+        self.message = message
+
+    def _open_window(self) -> None:
+        instant_ns = self.buffer.newest_common_ns()
+        if instant_ns is None or not self.buffer.covers(instant_ns):
+            return
+        if self.world.now_ns() - instant_ns <= self.embodiment.contract.site.tolerances.silence_s * NS_PER_S:
+            self._ask(self.buffer.block(instant_ns, (0,)))
+
+    def _continue_window(self, observation_ns: int) -> None:
+        offsets = self.model.chunk.frame_offsets_steps
+        step_ns = NS_PER_S / self.model.action_hz
+        self.buffer.prefetch(observation_ns + round(offset * step_ns) for offset in offsets)
+        if self.buffer.covers(observation_ns):
+            self._ask(self.buffer.block(observation_ns, offsets))
+
+    def _ask(self, block: Block) -> None:
+        self._pending = Pending(block, self.world.now_ns())
+        self._observation_ns = block.observation_ns
+        self.phase = Phase.THINKING
+        self.policy.submit(Request(epoch=self.epoch, canvas=block.canvas, state=self.embodiment.normalised_state(block.state),
+                                   steps=self.settings.steps, seed=self.settings.seed, dream=self.wants_dream()))
+
+    def _take(self, answer: Reply | Dream | Failure) -> None:
+        if isinstance(answer, Failure):
+            self.phase = Phase.FAULT
+            self.message = answer.message
+            self._pending = None
+        elif isinstance(answer, Dream):
+            if self.last_chunk is not None and answer.epoch == self.epoch:
+                self.world.show_dream(self.last_chunk, answer.canvas)
+        elif self._pending is not None and answer.epoch == self.epoch:
+            self._conclude(self._pending, answer)
+
+    def _conclude(self, pending: Pending, reply: Reply) -> None:
+        now_ns = self.world.now_ns()
+        block = pending.block
+        rows = self.embodiment.positions(reply.actions, block.state)
+        chunk = Chunk(self.session, self.epoch, self.chunk_index, self.prompt, block, reply,
+                      smoothed(rows) if np.isfinite(rows).all() else rows, self.model.step_s, pending.submitted_ns, now_ns)
+        present = self.plan if self.plan is not None else Plan.rest(block.positions, now_ns)
+        start_ns = self.scheduler.start_ns(block.observation_ns, now_ns)
+        judgement, plan = self._splice(present, chunk, start_ns, now_ns)
+        chunk.verdict, chunk.reason = judgement.verdict, judgement.reason
+        if not judgement or start_ns - block.observation_ns > self.model.chunk.actions * self.scheduler.step_ns:
+            self.counters.underruns += 1
+        self.chunk_index += 1
+        self.last_chunk = chunk
+        self._pending = None
+        self.phase = Phase.WAITING
+        if judgement:
+            self._accept(chunk, present, plan, start_ns, now_ns)
+        else:
+            self.counters.rejected[judgement.verdict] += 1
+            self.counters.consecutive_rejections += 1
+            self.message = f"chunk {chunk.index} rejected: {judgement.reason}"
+            self._observation_ns = self.scheduler.observation_after_rejection_ns(block.observation_ns)
+        chunk.overhead_s = ((time.monotonic_ns() - block.complete_monotonic_ns) / NS_PER_S
+                            - reply.timings_s.get("model", 0.0))
+        self.world.show(chunk)
+
+    def _splice(self, present: Plan, chunk: Chunk, start_ns: int, now_ns: int) -> tuple[Judgement, Plan]:
+        """The first cross-fade, shortest first, whose plan stays inside the limits; else the last judgement."""
+        (position,), _ = present.sample([start_ns])
+        judgement = self.limits.judge_rows(chunk.positions, position)
+        plan = present
+        for blend_s in self.settings.blend_s if judgement else ():
+            plan = present.splice(chunk.positions, start_ns, self.scheduler.step_ns, blend_s)
+            judgement = self.limits.judge(plan, now_ns)
+            if judgement:
+                plan = plan.with_tail(self.limits.by_joint, self.scheduler.step_ns)
+                judgement = self.limits.judge(plan, now_ns)
+            if judgement:
+                return ACCEPTED, plan
+        return judgement, plan
+
+    def _accept(self, chunk: Chunk, present: Plan, plan: Plan, start_ns: int, now_ns: int) -> None:
+        (position,), (before,) = present.sample([start_ns])
+        _, (after,) = plan.after(start_ns).sample([start_ns])
+        chunk.start_ns = start_ns
+        chunk.seam_position_jump = float(np.abs(chunk.positions[0] - position).max())
+        chunk.seam_velocity_jump = float(np.abs(after - before).max())
+        self.plan = plan.after(now_ns)
+        self.world.act(self.plan.after(now_ns + round(self.settings.first_point_s * NS_PER_S)))
+        chunk.observation_to_command_s = (
+            self.world.now_ns() + self.settings.first_point_s * NS_PER_S - chunk.block.observation_ns) / NS_PER_S
+        self._observation_ns = self.scheduler.observation_after_chunk_ns(start_ns)
+        self.counters.chunks += 1
+        self.counters.consecutive_rejections = 0
+        self.counters.accepted_monotonic_ns.append(time.monotonic_ns())
+
+    def _come_to_rest(self) -> None:
+        if self.plan is None:
+            return
+        now_ns = self.world.now_ns()
+        begin_ns = now_ns + round(self.settings.first_point_s * NS_PER_S)
+        if self.plan.end_ns <= begin_ns:
+            return
+        self.plan = self.plan.after(now_ns).until(begin_ns).with_tail(self.limits.by_joint, self.scheduler.step_ns)
+        self.world.act(self.plan.after(begin_ns))
+
+    @property
+    def regime(self) -> str:
+        return REGIME

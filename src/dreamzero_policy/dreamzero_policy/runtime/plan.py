@@ -1,0 +1,127 @@
+"""The plan: the trajectory being executed, on an absolute time grid, always ending at rest.
+
+A plan is a piecewise cubic through knots with positions and velocities, exactly what a joint trajectory controller
+interpolates, so sampling a plan tells where the robot is told to be. It is immutable: splicing a chunk gives a new plan of
+the committed part of the old one, a cross-fade over `blend_s` into the chunk's rows, and a tail that decelerates to rest
+(time-optimal under acceleration and jerk limits, by ruckig). If nothing follows, the robot finishes the tail and stands.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import ruckig
+from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
+
+from dreamzero_policy.runtime.contract import JointLimits
+from dreamzero_policy.runtime.embodiment import Floats
+from dreamzero_policy.runtime.observation import NS_PER_S
+
+TAIL_SHARE = 0.9  # of the acceleration and jerk limits: knots a step apart are not the exact profile
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Knots in time. Before the first and after the last the robot is at rest there."""
+
+    knots_ns: NDArray[np.int64]  # [N] rising
+    positions: Floats  # [N, J] rad and m
+    velocities: Floats  # [N, J] per second
+
+    @classmethod
+    def rest(cls, positions: Floats, now_ns: int) -> "Plan":
+        """Standing still."""
+        return cls(np.array([now_ns]), positions[None].copy(), np.zeros_like(positions)[None])
+
+    @property
+    def end_ns(self) -> int:
+        return int(self.knots_ns[-1])
+
+    def remaining_s(self, now_ns: int) -> float:
+        """Motion left, tail included [s]."""
+        return max(0.0, (self.end_ns - now_ns) / NS_PER_S)
+
+    def sample(self, instants_ns: NDArray[np.int64] | Sequence[int]) -> tuple[Floats, Floats]:
+        """Positions and velocities [T, J] at the instants, held constant outside the knots."""
+        instants = np.asarray(instants_ns, dtype=np.int64)
+        inside = np.clip(instants, self.knots_ns[0], self.knots_ns[-1])
+        right = np.clip(np.searchsorted(self.knots_ns, inside, side="left"), 1, max(1, len(self.knots_ns) - 1))
+        if len(self.knots_ns) == 1:
+            return np.repeat(self.positions, len(instants), 0), np.zeros((len(instants), self.positions.shape[1]))
+        left = right - 1
+        h = ((self.knots_ns[right] - self.knots_ns[left]) / NS_PER_S)[:, None]
+        s = ((inside - self.knots_ns[left]) / NS_PER_S)[:, None] / h
+        p0, p1, v0, v1 = self.positions[left], self.positions[right], self.velocities[left] * h, self.velocities[right] * h
+        position = p0 + s * (v0 + s * (3 * (p1 - p0) - 2 * v0 - v1 + s * (2 * (p0 - p1) + v0 + v1)))
+        velocity = (v0 + s * (2 * (3 * (p1 - p0) - 2 * v0 - v1) + s * 3 * (2 * (p0 - p1) + v0 + v1))) / h
+        outside = (instants < self.knots_ns[0]) | (instants > self.knots_ns[-1])
+        velocity[outside] = 0.0
+        return position, velocity
+
+    def accelerations(self) -> tuple[Floats, Floats]:
+        """Acceleration [N-1, J] at the beginning and at the end of every segment; linear in between."""
+        h = (np.diff(self.knots_ns) / NS_PER_S)[:, None]
+        rise, v0, v1 = np.diff(self.positions, axis=0) / h, self.velocities[:-1], self.velocities[1:]
+        return (6 * rise - 4 * v0 - 2 * v1) / h, (-6 * rise + 2 * v0 + 4 * v1) / h
+
+    def after(self, instant_ns: int) -> "Plan":
+        """The plan from an instant on, with a knot there: what is still to be checked or sent to a controller."""
+        if instant_ns >= self.end_ns:
+            return Plan.rest(self.positions[-1], instant_ns)
+        keep = self.knots_ns > instant_ns
+        position, velocity = self.sample([instant_ns])
+        return Plan(np.append(instant_ns, self.knots_ns[keep]), np.concatenate([position, self.positions[keep]]),
+                    np.concatenate([velocity, self.velocities[keep]]))
+
+    def until(self, instant_ns: int) -> "Plan":
+        """The plan up to an instant, with a knot there."""
+        keep = self.knots_ns < instant_ns
+        position, velocity = self.sample([instant_ns])
+        return Plan(np.append(self.knots_ns[keep], instant_ns), np.concatenate([self.positions[keep], position]),
+                    np.concatenate([self.velocities[keep], velocity]))
+
+    def splice(self, rows: Floats, start_ns: int, step_ns: int, blend_s: float) -> "Plan":
+        """Follow this plan until `start_ns`, then the rows [H, J], one every `step_ns`, cross-faded in over `blend_s`.
+
+        Position and velocity are continuous at the seam by construction. The result ends moving: add a tail.
+        """
+        committed = self.until(start_ns)
+        times_ns = start_ns + step_ns * np.arange(len(rows))
+        old, _ = self.sample(times_ns)
+        weight = smootherstep((times_ns - start_ns) / NS_PER_S / blend_s)[:, None]
+        blended = (1 - weight) * old + weight * rows
+        spline = CubicSpline((times_ns - start_ns) / NS_PER_S, blended, axis=0,
+                             bc_type=((1, committed.velocities[-1]), "not-a-knot"))
+        velocities = spline(spline.x, 1)
+        return Plan(np.concatenate([committed.knots_ns, times_ns[1:]]),
+                    np.concatenate([committed.positions, blended[1:]]),
+                    np.concatenate([committed.velocities, velocities[1:]]))
+
+    def with_tail(self, limits: Sequence[JointLimits], step_ns: int) -> "Plan":
+        """Decelerate from the last knot to rest inside the limits. The plan must be inside them itself."""
+        joints = self.positions.shape[1]
+        start = ruckig.InputParameter(joints)
+        start.control_interface = ruckig.ControlInterface.Velocity
+        start.synchronization = ruckig.Synchronization.No
+        start.current_position = self.positions[-1].tolist()
+        start.current_velocity = self.velocities[-1].tolist()
+        start.current_acceleration = (self.accelerations()[1][-1] if len(self.knots_ns) > 1 else np.zeros(joints)).tolist()
+        start.target_velocity = start.target_acceleration = [0.0] * joints
+        start.max_acceleration = [TAIL_SHARE * limit.acceleration for limit in limits]
+        start.max_jerk = [TAIL_SHARE * limit.jerk for limit in limits]
+        tail = ruckig.Trajectory(joints)
+        ruckig.Ruckig(joints).calculate(start, tail)
+        count = max(1, int(np.ceil(tail.duration * NS_PER_S / step_ns)))
+        times_ns = step_ns * np.arange(1, count + 1)
+        samples = [tail.at_time(min(time_ns / NS_PER_S, tail.duration))[:2] for time_ns in times_ns]
+        positions, velocities = (np.array(column) for column in zip(*samples, strict=True))
+        velocities[-1] = 0.0
+        return Plan(np.concatenate([self.knots_ns, self.knots_ns[-1] + times_ns]),
+                    np.concatenate([self.positions, positions]), np.concatenate([self.velocities, velocities]))
+
+
+def smootherstep(x: NDArray[np.float64]) -> Floats:
+    """0 before 0, 1 after 1, with vanishing first and second derivative at both ends."""
+    x = np.clip(x, 0.0, 1.0)
+    return x * x * x * (x * (6 * x - 15) + 10)

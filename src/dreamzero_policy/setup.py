@@ -1,0 +1,24 @@
+"""Installs package dreamzero_policy for colcon: Python modules, executables."""
+
+from setuptools import find_packages, setup
+
+NAME = "dreamzero_policy"
+
+setup(
+    name=NAME,
+    version="0.1.0",
+    description="DreamZero as a ROS 2 policy",
+    maintainer="DreamZero ROS 2 maintainers",
+    maintainer_email="maintainers@dreamzero.example",
+    license="Apache-2.0",
+    packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (f"share/{NAME}", ["package.xml"]),
+    ],
+    install_requires=["setuptools"],
+    zip_safe=False,
+    entry_points={
+        "console_scripts": ["dreamzero = dreamzero_policy.cli.main:main", "policy_node = dreamzero_policy.ros.policy_node:main"],
+    },
+)

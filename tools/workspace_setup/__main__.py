@@ -1,0 +1,10 @@
+"""Entry point of tools/setup."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from workspace_setup.steps import main  # noqa: E402  (the line above makes the package importable)
+
+sys.exit(main())
