@@ -11,24 +11,29 @@ export TORCH PYTHON
 export OMP_WAIT_POLICY ?= PASSIVE
 
 PY := .venv/bin/python
-# pytest's folders; a later suite adds its own target with its own marks.
-SUITE := src/*/test test
+# Every suite runs from here; a long one gets a target of its own with its own marks.
+SUITE = $(wildcard src/*/test test)
 
-help:  ## show this list
-	@echo "make demo    run the robot twin and the policy, 60 s; ARGS are passed on"
-	@echo "make test    style, unit, layer, build and whole-stack tests; ARGS go to pytest"
-	@echo "make setup   only the set-up the others begin with (no ROS 2 needed; a sourced one is used)"
+help:
+	@echo "make demo    the robot's twin and the policy as processes, 60 s of simulated tasks; passes ARGS on"
+	@echo "make test    style, unit tests, package builds and the whole stack; passes ARGS to pytest"
+	@echo "make setup   only what the others begin with (no ROS 2 needed; a sourced one is used)"
 	@echo "make lint    only the style"
-	@echo "make clean   remove everything that set-up and build made"
+	@echo "make clean   removes all that set-up and build made"
 
-setup:  ## .venv, pinned packages, colcon build
+setup:
 	@tools/setup
 
-demo: setup  ## the whole loop, in simulation
+demo: setup
 	@.venv/bin/dreamzero demo $(ARGS)
 
-test: setup  ## everything that says whether this checkout works
-	@tools/test $(ARGS)
+# Both parts run even if the first fails; the last line says how each went, and the exit status follows it.
+test: setup
+	@$(PY) -m ruff check . && style=clean || style='FAILED (see above, or: make lint)'; \
+	$(PY) -m pytest $(SUITE) $(ARGS); status=$$?; \
+	case $$status in 0) tests=passed;; 5) tests='FAILED (none ran)';; *) tests="FAILED (pytest status $$status)";; esac; \
+	echo "make test: style $$style, tests $$tests"; \
+	[ "$$style $$tests" = 'clean passed' ]
 
 lint: setup
 	@$(PY) -m ruff check .

@@ -5,6 +5,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from workspace_setup.steps import main  # noqa: E402  (the line above makes the package importable)
+from workspace_setup.steps import main
 
 sys.exit(main())

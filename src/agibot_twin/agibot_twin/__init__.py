@@ -1,1 +1,4 @@
-"""A MuJoCo twin of the AgiBot G1: the robot's topics, without the robot."""
+"""A MuJoCo twin of the AgiBot G1: the shipped URDF on a table scene, with the robot's own ROS 2 interface.
+
+Everything but `twin_node` is free of ROS.
+"""

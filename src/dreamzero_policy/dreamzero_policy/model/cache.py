@@ -19,7 +19,7 @@ class CacheFullError(RuntimeError):
 
 @dataclass
 class KVCache:
-    """Keys and values [layers, B, capacity, heads, head_dim]; the first ``length`` tokens are valid."""
+    """Keys and values [layers, B, heads, capacity, head_dim]; the first ``length`` tokens are valid."""
 
     keys: Tensor
     values: Tensor
@@ -38,29 +38,29 @@ class KVCache:
         dtype: torch.dtype,
     ) -> KVCache:
         """Room for ``capacity`` tokens, none of them valid yet."""
-        shape = (layers, batch, capacity, heads, head_dim)
+        shape = (layers, batch, heads, capacity, head_dim)
         return cls(torch.empty(shape, device=device, dtype=dtype), torch.empty(shape, device=device, dtype=dtype))
 
     @property
     def capacity(self) -> int:
-        return self.keys.shape[2]
+        return self.keys.shape[3]
 
     @property
     def batch(self) -> int:
         return self.keys.shape[1]
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write one layer's new keys and values [B, L, H, D] behind the past and return past and new together.
+        """Write one layer's new keys and values [B, heads, L, head_dim] behind the past and return past and new together.
 
         ``length`` moves only with :meth:`advance`, once all layers are written.
         Raises :class:`CacheFullError` when the window has no room for L more tokens.
         """
-        end = self.length + keys.shape[1]
+        end = self.length + keys.shape[2]
         if end > self.capacity:
-            raise CacheFullError(f"the cache holds {self.capacity} tokens; {self.length} + {keys.shape[1]} were asked for")
-        self.keys[layer, :, self.length : end] = keys
-        self.values[layer, :, self.length : end] = values
-        return self.keys[layer, :, :end], self.values[layer, :, :end]
+            raise CacheFullError(f"the cache holds {self.capacity} tokens; {self.length} + {keys.shape[2]} were asked for")
+        self.keys[layer, :, :, self.length : end] = keys
+        self.values[layer, :, :, self.length : end] = values
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
     def advance(self, tokens: int) -> None:
         """Declare the tokens written by :meth:`append` in every layer part of the past."""
@@ -68,10 +68,9 @@ class KVCache:
 
     def join(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Past and given keys and values in a new tensor; the cache stays as it is."""
-        past = slice(0, self.length)
         return (
-            torch.cat([self.keys[layer, :, past], keys], dim=1),
-            torch.cat([self.values[layer, :, past], values], dim=1),
+            torch.cat([self.keys[layer, :, :, : self.length], keys], dim=2),
+            torch.cat([self.values[layer, :, :, : self.length], values], dim=2),
         )
 
     def clear(self) -> None:

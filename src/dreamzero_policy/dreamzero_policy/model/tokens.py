@@ -29,7 +29,7 @@ class Tokens:
 
     stream: Tensor  # [L] int64
     chunk: Tensor  # [L] int64
-    phase: Tensor  # [L, 1, head_dim / 2] complex64; the middle axis is for the heads
+    phase: Tensor  # [L, head_dim / 2] complex64
 
     def __len__(self) -> int:
         return self.stream.shape[0]
@@ -104,12 +104,6 @@ class TokenLayout:
         """0 for the first latent frame, then 1, 2, …"""
         return (frame + self.frames_per_chunk - 1) // self.frames_per_chunk
 
-    def chunk_mask(
-        self, first_frame: int, frames: int, rows: int, columns: int, state_attention: str, device: torch.device
-    ) -> Tensor | None:
-        """Visibility of one chunk over ``[cached past | chunk]``; None where every token sees every key."""
-        return _chunk_mask(self, first_frame, frames, rows, columns, state_attention, device)
-
 
 def rotary_angles(positions: Tensor, dim: int) -> Tensor:
     """Rotary angles [L, dim / 2] float64 of integer positions [L]."""
@@ -118,13 +112,13 @@ def rotary_angles(positions: Tensor, dim: int) -> Tensor:
 
 
 def rotate(x: Tensor, phase: Tensor) -> Tensor:
-    """Turn the heads of x [B, L, H, D] by phase [L, 1, D / 2], in float32; dtype and shape are kept."""
+    """Turn the heads of x [B, heads, L, head_dim] by phase [L, head_dim / 2], in float32; dtype and shape are kept."""
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * phase).flatten(-2).type_as(x)
 
 
 def _phase(angles: Tensor) -> Tensor:
-    return torch.polar(torch.ones_like(angles), angles).to(torch.complex64)[:, None]
+    return torch.polar(torch.ones_like(angles), angles).to(torch.complex64)
 
 
 # The builders below are pure functions of integers; the memo leaves the hot loop without them. They run outside
@@ -189,20 +183,3 @@ def _chunk(
         layout.actions(chunk, 1, device),
         layout.states(chunk, 1, device),
     )
-
-
-@lru_cache(maxsize=256)
-@torch.inference_mode(False)
-def _chunk_mask(
-    layout: TokenLayout,
-    first_frame: int,
-    frames: int,
-    rows: int,
-    columns: int,
-    state_attention: str,
-    device: torch.device,
-) -> Tensor | None:
-    chunk = layout.chunk(first_frame, frames, rows, columns, device)
-    past = layout.video(CLEAN, 0, first_frame, rows, columns, device)
-    mask = visibility(chunk, Tokens.join(past, chunk), state_attention)
-    return None if bool(mask.all()) else mask

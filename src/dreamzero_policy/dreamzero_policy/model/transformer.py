@@ -41,12 +41,12 @@ from diffusers.models.transformers.transformer_wan import (
 from torch import Tensor, nn
 
 from dreamzero_policy.model.cache import KVCache
-from dreamzero_policy.model.config import PATCH_SIZE, ModelConfig
+from dreamzero_policy.model.config import PATCH_SIZE, STATE_ATTENTION, ModelConfig
 from dreamzero_policy.model.tokens import TokenLayout, Tokens, rotate, visibility
 
 
 class KeyValue(NamedTuple):
-    """Keys and values [B, N, heads, head_dim] of one attention."""
+    """Keys and values [B, heads, N, head_dim] of one attention."""
 
     key: Tensor
     value: Tensor
@@ -100,22 +100,25 @@ def present_only(key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Attention over [B, L, heads, head_dim], flattened to [B, L, D].
+    """Attention over [B, heads, L, head_dim], gathered to [B, L, D].
 
     CPU kernels for bfloat16 convert to float32 and back inside the fused attention; two matrix products and a softmax
     are about twice as fast there at the lengths of this model. Everywhere else diffusers chooses the kernel.
     """
     if query.device.type == "cpu" and query.dtype == torch.bfloat16:
-        q, k, v = (x.transpose(1, 2) for x in (query, key, value))
-        scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
+        scores = torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(-1, -2))
         if mask is not None:
             scores = scores.masked_fill(~mask, -torch.inf)
-        return torch.matmul(scores.softmax(-1), v).transpose(1, 2).flatten(2)
-    return dispatch_attention_fn(query, key, value, attn_mask=mask).flatten(2)
+        return torch.matmul(scores.softmax(-1), value).transpose(1, 2).flatten(2)
+    heads_last = (x.transpose(1, 2) for x in (query, key, value))
+    return dispatch_attention_fn(*heads_last, attn_mask=mask).flatten(2)
 
 
 class WorldActionBlock(WanTransformerBlock):
-    """A stock Wan block whose forward takes the reach of its keys, a mask and ready context keys and values."""
+    """A stock Wan block whose forward takes the reach of its keys, a mask and ready context keys and values.
+
+    The residual stream x is float32 whatever the dtype of the weights.
+    """
 
     def forward(
         self,
@@ -124,28 +127,36 @@ class WorldActionBlock(WanTransformerBlock):
         phase: Tensor,
         text: KeyValue,
         image: KeyValue | None,
-        mask: Tensor | None,
         reach: Reach,
+        mask: Tensor | None = None,
+        solitary: int = 0,
     ) -> Tensor:
-        """x [B, L, D] in, [B, L, D] out. ``phase`` turns this pass's own queries and keys; ``mask`` is [L, keys]."""
-        m = modulation
-        h = torch.addcmul(m.shift_attention, self.norm1(x.float()), 1 + m.scale_attention).type_as(x)
-        h = self.self_attention(h, phase, mask, reach)
-        x = torch.addcmul(x.float(), h.float(), m.gate_attention).type_as(x)
-        x = x + self.cross_attention(self.norm2(x.float()).type_as(x), text, image)
-        h = torch.addcmul(m.shift_feed_forward, self.norm3(x.float()), 1 + m.scale_feed_forward).type_as(x)
-        return torch.addcmul(x.float(), self.ffn(h).float(), m.gate_feed_forward).type_as(x)
+        """x [B, L, D] in and out, float32.
+
+        ``phase`` turns this pass's own queries and keys. ``mask`` is [L, keys]. The last ``solitary`` tokens see
+        themselves only, which needs no attention.
+        """
+        m, dtype = modulation, self.attn1.to_q.weight.dtype
+        h = torch.addcmul(m.shift_attention, self.norm1(x), 1 + m.scale_attention).to(dtype)
+        x = torch.addcmul(x, self.self_attention(h, phase, reach, mask, solitary), m.gate_attention)
+        x = x + self.cross_attention(self.norm2(x).to(dtype), text, image)
+        h = torch.addcmul(m.shift_feed_forward, self.norm3(x), 1 + m.scale_feed_forward).to(dtype)
+        return torch.addcmul(x, self.ffn(h), m.gate_feed_forward)
 
     def modulate(self, projected_time: Tensor, times: Times) -> Modulation:
         """The block's own six vectors plus the projected time [B or 1, U, 6, D]."""
         return Modulation(*times.spread(self.scale_shift_table[:, None].float() + projected_time).unbind(2))
 
-    def self_attention(self, h: Tensor, phase: Tensor, mask: Tensor | None, reach: Reach) -> Tensor:
+    def self_attention(self, h: Tensor, phase: Tensor, reach: Reach, mask: Tensor | None, solitary: int) -> Tensor:
         """Keys enter the reach after norm and rotation, as the cache keeps them."""
         a = self.attn1
         query = rotate(_heads(a, a.norm_q(a.to_q(h))), phase)
         key = rotate(_heads(a, a.norm_k(a.to_k(h))), phase)
-        key, value = reach(key, _heads(a, a.to_v(h)))
+        own_value = a.to_v(h)
+        key, value = reach(key, _heads(a, own_value))
+        if solitary:
+            seen = attend(query[:, :, :-solitary], key, value, mask)
+            return a.to_out[0](torch.cat([seen, own_value[:, -solitary:]], dim=1))
         return a.to_out[0](attend(query, key, value, mask))
 
     def cross_attention(self, h: Tensor, text: KeyValue, image: KeyValue | None) -> Tensor:
@@ -169,7 +180,8 @@ class WorldActionBlock(WanTransformerBlock):
 
 
 def _heads(attention: WanAttention, x: Tensor) -> Tensor:
-    return x.unflatten(2, (attention.heads, -1))
+    """[B, L, D] to [B, heads, L, head_dim]."""
+    return x.unflatten(2, (attention.heads, -1)).transpose(1, 2)
 
 
 def _for_batch(kv: KeyValue, batch: int) -> KeyValue:
@@ -416,9 +428,9 @@ class WorldActionTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, Attentio
             dim=1,
         )
         mask = visibility(tokens, tokens, state_attention)
-        x, embedded_time = self._run(x, times, tokens, context, mask, [present_only] * len(self.blocks))
+        x, embedded_time = self._run(x, times, tokens, context, [present_only] * len(self.blocks), mask=mask)
         video = self._to_video(x[:, length : 2 * length], embedded_time[:, length : 2 * length], frames, rows, columns)
-        return video, self.action_decoder(x[:, 2 * length : 2 * length + actions])
+        return video, self._to_action(x[:, 2 * length : 2 * length + actions])
 
     def observe(
         self, cache: KVCache, context: Context, latents: Tensor, condition: Tensor | None, *, first_frame: int
@@ -434,7 +446,7 @@ class WorldActionTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, Attentio
         tokens = self.layout.video(0, first_frame, frames, rows, columns, latents.device)
         times = Times(torch.zeros(1, 1, device=latents.device, dtype=torch.float64))
         reach = [_appending(cache, layer) for layer in range(len(self.blocks))]
-        self._run(self._video_tokens(latents, condition), times, tokens, context, None, reach)
+        self._run(self._video_tokens(latents, condition), times, tokens, context, reach)
         cache.advance(len(tokens))
 
     def denoise(
@@ -466,6 +478,8 @@ class WorldActionTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, Attentio
         frames, (rows, columns) = latents.shape[2], self._grid(*latents.shape[3:])
         self._require_past(cache, first_frame, rows, columns)
         length, actions, device = frames * rows * columns, action.shape[1], latents.device
+        if state_attention not in STATE_ATTENTION:
+            raise ValueError(f"state_attention is {state_attention!r}, expected one of {STATE_ATTENTION}")
         tokens = self.layout.chunk(first_frame, frames, rows, columns, device)
         x = torch.cat(
             [
@@ -479,13 +493,14 @@ class WorldActionTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, Attentio
         if action_time is not video_time and not _equal_numbers(action_time, video_time):
             index = (torch.arange(len(tokens), device=device) >= length).long()
             times = Times(torch.cat([times.values, _as_times(action_time, device)], dim=1), index)
-        mask = self.layout.chunk_mask(first_frame, frames, rows, columns, state_attention, device)
         reach = [_joining(cache, layer) for layer in range(len(self.blocks))]
-        x, embedded_time = self._run(x, times, tokens, context, mask, reach)
+        x, embedded_time = self._run(
+            x, times, tokens, context, reach, solitary=state.shape[1] if state_attention == "training" else 0
+        )
         if times.index is not None:
             embedded_time = embedded_time[:, :length]
         video = self._to_video(x[:, :length], embedded_time, frames, rows, columns)
-        return video, self.action_decoder(x[:, length : length + actions])
+        return video, self._to_action(x[:, length : length + actions])
 
     # ---------------------------------------------------------------- shared by the verbs
 
@@ -495,14 +510,17 @@ class WorldActionTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, Attentio
         times: Times,
         tokens: Tokens,
         context: Context,
-        mask: Tensor | None,
         reach: Sequence[Reach],
+        *,
+        mask: Tensor | None = None,
+        solitary: int = 0,
     ) -> tuple[Tensor, Tensor]:
-        """All blocks; returns x [B, L, D] and the embedded time [B or 1, L or 1, D] for the head."""
-        embedder = self.condition_embedder
+        """All blocks; returns x [B, L, D] float32 and the embedded time [B or 1, L or 1, D] float32 for the head."""
+        embedder, dtype = self.condition_embedder, x.dtype
         sinusoid = time_sinusoid(times.values, self.config.freq_dim)
-        embedded = embedder.time_embedder(sinusoid.to(embedder.time_embedder.linear_1.weight.dtype)).type_as(x)
+        embedded = embedder.time_embedder(sinusoid.to(embedder.time_embedder.linear_1.weight.dtype)).to(dtype)
         projected = embedder.time_proj(embedder.act_fn(embedded)).unflatten(2, (6, -1)).float()
+        x = x.float()
         for i, block in enumerate(self.blocks):
             arguments = (
                 x,
@@ -510,14 +528,15 @@ class WorldActionTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, Attentio
                 tokens.phase,
                 context.text[i],
                 None if context.image is None else context.image[i],
-                mask,
                 reach[i],
+                mask,
+                solitary,
             )
             if torch.is_grad_enabled() and self.gradient_checkpointing:
                 x = self._gradient_checkpointing_func(block, *arguments)
             else:
                 x = block(*arguments)
-        return x, times.spread(embedded)
+        return x, times.spread(embedded.float())
 
     def _video_tokens(self, latents: Tensor, condition: Tensor | None) -> Tensor:
         """Latents and their image condition to tokens [B, L, D]."""
@@ -527,11 +546,16 @@ class WorldActionTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, Attentio
 
     def _to_video(self, x: Tensor, embedded_time: Tensor, frames: int, rows: int, columns: int) -> Tensor:
         """Tokens [B, L, D] to latents [B, C, f, H, W]; a token holds a patch with the channel fastest."""
-        shift, scale = (self.scale_shift_table[:, None] + embedded_time[:, :, None]).unbind(2)
-        patches = self.proj_out((self.norm_out(x.float()) * (1 + scale) + shift).type_as(x))
+        shift, scale = (self.scale_shift_table[:, None].float() + embedded_time[:, :, None]).unbind(2)
+        h = torch.addcmul(shift, self.norm_out(x), 1 + scale)
+        patches = self.proj_out(h.to(self.proj_out.weight.dtype))
         _, patch_rows, patch_columns = PATCH_SIZE
         patches = patches.unflatten(2, (patch_rows, patch_columns, -1)).unflatten(1, (frames, rows, columns))
         return patches.permute(0, 6, 1, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
+
+    def _to_action(self, x: Tensor) -> Tensor:
+        """Tokens [B, A, D] to actions [B, A, action_dim]; no norm and no modulation on the way."""
+        return self.action_decoder(x.to(self.action_decoder.layer1.W.dtype))
 
     def _grid(self, height: int, width: int) -> tuple[int, int]:
         return height // PATCH_SIZE[1], width // PATCH_SIZE[2]

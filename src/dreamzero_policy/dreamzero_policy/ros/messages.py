@@ -1,5 +1,6 @@
 """Between ROS messages and the runtime's objects: decode images, encode trajectories, chunks, status and predicted video."""
 
+from array import array
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -55,7 +56,9 @@ def _decode_raw(camera: str, message: Image) -> NDArray[np.uint8]:
 
 def image_message(image: NDArray[np.uint8], stamp_ns: int, frame_id: str) -> Image:
     """RGB [height, width, 3] as a raw image."""
-    message = BRIDGE.cv2_to_imgmsg(np.ascontiguousarray(image), encoding="rgb8")
+    height, width, channels = image.shape
+    # array.array is the one type the generated setter takes without looking at every byte.
+    message = Image(height=height, width=width, encoding="rgb8", step=width * channels, data=array("B", image.tobytes()))
     message.header.stamp, message.header.frame_id = to_stamp(stamp_ns), frame_id
     return message
 

@@ -147,7 +147,7 @@ class PolicyNode(ManagedNode):
         for camera, site in self.contract.site.cameras.items():
             self._own(self.create_subscription(kind, site.topic + suffix, lambda m, c=camera: self._on_image(c, m), qos.CAMERA),
                       self.destroy_subscription)
-        self._own(self.create_subscription(JointState, self.contract.site.joint_states_topic, self._on_joint_state,
+        self._own(self.create_subscription(JointState, self.contract.site.joint_states.topic, self._on_joint_state,
                                            qos.JOINT_STATES), self.destroy_subscription)
         self._own(self.create_subscription(String, "~/prompt", self._on_prompt, qos.EVENT), self.destroy_subscription)
 

@@ -40,7 +40,7 @@ def topics_of_a_run(contract: Contract, node_name: str) -> list[Topic]:
     return [
         *(Topic(f"{camera.topic}/compressed", CompressedImage, FRAMES) for camera in cameras),
         *(Topic(f"{camera.topic.rsplit('/', 1)[0]}/camera_info", CameraInfo, qos.EVENT) for camera in cameras),
-        Topic(contract.site.joint_states_topic, JointState, FRAMES),
+        Topic(contract.site.joint_states.topic, JointState, FRAMES),
         *(Topic(f"{controller.name}/joint_trajectory", JointTrajectory, qos.EVENT) for controller in contract.site.controllers),
         Topic(f"{node_name}/chunk", ActionChunk, qos.EVENT),
         Topic(f"{node_name}/status", PolicyStatus, qos.EVENT),

@@ -175,6 +175,13 @@ class CameraSite(Strict):
     rate_hz: Positive  # frames per second; a gap of more than a period and a half between stamps is a lost frame
 
 
+class JointStatesSite(Strict):
+    """The joint states as the site has them."""
+
+    topic: str
+    rate_hz: Positive
+
+
 class Tolerances(Strict):
     """How far a message may be from the instant it stands for, and how long silence may last."""
 
@@ -217,7 +224,7 @@ class Controller(Strict):
 class SiteSection(Strict):
     """What an installation may change. Not hashed."""
 
-    joint_states_topic: str
+    joint_states: JointStatesSite
     cameras: dict[str, CameraSite]
     tolerances: Tolerances
     limits: dict[str, JointLimits]

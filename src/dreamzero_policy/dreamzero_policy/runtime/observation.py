@@ -1,8 +1,8 @@
 """The observation buffer: stamped images and joint states in, blocks of frames at the contract's instants out.
 
 For every instant the nearest stamped frame is taken. Which one is nearest is known only when a frame at or after the
-instant has arrived, so a block is ready then and not before, and the same recording gives the same block live and from a
-bag. A frame farther away than the tolerance is missing: an error that names camera, instant and gap, never a repeated,
+instant has arrived (or one so close before it that, at the source's rate, the next cannot be nearer), so a block is ready
+then and not before, and the same recording gives the same block live and from a bag. A frame farther away than the tolerance is missing: an error that names camera, instant and gap, never a repeated,
 partial or black frame. All stamps are observation times in nanoseconds of the node's clock.
 
 Images are decoded when they turn out to stand for an instant (or ahead of time, through `prefetch`), not on arrival.
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from dreamzero_policy.runtime.embodiment import Embodiment, Floats, Image
 
 NS_PER_S = 1_000_000_000
-EXACT_NS = 2_000_000  # a frame this close to its instant is taken without waiting for a later one
+CERTAIN = 0.25  # of a period: an item this close before an instant is taken without waiting for the next one
 HISTORY_S = 3.0  # a block spans 0.8 s; the rest is room for late requests
 
 
@@ -72,6 +72,7 @@ Item = TypeVar("Item", Frame, JointSample)
 class Stream(Generic[Item]):
     """Items of one source in the order of their stamps."""
 
+    period_ns: float
     items: deque[Item] = field(default_factory=deque)
     duplicates: int = 0
     dropped: int = 0
@@ -88,7 +89,7 @@ class Stream(Generic[Item]):
         """Whether no item still to come can be nearer to the instant."""
         if not self.items:
             return False
-        return self.items[-1].stamp_ns >= instant_ns - EXACT_NS
+        return self.items[-1].stamp_ns >= instant_ns - CERTAIN * self.period_ns
 
 
 class ObservationBuffer:
@@ -97,21 +98,22 @@ class ObservationBuffer:
     def __init__(self, embodiment: Embodiment) -> None:
         self.embodiment = embodiment
         self.contract = embodiment.contract
-        self.cameras: dict[str, Stream[Frame]] = {camera: Stream() for camera in self.contract.model.cameras}
-        self.joints: Stream[JointSample] = Stream()
+        site = self.contract.site
+        self.cameras: dict[str, Stream[Frame]] = {camera: Stream(NS_PER_S / site.cameras[camera].rate_hz)
+                                                  for camera in self.contract.model.cameras}
+        self.joints: Stream[JointSample] = Stream(NS_PER_S / site.joint_states.rate_hz)
 
     # In
 
     def add_image(self, camera: str, stamp_ns: int, received_ns: int, decode: Callable[[], Image]) -> None:
         """Keep one image. A stamp that is not newer than the last one is a duplicate and is left out."""
         stream = self.cameras[camera]
-        period_ns = NS_PER_S / self.contract.site.cameras[camera].rate_hz
         if stream.items:
             gap_ns = stamp_ns - stream.items[-1].stamp_ns
             if gap_ns <= 0:
                 stream.duplicates += 1
                 return
-            stream.dropped += max(0, round(gap_ns / period_ns) - 1)
+            stream.dropped += max(0, round(gap_ns / stream.period_ns) - 1)
         stream.silent_since_monotonic_ns = time.monotonic_ns()
         stream.items.append(Frame(stamp_ns, received_ns, stream.silent_since_monotonic_ns, decode))
         self._forget(stream)
@@ -141,7 +143,7 @@ class ObservationBuffer:
             stream.items.clear()
 
     def _checked(self, stamp_ns: int, names: Sequence[str], positions: Sequence[float]) -> JointSample:
-        topic = self.contract.site.joint_states_topic
+        topic = self.contract.site.joint_states.topic
         if len(names) != len(positions):
             raise ObservationError(f"{topic}: {len(names)} names and {len(positions)} positions")
         by_name = dict(zip(names, positions, strict=True))
@@ -221,7 +223,7 @@ class ObservationBuffer:
         lines = []
         for camera, stream in self.cameras.items():
             lines += self._silence(f"camera {camera}", site.cameras[camera].topic, stream)
-        return lines + self._silence("joint states", site.joint_states_topic, self.joints)
+        return lines + self._silence("joint states", site.joint_states.topic, self.joints)
 
     def _silence(self, name: str, topic: str, stream: Stream) -> list[str]:
         if stream.fault:

@@ -1,0 +1,177 @@
+"""The scene: the robot before a table with coloured objects and a bin, lit for cheap and clear pictures.
+
+World frame = the robot's base_link: x forward, y left, z up, m. Nothing casts shadows and nothing is multisampled: on a
+CPU renderer each costs more than the rest of the picture together.
+"""
+
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from agibot_twin.robot_model import VISUAL_GROUP, WORLD, camera_optics, robot_spec
+
+TIMESTEP_S = 0.002
+FLOOR_Z_M = -0.10  # below base_link (estimated: the wheels' contact)
+TABLE_TOP_Z_M = 0.65
+TABLE_CENTRE_M = (0.72, 0.0)
+TABLE_SIZE_M = (0.62, 1.20)
+BIN_CENTRE_M = (0.80, 0.0)
+BIN_SIZE_M = (0.17, 0.24, 0.055)  # outer x, y and height
+REST_CLEARANCE_M = 0.001  # objects are set down from this height
+OBJECT_SPACING_M = 0.085  # between centres: room for an open gripper
+OBJECT_ZONE_X_M = (0.50, 0.66)
+OBJECT_ZONE_Y_M = (-0.36, 0.36)
+
+THIRD_PERSON = "third_person"
+BOX, CYLINDER, SPHERE = (int(shape) for shape in (
+    mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_CYLINDER, mujoco.mjtGeom.mjGEOM_SPHERE))
+
+
+@dataclass(frozen=True, slots=True)
+class TableObject:
+    """A free body that a gripper (67 mm open) can hold. `half_size_m` as MuJoCo's geom size."""
+
+    name: str
+    shape: int
+    half_size_m: tuple[float, ...]
+    rgb: tuple[float, float, float]
+    mass_kg: float
+
+    @property
+    def half_height_m(self) -> float:
+        return {BOX: self.half_size_m[-1], CYLINDER: self.half_size_m[-1], SPHERE: self.half_size_m[0]}[self.shape]
+
+
+OBJECTS = (
+    TableObject("red_cube", BOX, (0.022, 0.022, 0.022), (0.86, 0.10, 0.10), 0.08),
+    TableObject("blue_block", BOX, (0.020, 0.036, 0.020), (0.08, 0.27, 0.85), 0.09),
+    TableObject("green_cylinder", CYLINDER, (0.021, 0.032), (0.05, 0.60, 0.22), 0.08),
+    TableObject("yellow_ball", SPHERE, (0.024,), (0.98, 0.76, 0.05), 0.05),
+    TableObject("purple_cylinder", CYLINDER, (0.026, 0.018), (0.50, 0.16, 0.66), 0.07),
+    TableObject("orange_cube", BOX, (0.018, 0.018, 0.018), (0.96, 0.43, 0.04), 0.05),
+)
+
+
+def build_spec(urdf: str) -> mujoco.MjSpec:
+    """Editable model of robot, table, objects, bin, lights and cameras."""
+    spec = robot_spec(urdf)
+    spec.modelname = "agibot_g1_twin"
+    _set_options(spec)
+    _add_surroundings(spec)
+    _add_table(spec)
+    _add_bin(spec)
+    for thing in OBJECTS:
+        _add_object(spec, thing)
+    _add_cameras(spec, urdf)
+    return spec
+
+
+def sample_layout(rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
+    """Random pose [x y z qw qx qy qz] per object: on the table, turned about z, a gripper's width apart."""
+    placed: list[NDArray[np.float64]] = []
+    layout = {}
+    for thing in OBJECTS:
+        spot = _free_spot(rng, placed)
+        placed.append(spot)
+        yaw = rng.uniform(-np.pi, np.pi)
+        height = TABLE_TOP_Z_M + thing.half_height_m + REST_CLEARANCE_M
+        layout[thing.name] = np.array([*spot, height, np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)])
+    return layout
+
+
+def _free_spot(rng: np.random.Generator, placed: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    low, high = np.array([OBJECT_ZONE_X_M, OBJECT_ZONE_Y_M]).T
+    while True:  # six objects fill a tenth of the zone: a few draws each
+        spot = rng.uniform(low, high)
+        if all(np.linalg.norm(spot - other) >= OBJECT_SPACING_M for other in placed):
+            return spot
+
+
+def _set_options(spec: mujoco.MjSpec) -> None:
+    spec.option.timestep = TIMESTEP_S
+    spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+    spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
+    spec.option.impratio = 10.0  # grasps creep less
+    spec.visual.quality.offsamples = 0
+    spec.visual.quality.shadowsize = 0
+    spec.visual.global_.offwidth, spec.visual.global_.offheight = 1280, 960
+    spec.visual.map.znear, spec.visual.map.zfar = 0.01, 30.0
+    spec.visual.headlight.ambient = [0.34, 0.34, 0.35]
+    spec.visual.headlight.diffuse = [0.10, 0.10, 0.10]
+    spec.visual.headlight.specular = [0.0, 0.0, 0.0]
+    spec.stat.extent, spec.stat.center = 1.0, [0.6, 0.0, 0.8]
+
+
+def _add_surroundings(spec: mujoco.MjSpec) -> None:
+    spec.add_texture(name="sky", type=mujoco.mjtTexture.mjTEXTURE_SKYBOX, builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
+                     rgb1=[0.88, 0.91, 0.94], rgb2=[0.62, 0.68, 0.75], width=128, height=128 * 6)
+    spec.add_texture(name="floor", type=mujoco.mjtTexture.mjTEXTURE_2D, builtin=mujoco.mjtBuiltin.mjBUILTIN_CHECKER,
+                     rgb1=[0.47, 0.50, 0.54], rgb2=[0.43, 0.46, 0.50], width=128, height=128)
+    floor = spec.add_material(name="floor", texrepeat=[2, 2], texuniform=True, specular=0.0, shininess=0.0)
+    floor.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "floor"
+    spec.worldbody.add_geom(name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[6, 6, 0.1], pos=[0, 0, FLOOR_Z_M],
+                            material="floor", contype=WORLD, conaffinity=0xF, group=VISUAL_GROUP)
+    for position, direction, diffuse in (
+        ([1.6, 1.2, 3.0], [-0.45, -0.35, -1.0], [0.52, 0.51, 0.49]),
+        ([0.4, -2.0, 2.6], [0.05, 0.70, -0.8], [0.20, 0.21, 0.24]),
+    ):
+        spec.worldbody.add_light(pos=position, dir=direction, diffuse=diffuse, ambient=[0, 0, 0],
+                                 specular=[0.08, 0.08, 0.08], type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
+                                 castshadow=False)
+
+
+def _solid_box(body: mujoco.MjsBody, name: str, size: list[float], pos: list[float], rgb: list[float]) -> None:
+    """A box that is seen and touched. `size` is the full edge length, m."""
+    body.add_geom(name=name, type=mujoco.mjtGeom.mjGEOM_BOX, size=[edge / 2 for edge in size], pos=pos,
+                  rgba=[*rgb, 1.0], contype=WORLD, conaffinity=0xF, group=VISUAL_GROUP, condim=4,
+                  friction=[0.9, 0.01, 0.001])
+
+
+def _add_table(spec: mujoco.MjSpec) -> None:
+    (x, y), (depth, width), thickness = TABLE_CENTRE_M, TABLE_SIZE_M, 0.036
+    table = spec.worldbody.add_body(name="table")
+    wood, edge, leg = [0.80, 0.76, 0.70], [0.55, 0.43, 0.31], [0.30, 0.31, 0.33]
+    _solid_box(table, "table_top", [depth, width, thickness], [x, y, TABLE_TOP_Z_M - thickness / 2], wood)
+    _solid_box(table, "table_frame", [depth - 0.02, width - 0.02, 0.03], [x, y, TABLE_TOP_Z_M - thickness - 0.015], edge)
+    leg_height = TABLE_TOP_Z_M - thickness - FLOOR_Z_M
+    for i, (dx, dy) in enumerate(((1, 1), (1, -1), (-1, 1), (-1, -1))):
+        _solid_box(table, f"table_leg{i}", [0.05, 0.05, leg_height],
+                   [x + dx * (depth / 2 - 0.05), y + dy * (width / 2 - 0.05), FLOOR_Z_M + leg_height / 2], leg)
+
+
+def _add_bin(spec: mujoco.MjSpec) -> None:
+    """An open box, fixed to the table's far side, that both arms reach."""
+    (x, y), (depth, width, height), wall = BIN_CENTRE_M, BIN_SIZE_M, 0.006
+    box = spec.worldbody.add_body(name="bin", pos=[x, y, TABLE_TOP_Z_M])
+    outside, inside = [0.16, 0.36, 0.42], [0.23, 0.45, 0.51]
+    _solid_box(box, "bin_floor", [depth, width, wall], [0, 0, wall / 2], inside)
+    for i, side in enumerate((1, -1)):
+        _solid_box(box, f"bin_wall_x{i}", [wall, width, height], [side * (depth - wall) / 2, 0, height / 2], outside)
+        _solid_box(box, f"bin_wall_y{i}", [depth, wall, height], [0, side * (width - wall) / 2, height / 2], outside)
+
+
+def _add_object(spec: mujoco.MjSpec, thing: TableObject) -> None:
+    body = spec.worldbody.add_body(name=thing.name, pos=[0, 0, TABLE_TOP_Z_M + thing.half_height_m])
+    body.add_freejoint(name=thing.name)
+    size = [*thing.half_size_m, 0.0, 0.0][:3]
+    # Rolling friction lets the ball come to rest.
+    body.add_geom(name=thing.name, type=mujoco.mjtGeom(thing.shape), size=size, rgba=[*thing.rgb, 1.0], mass=thing.mass_kg,
+                  contype=WORLD, conaffinity=0xF, group=VISUAL_GROUP, condim=6, friction=[1.0, 0.01, 0.002])
+
+
+def _add_cameras(spec: mujoco.MjSpec, urdf: str) -> None:
+    """The description's cameras, one per optical frame, and a view of the whole scene for documentation."""
+    for camera in camera_optics(urdf).values():
+        # MuJoCo looks along -z with y up, an optical frame along z with y down: half a turn about x.
+        # The field of view is set for 4:3 pictures, vertically, as MuJoCo wants it.
+        vertical = 2 * np.arctan(np.tan(camera.horizontal_fov_rad / 2) * 3 / 4)
+        spec.body(camera.optical_frame).add_camera(name=camera.name, quat=[0, 1, 0, 0], fovy=float(np.degrees(vertical)))
+    eye, target = np.array([2.35, 1.55, 1.85]), np.array([0.40, 0.0, 0.86])
+    back = (eye - target) / np.linalg.norm(eye - target)
+    right = np.cross([0, 0, 1], back)
+    right /= np.linalg.norm(right)
+    quat = np.empty(4)
+    mujoco.mju_mat2Quat(quat, np.column_stack([right, np.cross(back, right), back]).ravel())
+    spec.worldbody.add_camera(name=THIRD_PERSON, pos=eye.tolist(), quat=quat.tolist(), fovy=42.0)

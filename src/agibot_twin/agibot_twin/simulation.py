@@ -1,0 +1,100 @@
+"""The physics: model, state and drives, stepped in fixed time steps of 2 ms. No rendering, no controllers.
+
+Time is an integer number of steps, so that any split of a duration into calls gives the same states.
+"""
+
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+from agibot_bringup.description import load_home, load_urdf
+from numpy.typing import NDArray
+
+from agibot_twin.robot_model import DRIVEN_JOINTS, velocity_lead_s
+from agibot_twin.scene import OBJECTS, TIMESTEP_S, build_spec, sample_layout
+
+Floats = NDArray[np.float64]
+STEP_NS = round(TIMESTEP_S * 1e9)
+SETTLE_STEPS = 250  # 0.5 s: objects come to rest before time starts
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class JointSample:
+    """The twenty driven joints, in the order of DRIVEN_JOINTS: rad, rad/s, N m (lift: m, m/s, N)."""
+
+    positions: Floats
+    velocities: Floats
+    efforts: Floats
+
+
+class Simulation:
+    """The scene in motion. Deterministic: the same seed and targets give the same states, bit for bit."""
+
+    def __init__(self, seed: int = 0) -> None:
+        urdf = load_urdf()
+        self.model = build_spec(urdf).compile()
+        self.data = mujoco.MjData(self.model)
+        joints = [self.model.joint(name) for name in DRIVEN_JOINTS]
+        self._qpos = np.array([joint.qposadr[0] for joint in joints])
+        self._dof = np.array([joint.dofadr[0] for joint in joints])
+        self._object_qpos = {thing.name: int(self.model.joint(thing.name).qposadr[0]) for thing in OBJECTS}
+        self._lead_s = velocity_lead_s()
+        self.home = np.array([load_home()[name] for name in DRIVEN_JOINTS])
+        self.reset(seed)
+
+    def reset(self, seed: int) -> None:
+        """Home pose, objects placed by `seed` and at rest, time 0."""
+        mujoco.mj_resetData(self.model, self.data)
+        self.data.qpos[self._qpos] = self.home
+        self._place_followers()
+        for name, pose in sample_layout(np.random.default_rng(seed)).items():
+            address = self._object_qpos[name]
+            self.data.qpos[address : address + 7] = pose
+        self._command = self._new_command = self.home.copy()
+        self.data.ctrl[:] = self.home
+        mujoco.mj_step(self.model, self.data, SETTLE_STEPS)
+        self.data.time = 0.0
+        self.steps = 0
+
+    @property
+    def time_ns(self) -> int:
+        """Time since the reset."""
+        return self.steps * STEP_NS
+
+    def advance(self, steps: int) -> None:
+        """Hold the drives' present command for a number of steps."""
+        mujoco.mj_step(self.model, self.data, steps)
+        self.steps += steps
+
+    def ramp_to(self, positions: Floats, velocities: Floats) -> None:
+        """Set the command that `advance_ramp` reaches: rad and rad/s [20]."""
+        self._command = self._new_command
+        self._new_command = positions + self._lead_s * velocities
+
+    def advance_ramp(self, first: int, last: int, of: int) -> None:
+        """Steps `first`…`last`-1 out of `of`, in which the command moves in a line to that of `ramp_to`."""
+        for step in range(first, last):
+            share = (step + 1) / of
+            self.data.ctrl[:] = (1 - share) * self._command + share * self._new_command
+            mujoco.mj_step(self.model, self.data)
+        self.steps += last - first
+
+    def joints(self) -> JointSample:
+        """Joint states now. Effort is what the drive pulls with, gravity's share included (not in lift and grippers)."""
+        return JointSample(
+            self.data.qpos[self._qpos], self.data.qvel[self._dof], self.data.qfrc_actuator[self._dof]
+        )
+
+    def object_poses(self) -> dict[str, Floats]:
+        """Pose [x y z qw qx qy qz] of every object in the robot's base frame, m."""
+        return {name: self.data.qpos[address : address + 7].copy() for name, address in self._object_qpos.items()}
+
+    def _place_followers(self) -> None:
+        """Set mimic joints to where their equality wants them."""
+        model = self.model
+        for equality in range(model.neq):
+            follower, leader = model.eq_obj1id[equality], model.eq_obj2id[equality]
+            offset, multiplier = model.eq_data[equality, :2]
+            self.data.qpos[model.jnt_qposadr[follower]] = (
+                offset + multiplier * self.data.qpos[model.jnt_qposadr[leader]]
+            )

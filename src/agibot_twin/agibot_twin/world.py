@@ -1,0 +1,127 @@
+"""The twin as a world: a clock, a robot that follows trajectories and is observed, objects that obey physics. No ROS.
+
+The robot's five trajectory controllers run at 100 Hz on the twin's own clock, and the drives follow them without steps:
+over each control cycle the command moves in a line to the trajectory's value at the cycle's end. Time advances only
+through `advance_to`, in physics steps of 2 ms, so a run is the same however its time is cut into calls.
+
+Found by others through the entry point group `dreamzero.worlds`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from agibot_bringup.description import load_controllers, load_urdf
+from numpy.typing import NDArray
+
+from agibot_twin.cameras import Image, SceneRenderer, SceneState
+from agibot_twin.robot_model import DRIVEN_JOINTS, camera_optics
+from agibot_twin.simulation import STEP_NS, JointSample, Simulation
+from agibot_twin.trajectory_controller import Trajectory, TrajectoryController
+
+STEPS_PER_CYCLE = 5  # control at 100 Hz
+CYCLE_NS = STEPS_PER_CYCLE * STEP_NS
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Observation:
+    """What the robot reports at one instant. Arrays are in the order of `TwinWorld.joint_names`."""
+
+    stamp_ns: int
+    joints: JointSample
+    images: Mapping[str, Image] = field(default_factory=dict)  # camera → [height, width, 3] RGB; empty unless asked
+
+
+class TwinWorld:
+    """The G1 at its table.
+
+    epoch_ns: what `now_ns` reads at a reset; all stamps count from it (0 for simulated time, the wall clock's reading
+    for a twin that runs in real time).
+    """
+
+    joint_names = DRIVEN_JOINTS
+
+    def __init__(self, *, seed: int = 0, image_size: tuple[int, int] = (320, 240), epoch_ns: int = 0) -> None:
+        self.simulation = Simulation(seed)
+        self.cameras = camera_optics(load_urdf())
+        self.image_size = image_size
+        self.epoch_ns = epoch_ns
+        self._renderer: SceneRenderer | None = None
+        index = {name: i for i, name in enumerate(DRIVEN_JOINTS)}
+        self._columns = {
+            name: np.array([index[joint] for joint in joints]) for name, joints in load_controllers().items()
+        }
+        home = self.simulation.home
+        self.controllers = {
+            name: TrajectoryController(name, joints, home[self._columns[name]])
+            for name, joints in load_controllers().items()
+        }
+
+    def reset(self, seed: int, epoch_ns: int = 0) -> Observation:
+        """Home pose, objects placed by the seed, trajectories forgotten, clock at `epoch_ns`."""
+        self.simulation.reset(seed)
+        self.epoch_ns = epoch_ns
+        for name, controller in self.controllers.items():
+            controller.hold(self.simulation.home[self._columns[name]])
+        return self.observe()
+
+    def now_ns(self) -> int:
+        """The twin's clock."""
+        return self.epoch_ns + self.simulation.time_ns
+
+    def follow(self, controller: str, trajectory: Trajectory) -> None:
+        """Give a controller a trajectory, taken at its next cycle.
+
+        Raises KeyError for an unknown controller, TrajectoryRefused for a trajectory that it does not follow.
+        """
+        self.controllers[controller].receive(trajectory, self.now_ns())
+
+    def advance_to(self, instant_ns: int) -> None:
+        """Run physics and control up to an instant of the twin's clock (rounded down to a physics step)."""
+        simulation = self.simulation
+        last_step = (instant_ns - self.epoch_ns) // STEP_NS
+        while simulation.steps < last_step:
+            within_cycle = simulation.steps % STEPS_PER_CYCLE
+            if within_cycle == 0:
+                self._control()
+            until = min(STEPS_PER_CYCLE, within_cycle + last_step - simulation.steps)
+            simulation.advance_ramp(within_cycle, until, STEPS_PER_CYCLE)
+
+    def step(self, duration_s: float) -> None:
+        """Run for a duration."""
+        self.advance_to(self.now_ns() + round(duration_s * 1e9))
+
+    def observe(self, images: bool = False) -> Observation:
+        """Joint states now and, when asked, a picture of every camera."""
+        return Observation(self.now_ns(), self.simulation.joints(), self.render() if images else {})
+
+    def render(self) -> dict[str, Image]:
+        """A picture of every camera now. Call it from one thread only."""
+        if self._renderer is None:
+            self._renderer = SceneRenderer(self.simulation.model, self.image_size)
+        self._renderer.set_state(self.scene_state())
+        return {name: self._renderer.render(name) for name in self.cameras}
+
+    def scene_state(self) -> SceneState:
+        """What a renderer elsewhere needs for a picture of this instant."""
+        return SceneState(self.now_ns(), self.simulation.data.qpos.copy())
+
+    def object_poses(self) -> dict[str, NDArray[np.float64]]:
+        """Pose [x y z qw qx qy qz] of every object in the robot's base frame, m."""
+        return self.simulation.object_poses()
+
+    def close(self) -> None:
+        """Free the renderer."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+    def _control(self) -> None:
+        """One cycle of all controllers: where their joints are to be at the cycle's end."""
+        now_ns = self.now_ns()
+        positions, velocities = np.empty(len(DRIVEN_JOINTS)), np.empty(len(DRIVEN_JOINTS))
+        for name, controller in self.controllers.items():
+            desired = controller.update(now_ns, now_ns + CYCLE_NS)
+            columns = self._columns[name]
+            positions[columns], velocities[columns] = desired.positions, desired.velocities
+        self.simulation.ramp_to(positions, velocities)

@@ -1,0 +1,73 @@
+"""Messages carry what the runtime means, in the form every controller moves alike on."""
+
+import cv2
+import numpy as np
+import pytest
+from dreamzero_msgs.msg import ActionChunk
+from rclpy.serialization import serialize_message
+from sensor_msgs.msg import CompressedImage, JointState
+
+from dreamzero_policy.ros.messages import decoder, image_message, to_ns, to_stamp, trajectory_message
+from dreamzero_policy.ros.recorder import recording_types, trimmed
+from dreamzero_policy.runtime.chunk import Verdict
+from dreamzero_policy.runtime.contract import Controller
+from dreamzero_policy.runtime.observation import ObservationError
+from dreamzero_policy.runtime.plan import Plan
+
+NOW_NS = 1_234_567_890_123_456_789
+
+
+def test_stamps_survive_the_way_to_a_message_and_back() -> None:
+    assert to_ns(to_stamp(NOW_NS)) == NOW_NS
+
+
+def test_a_trajectory_starts_in_the_future_with_stamp_zero_and_ends_at_rest() -> None:
+    knots_ns = NOW_NS + np.array([50, 83, 116]) * 1_000_000
+    plan = Plan(knots_ns, np.arange(6.0).reshape(3, 2), np.array([[1.0, 1.0], [1.0, 1.0], [0.0, 0.0]]))
+    message = trajectory_message(plan, ("a", "b"), Controller(name="c", joints=("b",)), NOW_NS)
+    assert to_ns(message.header.stamp) == 0
+    assert list(message.joint_names) == ["b"]
+    assert [point.time_from_start.nanosec for point in message.points] == [50_000_000, 83_000_000, 116_000_000]
+    assert [point.positions[0] for point in message.points] == [1.0, 3.0, 5.0]
+    assert [point.velocities[0] for point in message.points] == [1.0, 1.0, 0.0]
+
+
+def test_a_jpeg_is_decoded_to_rgb() -> None:
+    red = np.zeros((48, 64, 3), np.uint8)
+    red[..., 0] = 220
+    jpeg = cv2.imencode(".jpg", red[..., ::-1])[1].tobytes()
+    image = decoder("head", CompressedImage(format="jpeg", data=jpeg))()
+    assert image.shape == (48, 64, 3)
+    np.testing.assert_allclose(image[20, 20], [220, 0, 0], atol=3)
+
+
+def test_a_raw_image_in_either_colour_order_is_decoded_to_rgb() -> None:
+    red = np.zeros((48, 64, 3), np.uint8)
+    red[..., 0] = 220
+    np.testing.assert_array_equal(decoder("head", image_message(red, NOW_NS, "f"))(), red)
+    swapped = image_message(np.ascontiguousarray(red[..., ::-1]), NOW_NS, "f")
+    swapped.encoding = "bgr8"
+    np.testing.assert_array_equal(decoder("head", swapped)(), red)
+
+
+def test_damaged_or_foreign_images_name_the_camera() -> None:
+    with pytest.raises(ObservationError, match="camera head: compressed image of format 'jpeg'"):
+        decoder("head", CompressedImage(format="jpeg", data=b"not a jpeg"))()
+    depth = image_message(np.zeros((4, 4, 3), np.uint8), NOW_NS, "f")
+    depth.encoding = "16UC1"
+    with pytest.raises(ObservationError, match="camera head: encoding is '16UC1', expected one of rgb8, bgr8"):
+        decoder("head", depth)()
+
+
+def test_verdicts_have_the_numbers_of_the_message() -> None:
+    for verdict in Verdict:
+        assert getattr(ActionChunk, verdict.name) == int(verdict)
+
+
+def test_recorded_messages_have_no_spare_bytes() -> None:
+    """Jazzy leaves some behind an empty array at the end; a standard reader refuses them."""
+    types = recording_types()
+    message = JointState(name=["a"], position=[0.5])
+    data = trimmed(serialize_message(message), "sensor_msgs/msg/JointState", types)
+    read = types.deserialize_cdr(data, "sensor_msgs/msg/JointState")
+    assert read.name == ["a"] and read.position.tolist() == [0.5] and read.effort.size == 0

@@ -1,0 +1,241 @@
+"""The loop over a small world: what it observes, what it executes, and what it refuses to execute."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from dreamzero_policy.runtime.chunk import Chunk, Verdict
+from dreamzero_policy.runtime.embodiment import Embodiment
+from dreamzero_policy.runtime.loop import Loop, LoopSettings, Phase
+from dreamzero_policy.runtime.observation import NS_PER_S, ObservationBuffer
+from dreamzero_policy.runtime.plan import Plan
+from dreamzero_policy.runtime.policy import Failure, Reply, Request
+
+SETTINGS = LoopSettings(steps=4, seed=7, lead_s=0.06, first_point_s=0.05, blend_s=(0.1, 0.2, 0.3, 0.45))
+LATENCY_NS = 100_000_000
+TICK_NS = NS_PER_S // 300
+FRAME_TICKS, JOINT_TICKS = 10, 3  # 30 Hz cameras, 100 Hz joints
+
+
+class Robot:
+    """A world that follows plans exactly and films grey: grey value 2 x frame number."""
+
+    def __init__(self, embodiment: Embodiment) -> None:
+        self.embodiment = embodiment
+        self.joints = embodiment.contract.model.commanded_joints
+        self.ns = 1_000 * NS_PER_S
+        self.begin_ns = self.ns
+        self.plan = Plan.rest(np.zeros(len(self.joints)) + 0.1, self.ns)
+        self.buffer = ObservationBuffer(embodiment)
+        self.acts: list[Plan] = []
+        self.chunks: list[Chunk] = []
+
+    def now_ns(self) -> int:
+        return self.ns
+
+    def act(self, plan: Plan) -> None:
+        self.acts.append(plan)
+        self.plan = plan
+
+    def show(self, chunk: Chunk) -> None:
+        self.chunks.append(chunk)
+
+    def show_dream(self, chunk: Chunk, canvas: np.ndarray) -> None:
+        raise AssertionError("nobody asked for a dream")
+
+    def ticks(self, seconds: float, cameras: tuple[str, ...] = ("head", "hand_left", "hand_right")) -> Iterator[None]:
+        for _ in range(round(seconds * NS_PER_S / TICK_NS)):
+            self.ns += TICK_NS
+            number = round((self.ns - self.begin_ns) / TICK_NS)
+            if number % JOINT_TICKS == 0:
+                (position,), _ = self.plan.sample([self.ns])
+                self.buffer.add_joint_state(self.ns, self.joints, position.tolist())
+            if number % FRAME_TICKS == 0:
+                for camera in cameras:
+                    grey = np.full((240, 320, 3), (number // FRAME_TICKS * 2) % 250, np.uint8)
+                    self.buffer.add_image(camera, self.ns, self.ns, lambda grey=grey: grey)
+            yield
+
+
+class Scripted:
+    """A policy that answers after a while: both arms accelerate towards `value` (normalised), the rest stays."""
+
+    def __init__(self, robot: Robot, value: float = 0.0) -> None:
+        self.robot, self.value = robot, value
+        self.prompts: list[tuple[str, int]] = []
+        self.requests: list[Request] = []
+        self.answers: list[tuple[int, Reply | Failure]] = []
+
+    def reset(self, prompt: str, epoch: int) -> None:
+        self.prompts.append((prompt, epoch))
+
+    def submit(self, request: Request) -> None:
+        self.requests.append(request)
+        rows = np.zeros((24, 32), np.float32)
+        rows[:, :14] = self.value * np.linspace(0, 1, 24, dtype=np.float32)[:, None] ** 2
+        reply = Reply(epoch=request.epoch, actions=rows, steps=4, evaluations=4, seed=request.seed, guidance_scale=1.0)
+        self.answers.append((self.robot.ns + LATENCY_NS, reply))
+
+    def poll(self) -> Reply | Failure | None:
+        if self.answers and self.answers[0][0] <= self.robot.ns:
+            return self.answers.pop(0)[1]
+        return None
+
+
+@pytest.fixture
+def robot(embodiment: Embodiment) -> Robot:
+    return Robot(embodiment)
+
+
+def loop_of(robot: Robot, policy: Scripted) -> Loop:
+    return Loop(robot.embodiment, robot.buffer, policy, robot, SETTINGS, session="test")
+
+
+def run(loop: Loop, robot: Robot, seconds: float, **ticks: object) -> None:
+    for _ in robot.ticks(seconds, **ticks):
+        loop.advance()
+
+
+def test_a_window_opens_with_one_frame_and_goes_on_with_whole_blocks(robot: Robot) -> None:
+    policy = Scripted(robot, value=0.2)
+    loop = loop_of(robot, policy)
+    loop.run("touch the red cube")
+    run(loop, robot, 4.2)
+    assert policy.prompts == [("touch the red cube", 1)]
+    assert [len(request.canvas) for request in policy.requests] == [1, 8, 8, 8, 8]
+    assert [chunk.index for chunk in robot.chunks] == list(range(len(robot.chunks)))
+    assert all(chunk.verdict is Verdict.ACCEPTED for chunk in robot.chunks)
+
+
+def test_the_block_after_a_chunk_shows_exactly_the_steps_that_were_executed(robot: Robot) -> None:
+    loop = loop_of(robot, Scripted(robot, value=0.2))
+    loop.run("go")
+    run(loop, robot, 3.0)
+    first, second = robot.chunks[:2]
+    step_ns = NS_PER_S / 30
+    expected = [first.start_ns + k * step_ns for k in (3, 6, 9, 12, 15, 18, 21, 24)]
+    for stamps in second.block.frame_stamps_ns.values():
+        np.testing.assert_allclose(stamps, expected, atol=1_000)
+    assert second.block.observation_ns == pytest.approx(first.start_ns + 24 * step_ns, abs=1_000)
+
+
+def test_rows_are_offsets_from_the_state_of_the_observation_instant(robot: Robot) -> None:
+    loop = loop_of(robot, Scripted(robot, value=0.5))
+    loop.run("go")
+    run(loop, robot, 1.0)
+    chunk = robot.chunks[0]
+    np.testing.assert_allclose(chunk.positions[-1, :14], chunk.block.positions[:14] + 0.5 * 0.2, atol=1e-6)
+
+
+def test_what_is_sent_begins_in_the_future_and_ends_at_rest(robot: Robot) -> None:
+    loop = loop_of(robot, Scripted(robot, value=0.5))
+    loop.run("go")
+    run(loop, robot, 1.0)
+    plan, chunk = robot.acts[0], robot.chunks[0]
+    assert plan.knots_ns[0] - chunk.answered_ns == pytest.approx(0.05 * NS_PER_S)
+    assert (plan.velocities[-1] == 0).all()
+    assert 0.06 <= (chunk.start_ns - chunk.answered_ns) / NS_PER_S <= 0.06 + 1 / 30
+
+
+def test_a_chunk_outside_the_limits_is_shown_with_its_reason_and_not_executed(robot: Robot) -> None:
+    policy = Scripted(robot, value=30.0)
+    loop = loop_of(robot, policy)
+    loop.run("go")
+    run(loop, robot, 1.2)
+    assert robot.acts == []
+    assert robot.chunks[0].verdict is not Verdict.ACCEPTED
+    assert "idx" in robot.chunks[0].reason and "limit" in robot.chunks[0].reason
+    assert loop.counters.rejected.total() == len(robot.chunks) == 2
+    assert [len(request.canvas) for request in policy.requests] == [1, 8]  # it stood still for a whole block
+
+
+def test_rows_that_are_not_finite_are_never_executed(robot: Robot) -> None:
+    loop = loop_of(robot, Scripted(robot, value=float("nan")))
+    loop.run("go")
+    run(loop, robot, 0.5)
+    assert robot.acts == [] and robot.chunks[0].verdict is Verdict.REJECTED_NOT_FINITE
+
+
+def test_an_answer_of_an_older_epoch_is_dropped(robot: Robot) -> None:
+    policy = Scripted(robot, value=0.5)
+    loop = loop_of(robot, policy)
+    loop.run("one")
+    while not policy.requests:
+        run(loop, robot, 0.01)
+    loop.run("two")
+    run(loop, robot, 0.3)
+    assert [chunk.epoch for chunk in robot.chunks] == [2]
+    assert [chunk.prompt for chunk in robot.chunks] == ["two"]
+
+
+def test_a_silent_camera_is_named_and_nothing_is_commanded(robot: Robot) -> None:
+    policy = Scripted(robot)
+    loop = loop_of(robot, policy)
+    loop.run("go")
+    run(loop, robot, 1.0, cameras=("head", "hand_right"))
+    assert policy.requests == [] and robot.acts == []
+    assert loop.waiting_for() == ["camera hand_left: no message yet on hand_left/color/image_raw"]
+
+
+def test_a_lost_frame_reopens_the_window_in_a_new_epoch(robot: Robot) -> None:
+    policy = Scripted(robot, value=0.1)
+    loop = loop_of(robot, policy)
+    loop.run("go")
+    run(loop, robot, 0.5)
+    run(loop, robot, 0.3, cameras=("head", "hand_left"))
+    run(loop, robot, 1.0)
+    assert loop.counters.broken_blocks == 1
+    assert policy.prompts == [("go", 1), ("go", 2)]
+    assert [len(request.canvas) for request in policy.requests[:2]] == [1, 1]
+
+
+def test_halting_comes_to_rest_and_asks_for_nothing_more(robot: Robot) -> None:
+    policy = Scripted(robot, value=0.8)
+    loop = loop_of(robot, policy)
+    loop.run("go")
+    run(loop, robot, 0.7)
+    asked = len(policy.requests)
+    loop.halt("stopped")
+    halted_ns = robot.ns
+    assert (robot.acts[-1].velocities[-1] == 0).all()
+    assert (robot.acts[-1].end_ns - halted_ns) / NS_PER_S < 0.4
+    run(loop, robot, 1.0)
+    assert len(policy.requests) == asked and loop.phase is Phase.IDLE
+
+
+def test_a_dead_policy_is_a_fault_that_says_so(robot: Robot) -> None:
+    policy = Scripted(robot)
+    loop = loop_of(robot, policy)
+    loop.run("go")
+    policy.answers.append((robot.ns, Failure("the model's process ended (exit code -9)")))
+    run(loop, robot, 0.5)
+    assert loop.phase is Phase.FAULT and "exit code -9" in loop.message
+    assert robot.acts == []
+
+
+def test_a_clock_that_jumps_back_begins_a_new_epoch(robot: Robot) -> None:
+    policy = Scripted(robot, value=0.1)
+    loop = loop_of(robot, policy)
+    loop.run("go")
+    run(loop, robot, 0.5)
+    robot.ns -= 100 * NS_PER_S
+    robot.begin_ns = robot.ns
+    loop.clock_jumped()
+    run(loop, robot, 0.5)
+    assert policy.prompts[-1] == ("go", 2)
+    assert robot.chunks[-1].epoch == 2 and robot.chunks[-1].verdict is Verdict.ACCEPTED
+
+
+def test_the_same_recording_gives_the_same_requests(embodiment: Embodiment) -> None:
+    def requests() -> list[Request]:
+        robot = Robot(embodiment)
+        policy = Scripted(robot, value=0.3)
+        loop = loop_of(robot, policy)
+        loop.run("go")
+        run(loop, robot, 2.5)
+        return policy.requests
+
+    for ours, theirs in zip(requests(), requests(), strict=True):
+        np.testing.assert_array_equal(ours.canvas, theirs.canvas)
+        np.testing.assert_array_equal(ours.state, theirs.state)

@@ -1,0 +1,127 @@
+"""Laws of the plan: continuous at seams, inside the limits or refused, at rest in the end."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from dreamzero_policy.runtime.chunk import Verdict, smoothed
+from dreamzero_policy.runtime.contract import JointLimits
+from dreamzero_policy.runtime.limits import Limits
+from dreamzero_policy.runtime.observation import NS_PER_S
+from dreamzero_policy.runtime.plan import Plan, smootherstep
+
+STEP_NS = NS_PER_S // 30
+JOINTS = ("a", "b")
+LIMIT = JointLimits(lower=-1.0, upper=1.0, velocity=3.0, acceleration=6.0, jerk=120.0, step=0.2)
+LIMITS = Limits(JOINTS, dict.fromkeys(JOINTS, LIMIT))
+BEGIN_NS = 50 * NS_PER_S
+
+
+def sine(amplitude: float, phase: float = 0.0) -> np.ndarray:
+    """One slow wave over a chunk of 24 rows, beginning at its phase."""
+    t = np.arange(24) / 24
+    return amplitude * np.stack([np.sin(2 * t + phase) - np.sin(phase), np.cos(2 * t + phase) - np.cos(phase)], 1)
+
+
+def executed(plan: Plan, hz: int = 1000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Position, and finite differences of it, as an observer of the joint would measure them."""
+    instants = np.arange(plan.knots_ns[0], plan.end_ns, NS_PER_S // hz)
+    positions, _ = plan.sample(instants)
+    velocities = np.diff(positions, axis=0) * hz
+    return positions, velocities, np.diff(velocities, axis=0) * hz
+
+
+def test_a_plan_at_rest_stays_there() -> None:
+    plan = Plan.rest(np.array([0.1, 0.2]), BEGIN_NS)
+    positions, velocities = plan.sample([BEGIN_NS - 5, BEGIN_NS, BEGIN_NS + NS_PER_S])
+    assert (positions == [0.1, 0.2]).all() and (velocities == 0).all()
+
+
+@given(st.floats(0.02, 0.15), st.floats(0, 6), st.floats(0, 0.7))
+@settings(deadline=None)
+def test_position_and_velocity_are_continuous_at_the_seam(amplitude: float, phase: float, when_s: float) -> None:
+    first = Plan.rest(np.zeros(2), BEGIN_NS).splice(sine(amplitude), BEGIN_NS, STEP_NS, 0.2).with_tail(LIMITS.by_joint, STEP_NS)
+    start_ns = BEGIN_NS + round(when_s * NS_PER_S)
+    second = first.splice(sine(amplitude, phase), start_ns, STEP_NS, 0.2)
+    just = 1000  # ns
+    before, velocity_before = second.sample([start_ns - just])
+    after, velocity_after = second.sample([start_ns + just])
+    np.testing.assert_allclose(after, before, atol=1e-5)
+    np.testing.assert_allclose(velocity_after, velocity_before, atol=1e-3)
+    np.testing.assert_allclose(second.sample([start_ns])[0], first.sample([start_ns])[0], atol=1e-9)
+
+
+def test_after_the_cross_fade_the_rows_are_executed_exactly() -> None:
+    rows = sine(0.1, 0.5)
+    plan = Plan.rest(np.zeros(2), BEGIN_NS).splice(rows, BEGIN_NS, STEP_NS, 0.2)
+    late = np.arange(7, 24)
+    np.testing.assert_allclose(plan.sample(BEGIN_NS + late * STEP_NS)[0], rows[late], atol=1e-12)
+
+
+@given(arrays(np.float64, 2, elements=st.floats(-1.5, 1.5)))
+@settings(deadline=None)
+def test_the_tail_comes_to_rest_inside_the_limits(velocity: np.ndarray) -> None:
+    t = np.arange(24)[:, None] / 30
+    moving = Plan(BEGIN_NS + STEP_NS * np.arange(24), 0.3 * velocity * t, np.tile(0.3 * velocity, (24, 1)))
+    plan = moving.with_tail(LIMITS.by_joint, STEP_NS)
+    assert (plan.velocities[-1] == 0).all()
+    assert LIMITS.judge(plan, BEGIN_NS)
+    assert (plan.end_ns - moving.end_ns) / NS_PER_S <= 0.3 * np.abs(velocity).max() / (0.9 * 6.0) + 6.0 / 120.0 / 0.9 + 0.04
+
+
+@given(st.floats(0.0, 1.2))
+@settings(deadline=None)
+def test_cutting_a_plan_does_not_change_what_follows(when_s: float) -> None:
+    plan = Plan.rest(np.zeros(2), BEGIN_NS).splice(sine(0.1), BEGIN_NS, STEP_NS, 0.2).with_tail(LIMITS.by_joint, STEP_NS)
+    cut = plan.after(BEGIN_NS + round(when_s * NS_PER_S))
+    instants = np.arange(cut.knots_ns[0], plan.end_ns + NS_PER_S // 2, 7_000_000)
+    np.testing.assert_allclose(cut.sample(instants)[0], plan.sample(instants)[0], atol=1e-9)
+
+
+@given(arrays(np.float64, (24, 2), elements=st.floats(-4, 4) | st.just(np.nan) | st.just(np.inf)), st.floats(0.02, 3.0))
+@settings(max_examples=1000, deadline=None)
+def test_no_chunk_whatever_makes_a_plan_outside_the_limits(rows: np.ndarray, scale: float) -> None:
+    """Scaled so that some pass: what is accepted is then measured from outside, by differences of positions."""
+    rest = Plan.rest(np.zeros(2), BEGIN_NS)
+    with np.errstate(invalid="ignore"):
+        rows = np.cumsum(rows, 0) * scale / 600
+    if not LIMITS.judge_rows(rows, np.zeros(2)):
+        return
+    plan = rest.splice(rows, BEGIN_NS, STEP_NS, 0.2)
+    if not LIMITS.judge(plan, BEGIN_NS):
+        return
+    plan = plan.with_tail(LIMITS.by_joint, STEP_NS)
+    if not LIMITS.judge(plan, BEGIN_NS):
+        return
+    positions, velocities, accelerations = executed(plan)
+    assert np.abs(positions).max() <= 1.0 + 1e-9
+    assert np.abs(velocities).max() <= 3.0 + 1e-6
+    assert np.abs(accelerations).max() <= 6.0 + 1e-3
+
+
+def test_a_rejection_names_joint_value_and_limit() -> None:
+    rows = np.zeros((24, 2))
+    assert LIMITS.judge_rows(np.zeros((24, 3)), np.zeros(2)).verdict is Verdict.REJECTED_JOINT_SET
+    rows[5, 1] = np.nan
+    judgement = LIMITS.judge_rows(rows, np.zeros(2))
+    assert judgement.verdict is Verdict.REJECTED_NOT_FINITE and "b is nan in row 5" in judgement.reason
+    judgement = LIMITS.judge_rows(np.full((24, 2), 0.3), np.zeros(2))
+    assert judgement.verdict is Verdict.REJECTED_STEP and judgement.reason == "a first row differs from the plan by 0.3000, limit 0.2000"
+    ramp = np.linspace(0, 1.2, 24)[:, None] * [1, 0]
+    judgement = LIMITS.judge(Plan.rest(np.zeros(2), BEGIN_NS).splice(ramp, BEGIN_NS, STEP_NS, 0.4), BEGIN_NS)
+    assert judgement.verdict is Verdict.REJECTED_POSITION and "a reaches 1.2" in judgement.reason
+
+
+def test_smoothing_keeps_motion_and_removes_noise() -> None:
+    t = np.arange(24)[:, None] / 30
+    cubic = 0.2 * t - 0.5 * t**2 + 0.3 * t**3
+    np.testing.assert_allclose(smoothed(cubic), cubic, atol=1e-12)
+    noise = 0.01 * np.random.default_rng(0).standard_normal((24, 1))
+    rough, smooth = np.abs(np.diff(noise, 2, axis=0)).max(), np.abs(np.diff(smoothed(noise), 2, axis=0)).max()
+    assert smooth < 0.1 * rough
+
+
+def test_the_cross_fade_weight_begins_and_ends_without_a_kink() -> None:
+    x = np.array([-1.0, 0.0, 0.5, 1.0, 2.0])
+    np.testing.assert_allclose(smootherstep(x), [0, 0, 0.5, 1, 1])

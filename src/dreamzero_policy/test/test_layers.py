@@ -1,0 +1,136 @@
+"""Guards the arrows between the rooms: who may import whom, and which libraries a room does without.
+
+The imports are read from the source, so a forbidden one is found wherever it stands, also inside a function that no test calls.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCES = Path(__file__).resolve().parents[2]
+POLICY = SOURCES / "dreamzero_policy" / "dreamzero_policy"
+TWIN = SOURCES / "agibot_twin" / "agibot_twin"
+BRINGUP = SOURCES / "agibot_bringup" / "agibot_bringup"
+
+# room -> rooms it may import (itself always)
+ARROWS: dict[str, set[str]] = {
+    "model": set(),
+    "inference": {"model", "runtime"},
+    "runtime": set(),
+    "data": {"runtime"},
+    "training": {"model", "data", "runtime"},
+    "evaluation": {"inference", "data", "runtime"},
+    "replay": {"data", "runtime"},
+    "world_model": {"model", "inference", "runtime"},
+    "ros": {"inference", "replay", "runtime"},
+}
+ARROWS["cli"] = set(ARROWS)  # the front door opens every room, and no room leads back to it
+
+TORCH = {"torch", "diffusers", "transformers", "safetensors"}
+ROS = {"rclpy", "cv_bridge", "ament_index_python", "launch", "launch_ros"}  # and every *_msgs
+ROBOTS = {"agibot_twin", "agibot_bringup"}  # worlds are found by the entry point dreamzero.worlds
+# room -> top-level packages it does without; all but `ros` do without ROS
+FORBIDDEN: dict[str, set[str]] = {room: ROBOTS | ROS for room in ARROWS} | {
+    "runtime": ROBOTS | ROS | TORCH,
+    "ros": ROBOTS,
+    "cli": ROBOTS,
+}
+
+
+def imports(source: str, package: str) -> Iterator[tuple[int, str]]:
+    """Line and absolute dotted name of every import in `source`, a module directly inside `package`.
+
+    `from a.b import c` gives `a.b.c`, since c may be a module.
+    """
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, base] if base else above)
+            yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+
+
+def violations(source: str, package: str, allowed_rooms: set[str], forbidden: set[str]) -> list[str]:
+    """What a module of `package` imports against the rules, as `line N: name`.
+
+    Of dreamzero_policy it may import `allowed_rooms` (each room lists itself); top-level packages in `forbidden` not at all, and no
+    *_msgs where rclpy is forbidden.
+    """
+    found = []
+    for line, name in imports(source, package):
+        top, _, rest = name.partition(".")
+        room = rest.partition(".")[0]
+        into_room = top == "dreamzero_policy" and room in ARROWS and room not in allowed_rooms
+        of_ros = "rclpy" in forbidden and top.endswith("_msgs")
+        if into_room or of_ros or top in forbidden:
+            found.append(f"line {line}: {name}")
+    return found
+
+
+def modules(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.py")) if folder.is_dir() else []
+
+
+def package_of(module: Path, root: Path) -> str:
+    """Dotted name of the package that `module` lies in; `root` is the folder of the top-level package."""
+    return ".".join(module.parent.relative_to(root.parent).parts)
+
+
+@pytest.mark.parametrize("room", ARROWS)
+def test_a_room_imports_only_where_its_arrows_lead(room: str) -> None:
+    for module in modules(POLICY / room):
+        found = violations(module.read_text(), package_of(module, POLICY), ARROWS[room] | {room}, FORBIDDEN[room])
+        assert not found, f"{module.relative_to(SOURCES)}: {found}; allowed rooms are {sorted(ARROWS[room])}"
+
+
+def test_every_folder_of_the_policy_is_a_known_room() -> None:
+    rooms = {folder.name for folder in POLICY.iterdir() if any(folder.glob("*.py"))}
+    assert rooms <= set(ARROWS)
+    assert {"model", "runtime", "ros"} <= rooms
+
+
+def test_the_twin_knows_only_the_runtime_and_only_its_node_knows_ros() -> None:
+    assert modules(TWIN)
+    for module in modules(TWIN):
+        forbidden = TORCH | (set() if module.stem.endswith("_node") else {"rclpy", "cv_bridge"})
+        found = violations(module.read_text(), package_of(module, TWIN), {"runtime"}, forbidden)
+        assert not found, f"{module.relative_to(SOURCES)}: {found}"
+
+
+def test_the_description_of_the_robot_knows_nothing_of_the_policy() -> None:
+    assert modules(BRINGUP)
+    for module in modules(BRINGUP):
+        found = violations(module.read_text(), package_of(module, BRINGUP), set(), TORCH | {"dreamzero_policy", "agibot_twin"})
+        assert not found, f"{module.relative_to(SOURCES)}: {found}"
+
+
+@pytest.mark.parametrize(
+    ("line", "offence"),
+    [
+        ("import torch", "torch"),
+        ("import torch.nn as nn", "torch.nn"),
+        ("from rclpy.node import Node", "rclpy.node.Node"),
+        ("from sensor_msgs.msg import Image", "sensor_msgs.msg.Image"),
+        ("from dreamzero_policy.model import cache", "dreamzero_policy.model.cache"),
+        ("from dreamzero_policy import inference", "dreamzero_policy.inference"),
+        ("from ..ros import qos", "dreamzero_policy.ros.qos"),
+        ("from .. import cli", "dreamzero_policy.cli"),
+        ("def late():\n    import agibot_twin", "agibot_twin"),
+        ("if TYPE_CHECKING:\n    import rclpy", "rclpy"),
+    ],
+)
+def test_an_import_against_an_arrow_is_found(line: str, offence: str) -> None:
+    found = violations(line, "dreamzero_policy.runtime", {"runtime"}, FORBIDDEN["runtime"])
+    assert [entry.partition(": ")[2] for entry in found] == [offence]
+
+
+def test_an_import_along_an_arrow_is_none() -> None:
+    source = "import numpy as np\nimport yaml\nfrom . import plan\nfrom .chunk import Chunk\nfrom dreamzero_policy.runtime import limits\n"
+    assert violations(source, "dreamzero_policy.runtime", {"runtime"}, FORBIDDEN["runtime"]) == []
