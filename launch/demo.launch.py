@@ -4,7 +4,7 @@
 """
 
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, ExecuteProcess, TimerAction
+from launch.actions import DeclareLaunchArgument, ExecuteProcess, Shutdown, TimerAction
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
@@ -50,7 +50,5 @@ def generate_launch_description() -> LaunchDescription:
             cmd=["ros2", "bag", "record", "--all", "--storage", "mcap", "--output", argument["bag"]],
             condition=IfCondition(argument["record"]), output="screen",
         ),
-        TimerAction(period=argument["seconds"], actions=[
-            ExecuteProcess(cmd=["ros2", "service", "call", "policy_node/stop", "std_srvs/srv/Trigger"]),
-        ]),
+        TimerAction(period=argument["seconds"], actions=[Shutdown(reason="the demo's time is over")]),
     ])

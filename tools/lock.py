@@ -1,8 +1,8 @@
-"""Writes requirements.lock: every package of requirements.in and everything they need, pinned for Python 3.11 to 3.13.
+"""Writes requirements.lock: every package of requirements.in and everything they need, pinned for Python 3.10 to 3.13.
 
-For maintainers, with network: `python tools/lock.py python3.11 python3.12 python3.13`, with plain interpreters whose pip
+For maintainers, with network: `python tools/lock.py python3.10 python3.11 python3.12 python3.13`, with plain interpreters whose pip
 is the one to pin. Each resolves requirements.in with its own pip, without installing anything; pins that are already in
-requirements.lock are kept unless `--upgrade` is given. The three answers become one file: what all agree on stands once, the rest
+requirements.lock are kept unless `--upgrade` is given. Their answers become one file: what all agree on stands once, the rest
 with a marker. What a default build of torch alone needs (CUDA) is pinned as well; the set-up uses the file as constraints, so a
 CPU installation does not fetch it.
 """
@@ -92,7 +92,7 @@ def main() -> None:
             default_mb = max(default_mb, total_mb(packages))
         print(f"Python {version}: {len(packages)} packages")
     LOCK.write_text(
-        "# Written by tools/lock.py from requirements.in: every package, pinned, for Python 3.11, 3.12 and 3.13 on x86-64.\n"
+        "# Written by tools/lock.py from requirements.in: every package, pinned, for Python 3.10 to 3.13 on x86-64.\n"
         f"# Download: {cpu_mb:.0f} MB with the CPU build of torch, {default_mb:.0f} MB with its default build (CUDA).\n"
         + "\n".join(lock_lines(answers)) + "\n"
     )

@@ -29,6 +29,7 @@ ROSDEP_KEYS = {
     "pydantic": "python3-pydantic",
     "pytest": "python3-pytest",
     "rich": "python3-rich",
+    "scipy": "python3-scipy",
     "typer": "python3-typer",
     "yaml": "python3-yaml",
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from workspace_setup.report import SetupError
 
-SUPPORTED = ((3, 11), (3, 13))  # the ROS wheels and every pinned package have builds for these, both ends included
+SUPPORTED = ((3, 10), (3, 13))  # the ROS wheels and every pinned package have builds for these, both ends included
 
 _QUESTIONS = """
 import importlib.util, json, sys, sysconfig
@@ -78,7 +78,7 @@ def choose(running: str, ros_distro: str | None) -> Interpreter:
         SetupError: none suits; names what was found.
     """
     asked = os.environ.get("PYTHON")
-    names = [asked] if asked else [running, "python3", "python3.11", "python3.12", "python3.13", "/usr/bin/python3"]
+    names = [asked] if asked else [running, "python3", "python3.11", "python3.12", "python3.13", "python3.10", "/usr/bin/python3"]
     found = [python for python in map(ask, names) if python]
     for python in found:
         if python.has_rclpy if ros_distro else SUPPORTED[0] <= python.version <= SUPPORTED[1]:
@@ -86,4 +86,4 @@ def choose(running: str, ros_distro: str | None) -> Interpreter:
     seen = ", ".join(sorted({f"{python.name} ({python.executable})" for python in found})) or "none that runs"
     if ros_distro:
         raise SetupError(f"ROS 2 {ros_distro} is sourced, but no Python here imports its rclpy (found: {seen})")
-    raise SetupError(f"needs Python 3.11, 3.12 or 3.13 (found: {seen}); install one and name it: make setup PYTHON=…")
+    raise SetupError(f"needs Python 3.10, 3.11, 3.12 or 3.13 (found: {seen}); install one and name it: make setup PYTHON=…")

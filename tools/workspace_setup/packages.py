@@ -105,11 +105,11 @@ def install(python: Path, asked: Wanted, folder: Path, report: Report) -> None:
     if report.run([*pip, "install", "--disable-pip-version-check", pin], status=f"installing {pin}") != 0:
         raise SetupError(f"could not install {pin}; is a package index reachable?")
     _drop_other_torch(python, asked, report)
-    report.say(f"      {asked.download_mb:.0f} MB to download, less what pip has in its cache")
+    report.say(f"      up to {asked.download_mb:.0f} MB to download (what pip has in its cache is not fetched again)")
     progress = _PipProgress(asked.download_mb)
     command = [*pip, "install", "--disable-pip-version-check", "--progress-bar", "raw", *asked.write(folder)]
     if report.run(command, on_line=progress.read, status="resolving") != 0:
-        raise SetupError(f"pip could not install the packages: {progress.error or 'no error line'}")
+        raise SetupError(f"pip could not install the packages: {progress.error or progress.last}")
 
 
 def _drop_other_torch(python: Path, asked: Wanted, report: Report) -> None:
@@ -129,10 +129,11 @@ class _PipProgress:
         self.total_mb = total_mb
         self.finished_mb = self.current_mb = 0.0
         self.name = ""
-        self.error = ""
+        self.error = self.last = ""
 
     def read(self, line: str) -> str | None:
         words = line.split()
+        self.last = line.strip() or self.last
         if line.startswith("ERROR:"):
             self.error = line.removeprefix("ERROR:").strip()
         if line.startswith("Progress "):

@@ -10,10 +10,13 @@ import sys
 
 from _dreamzero_environment import PREPEND, SET
 
+# Sourcing a set-up file runs this script to learn what the shell lacks; it must see the shell's own environment.
+WRITES_SHELL_ENVIRONMENT = "_local_setup_util_sh.py"
 
-def environment(current: dict[str, str]) -> dict[str, str]:
-    """What to change in the environment `current`: each folder that is missing goes in front, what is set elsewhere stays."""
-    changes = {name: value for name, value in SET.items() if current.get(name) != value}
+
+def missing_folders(current: dict[str, str]) -> dict[str, str]:
+    """New values of the path variables that lack a folder: the missing ones in front, what is there stays behind them."""
+    changes = {}
     for name, folders in PREPEND.items():
         present = [folder for folder in current.get(name, "").split(os.pathsep) if folder]
         absent = [folder for folder in folders if folder not in present]
@@ -23,11 +26,13 @@ def environment(current: dict[str, str]) -> dict[str, str]:
 
 
 def enter() -> None:
-    """Apply the changes to this process, starting it once more if the loader path is among them."""
-    changes = environment(dict(os.environ))
+    """Complete the environment of this process, starting it once more if the loader path was not complete."""
+    os.environ.update(SET)
+    if any(argument.endswith(WRITES_SHELL_ENVIRONMENT) for argument in sys.orig_argv[1:2]):
+        return
+    changes = missing_folders(dict(os.environ))
     os.environ.update(changes)
     if "LD_LIBRARY_PATH" in changes:
-        sys.stdout.flush()
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ)
     for folder in reversed(PREPEND.get("PYTHONPATH", ())):
         if folder not in sys.path:

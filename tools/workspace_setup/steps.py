@@ -50,7 +50,8 @@ def _bring_up_to_date(report: Report) -> None:
     venv_stamp = digest(str(VENV), _mode(ros_distro), base_python)
     lock = ((TOOLS / name).read_bytes() for name in ("requirements.in", "requirements.lock"))
     packages_stamp = digest(venv_stamp, torch, *lock)
-    build_stamp = digest(packages_stamp, build.inputs_digest(ROOT))
+    own_code = (file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py")))
+    build_stamp = digest(packages_stamp, build.inputs_digest(ROOT), *own_code)
     have_venv = stamps.current("venv", venv_stamp) and PYTHON.exists()
     have_packages = have_venv and stamps.current("packages", packages_stamp)
     if have_packages and stamps.current("build", build_stamp) and build.is_built(ROOT, ros_distro):

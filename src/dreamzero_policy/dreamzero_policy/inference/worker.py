@@ -1,11 +1,9 @@
 """The worker: a model's session in a process of its own, so that no callback ever waits for a tensor.
 
-`WorkerPolicy` is the parent's side and imports no torch; it is a `runtime.policy.Policy`. The child is this module run as a
-program: it loads a checkpoint, warms up, says what it is, then serves one session over a socket pair. The child ends when
-the parent's end of the socket closes, however the parent died.
+`WorkerPolicy` is the parent's side and imports no torch; it is a `runtime.policy.Policy`. The child's side is
+`worker_process.py`. They talk over a socket pair; the child ends when the parent's end closes, however the parent died.
 """
 
-import argparse
 import contextlib
 import os
 import queue
@@ -14,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -40,7 +37,6 @@ class Ready:
     threads: int
     guidance_scale: float
     warm_up_s: float
-    versions: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,7 @@ class WorkerPolicy:
         """Start the child; it loads and warms up in the background. Fetch the outcome with `wait_until_ready`."""
         ours, theirs = socket.socketpair()
         theirs.set_inheritable(True)
-        command = [sys.executable, "-m", "dreamzero_policy.inference.worker", "--socket", str(theirs.fileno()),
+        command = [sys.executable, "-m", "dreamzero_policy.inference.worker_process", "--socket", str(theirs.fileno()),
                    "--checkpoint", str(checkpoint), "--device", device, "--dtype", dtype, "--threads", str(threads),
                    "--steps", str(steps), "--seed", str(seed)]
         environment = dict(os.environ, OMP_WAIT_POLICY="PASSIVE", OMP_NUM_THREADS=str(threads))
@@ -136,62 +132,3 @@ class WorkerPolicy:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self.process.wait(STOP_TIMEOUT_S)
         return None
-
-
-# The child
-
-
-def serve(connection: Connection, arguments: argparse.Namespace) -> None:
-    """Load, warm up, then answer until the parent closes its end."""
-    from dreamzero_policy.inference.loading import load_policy
-    from dreamzero_policy.inference.session import Session
-
-    policy = load_policy(Path(arguments.checkpoint), device=arguments.device, dtype=arguments.dtype,
-                         threads=arguments.threads)
-    began = time.monotonic()
-    policy.warm_up(arguments.steps)
-    connection.send(Ready(checkpoint_hash=policy.hash, parameters=policy.parameters, device=arguments.device,
-                          dtype=arguments.dtype, threads=arguments.threads, guidance_scale=policy.guidance_scale,
-                          warm_up_s=time.monotonic() - began, versions=policy.versions))
-    session: Session | None = None
-    epoch = 0
-    while True:
-        message = connection.recv()
-        if isinstance(message, Reset):
-            session = Session(policy, message.prompt, steps=arguments.steps, seed=arguments.seed)
-            epoch = message.epoch
-        elif session is not None and message.epoch == epoch:
-            received = time.monotonic()
-            session.observe(message.canvas)
-            prediction = session.predict(message.state, steps=message.steps, seed=message.seed)
-            timings_s = dict(prediction.timings_s, model=time.monotonic() - received)
-            connection.send(Reply(epoch=epoch, actions=prediction.actions, steps=prediction.steps,
-                                  evaluations=prediction.evaluations, seed=prediction.seed,
-                                  guidance_scale=policy.guidance_scale, timings_s=timings_s))
-            if message.dream and not connection.poll(0):
-                connection.send(Dream(epoch=epoch, canvas=session.decode(prediction)))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--socket", type=int, required=True)
-    parser.add_argument("--checkpoint", required=True)
-    parser.add_argument("--device", required=True)
-    parser.add_argument("--dtype", required=True)
-    parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--steps", type=int, required=True)
-    parser.add_argument("--seed", type=int, required=True)
-    arguments = parser.parse_args()
-    connection = Connection(arguments.socket)
-    try:
-        serve(connection, arguments)
-    except (EOFError, ConnectionError):
-        pass  # the parent closed its end: the normal way to stop
-    except Exception as error:
-        traceback.print_exc()
-        connection.send(Failure(f"{type(error).__name__}: {error}"))
-        sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,77 @@
+"""The worker's process: load a checkpoint, warm up, say what it is, then serve one session until the parent is gone."""
+
+import argparse
+import hashlib
+import sys
+import time
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from dreamzero_policy.inference.loading import load_policy
+from dreamzero_policy.inference.session import Session
+from dreamzero_policy.inference.worker import Ready, Reset
+from dreamzero_policy.runtime.policy import Dream, Failure, Reply
+
+
+def serve(connection: Connection, arguments: argparse.Namespace) -> None:
+    """Load, warm up, then answer until the parent closes its end."""
+    checkpoint = Path(arguments.checkpoint)
+    policy = load_policy(checkpoint, device=arguments.device, dtype=arguments.dtype, threads=arguments.threads)
+    warm_up_s = sum(policy.warm_up(arguments.steps).values())
+    session: Session | None = None
+    epoch = 0
+    connection.send(Ready(checkpoint_hash=checkpoint_hash(checkpoint), parameters=sum(policy.parameters.values()),
+                          device=arguments.device, dtype=arguments.dtype, threads=arguments.threads,
+                          guidance_scale=policy.config.sampler.cfg_scale, warm_up_s=warm_up_s))
+    while True:
+        message = connection.recv()
+        if isinstance(message, Reset):
+            session = session or Session(policy, message.prompt, steps=arguments.steps, seed=arguments.seed)
+            session.reset(message.prompt)
+            epoch = message.epoch
+        elif session is not None and message.epoch == epoch:
+            began = time.perf_counter()
+            session.observe(message.canvas)
+            prediction = session.predict(message.state, steps=message.steps, seed=message.seed)
+            timings_s = dict(prediction.timings_s, model=time.perf_counter() - began)
+            connection.send(Reply(epoch=epoch, actions=prediction.actions, steps=prediction.steps,
+                                  evaluations=prediction.evaluations, seed=prediction.seed,
+                                  guidance_scale=prediction.cfg_scale, timings_s=timings_s))
+            if message.dream and not connection.poll(0):
+                connection.send(Dream(epoch=epoch, canvas=session.decode(prediction)))
+
+
+def checkpoint_hash(folder: Path) -> str:
+    """SHA-256 (hex) over the names and contents of all files of a checkpoint."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(path.relative_to(folder).as_posix().encode())
+        with path.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--socket", type=int, required=True)
+    parser.add_argument("--checkpoint", required=True)
+    parser.add_argument("--device", required=True)
+    parser.add_argument("--dtype", required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    arguments = parser.parse_args()
+    connection = Connection(arguments.socket)
+    try:
+        serve(connection, arguments)
+    except (EOFError, ConnectionError):
+        pass  # the parent closed its end: the normal way to stop
+    except Exception as error:
+        traceback.print_exc()
+        connection.send(Failure(f"{type(error).__name__}: {error}"))
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""A robot of a few lines for tests: publishes what it is told to, remembers what it is sent."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import rclpy
+from ament_index_python.packages import get_package_share_directory
+from dreamzero_msgs.msg import ActionChunk, PolicyStatus
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from sensor_msgs.msg import CompressedImage, Image, JointState
+from std_msgs.msg import String
+from trajectory_msgs.msg import JointTrajectory
+
+from dreamzero_policy.ros import qos
+from dreamzero_policy.ros.messages import image_message
+from dreamzero_policy.runtime.contract import load_contract
+
+CONTRACT = load_contract(Path(get_package_share_directory("dreamzero")) / "config" / "agibot_g1.yaml")
+CAMERAS = CONTRACT.model.cameras
+JOINTS = list(CONTRACT.model.commanded_joints)
+
+
+class Robot(Node):
+    """Cameras at 30 Hz, joint states at 100 Hz, whatever is switched on; it stands still."""
+
+    def __init__(self) -> None:
+        super().__init__("robot")
+        self.cameras: Sequence[str] = CAMERAS
+        self.size = (240, 320)
+        self.encoding = "rgb8"
+        self.names, self.positions = JOINTS, [0.1] * len(JOINTS)
+        self.trajectories: list[JointTrajectory] = []
+        self.chunks: list[ActionChunk] = []
+        self.statuses: list[PolicyStatus] = []
+        self._jpeg = {camera: self.create_publisher(CompressedImage, f"{camera}/color/image_raw/compressed", 5) for camera in CAMERAS}
+        self._raw = {camera: self.create_publisher(Image, f"{camera}/color/image_raw", 5) for camera in CAMERAS}
+        self._joints = self.create_publisher(JointState, "joint_states", 10)
+        self._prompt = self.create_publisher(String, "/policy_node/prompt", 10)
+        for controller in CONTRACT.site.controllers:
+            self.create_subscription(JointTrajectory, f"{controller.name}/joint_trajectory", self.trajectories.append, 10)
+        self.create_subscription(PolicyStatus, "/policy_node/status", self.statuses.append, qos.LATCHED)
+        self.create_subscription(ActionChunk, "/policy_node/chunk", self.chunks.append, 10)
+        self.create_timer(1 / 30, self._film)
+        self.create_timer(1 / 100, self._feel)
+
+    def prompt(self, text: str) -> None:
+        self._prompt.publish(String(data=text))
+
+    @property
+    def status(self) -> PolicyStatus | None:
+        return self.statuses[-1] if self.statuses else None
+
+    def _film(self) -> None:
+        stamp_ns = self.get_clock().now().nanoseconds
+        picture = np.full((*self.size, 3), 90, np.uint8)
+        for camera in self.cameras:
+            message = image_message(picture, stamp_ns, f"{camera}_color_optical_frame")
+            message.encoding = self.encoding
+            if self._raw[camera].get_subscription_count():
+                self._raw[camera].publish(message)
+            jpeg = CompressedImage(header=message.header, format="jpeg", data=cv2.imencode(".jpg", picture)[1].tobytes())
+            self._jpeg[camera].publish(jpeg)
+
+    def _feel(self) -> None:
+        if not self.names:
+            return
+        message = JointState(name=self.names, position=self.positions, velocity=[0.0] * len(self.names),
+                             effort=[0.0] * len(self.names))
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._joints.publish(message)
+
+
+class Bench:
+    """The robot beside a real policy_node process."""
+
+    def __init__(self, process: subprocess.Popen, log: Path) -> None:
+        self.process, self.log = process, log
+        self.robot = Robot()
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self.robot)
+
+    def spin(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self._executor.spin_once(timeout_sec=left)
+
+    def wait(self, condition: Callable[[], bool], timeout_s: float, what: str) -> None:
+        """Spin until the condition holds."""
+        until = time.monotonic() + timeout_s
+        while not condition():
+            assert self.process.poll() is None, f"policy_node ended:\n{self.log.read_text()}"
+            assert time.monotonic() < until, f"no {what} in {timeout_s} s; last status: {self.robot.status}"
+            self._executor.spin_once(timeout_sec=0.05)
+
+    def close(self) -> None:
+        self._executor.shutdown()
+        self.robot.destroy_node()
+
+
+@contextmanager
+def bench(folder: Path, **parameters: object) -> Iterator[Bench]:
+    """A policy_node process with these parameters and a robot beside it."""
+    arguments = [item for name, value in ({"autostart": True} | parameters).items()
+                 for item in ("-p", f"{name}:={str(value).lower() if isinstance(value, bool) else value}")]
+    log = folder / "policy.log"
+    with log.open("wb") as stream:
+        process = subprocess.Popen([sys.executable, "-m", "dreamzero_policy.ros.policy_node", "--ros-args", *arguments],
+                                   stdout=stream, stderr=subprocess.STDOUT)
+    own = Bench(process, log)
+    try:
+        yield own
+    finally:
+        own.close()
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+
+
+__all__ = ["CAMERAS", "CONTRACT", "JOINTS", "Bench", "Robot", "bench", "rclpy"]
