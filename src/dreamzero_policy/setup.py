@@ -19,6 +19,9 @@ setup(
     install_requires=["setuptools"],
     zip_safe=False,
     entry_points={
-        "console_scripts": ["dreamzero = dreamzero_policy.cli.main:main", "policy_node = dreamzero_policy.ros.policy_node:main"],
+        "console_scripts": [
+            "dreamzero = dreamzero_policy.cli.main:main",
+            "policy_node = dreamzero_policy.ros.policy_node:main",
+        ],
     },
 )

@@ -22,7 +22,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "colcon", "build"]
     command += ["--base-paths", "src/dreamzero_ros2", "src/dreamzero_ros2/src"]
     command += ["--cmake-args", f"-DPython3_EXECUTABLE={sys.executable}", "-DBUILD_TESTING=OFF"]
-    built = subprocess.run(command, cwd=folder, env=underlay(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    built = subprocess.run(
+        command, cwd=folder, env=underlay(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     assert built.returncode == 0, built.stdout[-4000:]
     return folder
 
@@ -39,7 +41,9 @@ def test_all_packages_are_installed(workspace: Path) -> None:
 @pytest.mark.workspace
 @pytest.mark.timeout(600)
 def test_its_messages_and_policy_are_the_ones_a_sourced_shell_gets(workspace: Path) -> None:
-    program = "import dreamzero_msgs.msg as m, dreamzero_policy as p; m.ActionChunk(); print(m.__file__); print(p.__file__)"
+    program = (
+        "import dreamzero_msgs.msg as m, dreamzero_policy as p; m.ActionChunk(); print(m.__file__); print(p.__file__)"
+    )
     for file in in_sourced_shell(workspace, f'"{sys.executable}" -c "{program}"').split():
         assert Path(file).is_relative_to(workspace / "install")
 
@@ -55,7 +59,10 @@ def test_the_command_line_is_on_the_path_of_a_sourced_shell(workspace: Path) -> 
 def copy_checkout(destination: Path) -> None:
     """Copy what a commit of everything would hold: no ignored file."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert listed.returncode == 0, listed.stderr
     for name in filter(None, listed.stdout.split("\0")):
@@ -80,7 +87,9 @@ def in_sourced_shell(workspace: Path, command: str) -> str:
     """Output of `command` in a shell that sourced the workspace, run from another folder."""
     ran = subprocess.run(
         ["sh", "-c", f'. "{workspace}/install/local_setup.sh" && cd / && {command}'],
-        env=underlay(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=underlay(),
+        capture_output=True,
+        text=True,
     )
     assert ran.returncode == 0, ran.stderr[-4000:]
     return ran.stdout

@@ -1,4 +1,4 @@
-"""The five packages as ROS 2 sees them: found by colcon, described completely, their executables and worlds importable."""
+"""The five packages as ROS 2 sees them: found by colcon, completely described, executables and worlds importable."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ ROS_PACKAGES = {"ament_index_python", "cv_bridge", "launch", "launch_ros", "rclp
 def test_colcon_at_the_root_finds_all_five_packages() -> None:
     listed = subprocess.run(
         [sys.executable, "-m", "colcon", "--log-base", "/dev/null", "list", "--names-only"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert set(listed.stdout.split()) == set(FOLDERS)
 
@@ -62,7 +65,9 @@ def test_package_xml_declares_what_the_sources_import(name: str) -> None:
     for file in [*(folder / name).rglob("*.py"), *(folder / "launch").rglob("*.py"), *(folder / "test").rglob("*.py")]:
         declared = test_time if folder / "test" in file.parents else run_time
         undeclared = needed_packages(file) - declared
-        assert not undeclared, f"{file.relative_to(ROOT)} imports {sorted(undeclared)}, {name}/package.xml does not declare it"
+        assert not undeclared, (
+            f"{file.relative_to(ROOT)} imports {sorted(undeclared)}, {name}/package.xml does not declare it"
+        )
 
 
 @pytest.mark.parametrize("name", ["dreamzero_policy", "agibot_twin"])

@@ -1,14 +1,18 @@
-"""The set-up keeps its word: paths mended, missing system packages named, nothing done twice, the environment complete."""
+"""The set-up keeps its word: paths mended, missing system packages named, nothing done twice, everything found."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -94,7 +98,12 @@ def test_a_file_counts_by_contents_or_by_presence(tmp_path: Path) -> None:
 
 def test_the_build_depends_on_messages_and_not_on_python_sources(tmp_path: Path) -> None:
     package = tmp_path / "src" / "a"
-    for file in (tmp_path / "package.xml", package / "package.xml", package / "msg" / "A.msg", package / "a" / "code.py"):
+    for file in (
+        tmp_path / "package.xml",
+        package / "package.xml",
+        package / "msg" / "A.msg",
+        package / "a" / "code.py",
+    ):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("1")
     before = build.inputs_digest(tmp_path)
@@ -106,31 +115,31 @@ def test_the_build_depends_on_messages_and_not_on_python_sources(tmp_path: Path)
 
 def test_every_package_is_pinned_exactly() -> None:
     pins = packages.lines_of(ROOT / "tools" / "requirements.lock")
-    assert [pin for pin in pins if not re.fullmatch(r"[\w.-]+==[\w.]+( ; python_version .*)?", pin)] == []
+    exact = re.compile(r"[\w.-]+==[\w.]+( ; python_version (<|>=) \"3\.1\d\"( and .*)?)?")
+    assert [pin for pin in pins if not exact.fullmatch(pin)] == []
     names = {re.split(r"[=<> ]", pin)[0].lower().replace("_", "-") for pin in pins}
     asked = packages.lines_of(ROOT / "tools" / "requirements.in")
     assert {re.split(r"[=<> ]", line)[0].lower().replace("_", "-") for line in asked} <= names
 
 
 def test_everything_installed_is_what_the_lock_says() -> None:
-    folder = ROOT / ".venv" / ".setup"
-    if not (folder / "constraints.txt").is_file():
-        pytest.fail(f"{folder} has no record of the set-up; run make setup")
-    pins = dict(line.split(" ;")[0].split("==", 1) for line in packages.lines_of(folder / "constraints.txt") if "==" in line)
-    command = [sys.executable, "-m", "pip", "list", "--format=freeze", "--local"]
-    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    bare = {entry.partition("==")[0].lower().replace("_", "-"): entry.partition("==")[2] for entry in listed}
-    wheels_of_ros = {name for name in bare if name.replace("-", "_") in ROS_MODULES or name.startswith("dreamzero")}
-    unpinned = set(bare) - set(pins) - wheels_of_ros - {"agibot-bringup", "agibot-twin"}
-    assert unpinned == set()
-    assert {n: v for n, v in bare.items() if n in pins and v.split("+")[0] != pins[n].split(",")[0].split("+")[0]} == {}
-
-
-# Python modules that the ROS 2 wheels install under their own names beside the wheel's.
-ROS_MODULES = {
-    path.name.split("-")[0]
-    for path in Path(packages.__file__).parents[2].glob(".venv/lib/python3*/site-packages/*.egg-info")
-}
+    record = ROOT / ".venv" / ".setup" / "constraints.txt"
+    if not record.is_file():
+        pytest.fail(f"{record} is missing; run make setup")
+    pins = {
+        canonicalize_name(pin.name): pin.specifier
+        for pin in map(Requirement, packages.lines_of(record))
+        if pin.marker is None or pin.marker.evaluate()
+    }
+    command = [sys.executable, "-m", "pip", "list", "--local", "--format", "json"]
+    listed = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    installed = {canonicalize_name(entry["name"]): entry["version"] for entry in listed}
+    # The ROS 2 wheels also bring the metadata of the Python modules inside them, and colcon writes that of ours.
+    site = Path(sysconfig.get_path("purelib"))
+    inside = {canonicalize_name(path.name.split("-")[0]) for path in site.glob("*.egg-info")}
+    ours = {"agibot-bringup", "agibot-twin", "dreamzero-msgs", "dreamzero-policy"}
+    assert set(installed) - set(pins) - inside - ours == set()
+    assert {name: version for name, version in installed.items() if name in pins and version not in pins[name]} == {}
 
 
 def test_a_sourced_ros_keeps_its_own_numpy_and_brings_its_own_packages() -> None:
@@ -142,11 +151,17 @@ def test_a_sourced_ros_keeps_its_own_numpy_and_brings_its_own_packages() -> None
 
 
 def test_pythons_that_agree_share_a_pin_and_others_get_a_marker() -> None:
-    answers = {"3.11": {"a": "1", "torch": "2+cpu"}, "3.12": {"a": "2", "torch": "2", "cuda": "13"}}
+    answers = {
+        "3.10": {"a": "1", "torch": "2", "cuda": "12"},
+        "3.11": {"a": "2", "torch": "2+cpu"},  # a CPU build asks for no CUDA, but a default build would
+        "3.12": {"a": "2", "torch": "2", "cuda": "13"},
+        "3.9": {"a": "1"},
+    }
     assert lock.lock_lines(answers) == [
-        'a==1 ; python_version == "3.11"',
-        'a==2 ; python_version == "3.12"',
-        "cuda==13",
+        'a==1 ; python_version < "3.11"',
+        'a==2 ; python_version >= "3.11"',
+        'cuda==12 ; python_version < "3.12"',
+        'cuda==13 ; python_version >= "3.12"',
         "torch==2",
     ]
 
@@ -172,7 +187,10 @@ def test_python_finds_messages_and_packages_with_nothing_sourced_also_in_a_subpr
     nested = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {program!r}], env={{}}, check=True)"
     ran = subprocess.run(
         [str(ROOT / ".venv" / "bin" / "python"), "-c", nested],
-        cwd=tmp_path, env={"PATH": os.defpath, "HOME": str(tmp_path)}, capture_output=True, text=True,
+        cwd=tmp_path,
+        env={"PATH": os.defpath, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
     )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.strip() == str(tmp_path)

@@ -11,7 +11,7 @@ from pathlib import Path
 from workspace_setup.report import Report, SetupError
 from workspace_setup.stamps import digest_files
 
-# Files whose contents go through the build. Everything else is installed as a link, so only its coming and going counts.
+# Files whose contents go through the build. All else is installed as a link, so only its coming and going counts.
 _BUILT = {"package.xml", "CMakeLists.txt", "setup.py", "setup.cfg"}
 _BUILT_SUFFIXES = {".msg", ".srv", ".action"}
 _LINKED_FOLDERS = {"launch", "config", "urdf", "checkpoints", "resource"}
@@ -45,7 +45,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def install_base(root: Path, ros_distro: str | None) -> Path:
-    """Where colcon installs: beside a sourced ROS 2 the usual install/, else the environment, which is the ament prefix."""
+    """Where colcon installs: install/ beside a sourced ROS 2, else the environment, which is the ament prefix."""
     return root / "install" if ros_distro else root / ".venv"
 
 
@@ -148,4 +148,3 @@ def is_built(root: Path, ros_distro: str | None) -> bool:
         (root / "build" / name).is_dir() and any((where / marker / name).exists() for where in (base, base / name))
         for name in names
     )
-

@@ -47,7 +47,10 @@ class Interpreter:
 
 
 def ask(executable: str) -> Interpreter | None:
-    """What the Python at `executable`, or below it if that is a virtual environment, says about itself; None if it does not run."""
+    """What the Python at `executable` says about itself, or the one below it if that is a virtual environment's.
+
+    None if it does not run.
+    """
     try:
         answer = subprocess.run([executable, "-c", _QUESTIONS], capture_output=True, text=True, timeout=60)
     except OSError:
@@ -78,7 +81,11 @@ def choose(running: str, ros_distro: str | None) -> Interpreter:
         SetupError: none suits; names what was found.
     """
     asked = os.environ.get("PYTHON")
-    names = [asked] if asked else [running, "python3", "python3.11", "python3.12", "python3.13", "python3.10", "/usr/bin/python3"]
+    names = (
+        [asked]
+        if asked
+        else [running, "python3", "python3.11", "python3.12", "python3.13", "python3.10", "/usr/bin/python3"]
+    )
     found = [python for python in map(ask, names) if python]
     for python in found:
         if python.has_rclpy if ros_distro else SUPPORTED[0] <= python.version <= SUPPORTED[1]:
@@ -86,4 +93,4 @@ def choose(running: str, ros_distro: str | None) -> Interpreter:
     seen = ", ".join(sorted({f"{python.name} ({python.executable})" for python in found})) or "none that runs"
     if ros_distro:
         raise SetupError(f"ROS 2 {ros_distro} is sourced, but no Python here imports its rclpy (found: {seen})")
-    raise SetupError(f"needs Python 3.10, 3.11, 3.12 or 3.13 (found: {seen}); install one and name it: make setup PYTHON=…")
+    raise SetupError(f"needs Python 3.10 to 3.13 (found: {seen}); install one and name it: make setup PYTHON=…")

@@ -1,4 +1,4 @@
-"""The Python packages: which of requirements.in are wanted here, at which versions, and installing them with progress."""
+"""The Python packages: which of requirements.in are wanted here, at which versions, and their installation."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ def torch_choice() -> str:
 
 def lines_of(file: Path) -> list[str]:
     """The entries of a requirements file, without comments."""
-    return [entry for line in file.read_text().splitlines() if (entry := line.split(" #")[0].strip()) and entry[0] != "#"]
+    entries = (line.split(" #")[0].strip() for line in file.read_text().splitlines())
+    return [entry for entry in entries if entry and not entry.startswith("#")]
 
 
 def download_sizes_mb(lock: Path) -> tuple[float, float]:
@@ -79,18 +80,20 @@ def wanted(tools: Path, *, ros_numpy: str | None, torch_pin: str, cpu_build: boo
 def pin_torch(python: Path, lock: Path, choice: str, report: Report) -> tuple[str, bool]:
     """The constraint line that gets the chosen build of torch, and whether it is a CPU build.
 
-    A CPU build carries the local version `+cpu`. Not every package index has one for every Python: then the default build,
-    which brings CUDA along and runs on a CPU as well, is taken.
+    A CPU build carries the local version `+cpu`. Not every package index has one for every Python: then the default
+    build, which brings CUDA along and runs on a CPU as well, is taken.
     """
     version = next(line for line in lines_of(lock) if line.startswith("torch==")).removeprefix("torch==")
     if choice == "cuda":
         return f"torch=={version},!={version}+cpu", False
-    probe = [str(python), "-m", "pip", "install", "--dry-run", "--no-deps", "--ignore-installed", f"torch=={version}+cpu"]
+    probe = [str(python), "-m", "pip", "install", "--dry-run", "--no-deps", "--ignore-installed"]
+    probe += [f"torch=={version}+cpu"]
     if report.run(probe, status="looking for a CPU build of torch") == 0:
         return f"torch=={version}+cpu", True
     cpu_mb, default_mb = download_sizes_mb(lock)
-    report.say(f"      the configured package indexes have no CPU build of torch {version} for this Python: taking the default build")
-    report.say(f"      ({default_mb:.0f} MB to download instead of {cpu_mb:.0f}; PIP_EXTRA_INDEX_URL can name an index that has CPU builds)")
+    report.say(f"      no CPU build of torch {version} for this Python on the configured package indexes: taking the")
+    report.say(f"      default build with CUDA, {default_mb:.0f} MB to download in all instead of {cpu_mb:.0f}")
+    report.say("      (PIP_EXTRA_INDEX_URL can name an index that has CPU builds)")
     return f"torch=={version}", False
 
 
@@ -119,7 +122,9 @@ def _drop_other_torch(python: Path, asked: Wanted, report: Report) -> None:
     if installed.returncode == 0:
         cpu_wanted = any(re.fullmatch(r"torch==[\d.]+\+cpu", line) for line in asked.constraints)
         if installed.stdout.strip().endswith("+cpu") != cpu_wanted:
-            report.run([str(python), "-m", "pip", "uninstall", "-y", "torch"], status="removing the other build of torch")
+            report.run(
+                [str(python), "-m", "pip", "uninstall", "-y", "torch"], status="removing the other build of torch"
+            )
 
 
 class _PipProgress:

@@ -1,7 +1,7 @@
 """Gives every Python of this environment the ROS environment that sourcing a set-up file would give it.
 
-Copied into site-packages and imported by a .pth file when Python starts, so that `.venv/bin/python` finds the built messages
-from any folder and in every subprocess. The dynamic loader reads its path only when a process begins: where
+Copied into site-packages and imported by a .pth file when Python starts, so that `.venv/bin/python` finds the built
+messages from any folder and in every subprocess. The dynamic loader reads its path only when a process begins: where
 that path lacks something, Python starts itself once more. Imports os and sys alone, since every start pays for it.
 """
 
@@ -15,7 +15,7 @@ WRITES_SHELL_ENVIRONMENT = "_local_setup_util_sh.py"
 
 
 def missing_folders(current: dict[str, str]) -> dict[str, str]:
-    """New values of the path variables that lack a folder: the missing ones in front, what is there stays behind them."""
+    """New values of the path variables that lack a folder: the missing ones in front of what is there."""
     changes = {}
     for name, folders in PREPEND.items():
         present = [folder for folder in current.get(name, "").split(os.pathsep) if folder]

@@ -101,7 +101,7 @@ def _mode(ros_distro: str | None) -> str:
 
 
 def _base_python(stamps: Stamps, ros_distro: str | None) -> str:
-    """The interpreter to build with. An environment keeps its own: another `python3` on the path is no reason to start anew."""
+    """The interpreter to build with. An environment keeps its own, whatever `python3` the path has today."""
     recorded = stamps.read("python").splitlines()
     if len(recorded) == 2 and recorded[0] == _mode(ros_distro) and Path(recorded[1]).exists():
         asked = shutil.which(os.environ.get("PYTHON") or recorded[1])

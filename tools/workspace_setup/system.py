@@ -1,4 +1,4 @@
-"""What the machine must have before anything is downloaded: compiler, CMake, Python headers and venv, software OpenGL."""
+"""What the machine must have before any download: compiler, CMake, Python headers and venv, software OpenGL."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from workspace_setup.report import Report, SetupError
 
 @dataclass(frozen=True)
 class Need:
-    """Something of the system: what it is in words, the Debian and Ubuntu package that has it, and whether it is there."""
+    """Something of the system: what it is in words, its package in Debian and Ubuntu, and whether it is there."""
 
     what: str
     apt_package: str
@@ -61,9 +61,9 @@ def require(wanted: Sequence[Need], report: Report) -> None:
     if as_root is None:
         raise SetupError(f"missing: {words}; run: sudo apt-get update && sudo {' '.join(install)}")
     report.say(f"      missing: {words}; installing {' '.join(packages)}")
-    env = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
-    report.run([*as_root, "apt-get", "update"], env=env, status="reading package lists")
-    status = report.run([*as_root, *install], env=env, status="installing system packages")
+    quietly = [*as_root, "env", "DEBIAN_FRONTEND=noninteractive"]  # after sudo, which does not pass variables on
+    report.run([*quietly, "apt-get", "update"], status="reading package lists")
+    status = report.run([*quietly, *install], status="installing system packages")
     lacking = missing(wanted)
     if lacking:
         words = ", ".join(need.what for need in lacking)
@@ -89,10 +89,12 @@ def _loads(library: str) -> bool:
 
 def _has_egl_driver() -> bool:
     folders = ("/usr/share/glvnd/egl_vendor.d", "/etc/glvnd/egl_vendor.d")
-    return any(entry.suffix == ".json" for folder in folders if Path(folder).is_dir() for entry in Path(folder).iterdir())
+    return any(
+        entry.suffix == ".json" for folder in folders if Path(folder).is_dir() for entry in Path(folder).iterdir()
+    )
 
 
 def _has_gl_driver() -> bool:
-    # Mesa's software rasteriser: swrast_dri.so before Mesa 24.2, inside libgallium since. An NVIDIA driver serves as well.
+    # Mesa's software rasteriser: swrast_dri.so before Mesa 24.2, inside libgallium since. NVIDIA's driver serves too.
     patterns = ("dri/swrast_dri.so", "libgallium*.so", "libEGL_nvidia.so.0")
     return any(glob.glob(f"/usr/lib{where}/{pattern}") for where in ("", "64", "/*") for pattern in patterns)

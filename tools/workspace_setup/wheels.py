@@ -1,8 +1,8 @@
 """Mends the ROS 2 wheels: their exported CMake files name folders of the machine that built them.
 
-Two kinds of path are wrong everywhere else: the builder's Python include folder (`…/cp311-cp311/include/python3.11`) and its
-numpy include folder (`…/cp311-cp311/lib/python3.11/site-packages/numpy/_core/include`), one pair for each CPython. Both are
-replaced by this environment's own.
+Two kinds of path are wrong everywhere else: the builder's Python include folder (`…/cp311-cp311/include/python3.11`)
+and its numpy include folder (`…/cp311-cp311/lib/python3.11/site-packages/numpy/_core/include`), one pair for each
+CPython. Both are replaced by this environment's own.
 """
 
 from __future__ import annotations

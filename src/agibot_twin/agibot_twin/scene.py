@@ -59,7 +59,8 @@ def build_spec(urdf: str) -> mujoco.MjSpec:
     spec = robot_spec(urdf)
     spec.modelname = "agibot_g1_twin"
     _set_options(spec)
-    _add_surroundings(spec)
+    _add_room(spec)
+    _add_lights(spec)
     _add_table(spec)
     _add_bin(spec)
     for thing in OBJECTS:
@@ -106,10 +107,7 @@ def _set_options(spec: mujoco.MjSpec) -> None:
     spec.stat.extent, spec.stat.center = 1.0, [0.6, 0.0, 0.8]
 
 
-def _add_surroundings(spec: mujoco.MjSpec) -> None:
-    spec.add_texture(name="sky", type=mujoco.mjtTexture.mjTEXTURE_SKYBOX, builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
-                     rgb1=[0.88, 0.91, 0.94], rgb2=[0.62, 0.68, 0.75], width=128, height=128 * 6)
-    _add_floor(spec)
+def _add_lights(spec: mujoco.MjSpec) -> None:
     for position, direction, diffuse in (
         ([1.6, 1.2, 3.0], [-0.45, -0.35, -1.0], [0.52, 0.51, 0.49]),
         ([0.4, -2.0, 2.6], [0.05, 0.70, -0.8], [0.20, 0.21, 0.24]),
@@ -119,11 +117,16 @@ def _add_surroundings(spec: mujoco.MjSpec) -> None:
                                  castshadow=False)
 
 
-def _add_floor(spec: mujoco.MjSpec) -> None:
-    """A floor with a tiled work area. Untextured boxes: a textured plane costs a third of a small picture's time."""
-    spec.worldbody.add_geom(name="floor", type=mujoco.mjtGeom.mjGEOM_BOX, size=[6, 6, 0.05],
-                            pos=[0, 0, FLOOR_Z_M - 0.05], rgba=[0.50, 0.53, 0.57, 1], contype=WORLD, conaffinity=0xF,
-                            group=VISUAL_GROUP)
+def _add_room(spec: mujoco.MjSpec) -> None:
+    """A room with a tiled floor. Untextured boxes: a textured floor and a sky cost a third of a small picture's time."""
+    half, height = 5.0, 4.0
+    middle_z = FLOOR_Z_M + height / 2
+    wall = [0.95, 0.97, 1.0]
+    _solid_box(spec.worldbody, "floor", [2 * half, 2 * half, 0.1], [0, 0, FLOOR_Z_M - 0.05], [0.50, 0.53, 0.57])
+    _solid_box(spec.worldbody, "ceiling", [2 * half, 2 * half, 0.1], [0, 0, FLOOR_Z_M + height], wall)
+    for i, side in enumerate((1, -1)):
+        _solid_box(spec.worldbody, f"wall_x{i}", [0.1, 2 * half, height], [side * half, 0, middle_z], wall)
+        _solid_box(spec.worldbody, f"wall_y{i}", [2 * half, 0.1, height], [0, side * half, middle_z], wall)
     tile = 0.5
     for column in range(-4, 6):
         for row in range(-4, 4):

@@ -1,6 +1,7 @@
 """Guards the arrows between the rooms: who may import whom, and which libraries a room does without.
 
-The imports are read from the source, so a forbidden one is found wherever it stands, also inside a function that no test calls.
+The imports are read from the source, so a forbidden one is found wherever it stands, also inside a function that no
+test calls.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ def imports(source: str, package: str) -> Iterator[tuple[int, str]]:
 def violations(source: str, package: str, allowed_rooms: set[str], forbidden: set[str]) -> list[str]:
     """What a module of `package` imports against the rules, as `line N: name`.
 
-    Of dreamzero_policy it may import `allowed_rooms` (each room lists itself); top-level packages in `forbidden` not at all, and no
-    *_msgs where rclpy is forbidden.
+    Of dreamzero_policy it may import `allowed_rooms` (each room lists itself); top-level packages in `forbidden` not at
+    all, and no *_msgs where rclpy is forbidden.
     """
     found = []
     for line, name in imports(source, package):
@@ -107,7 +108,9 @@ def test_the_twin_knows_only_the_runtime_and_only_its_node_knows_ros() -> None:
 def test_the_description_of_the_robot_knows_nothing_of_the_policy() -> None:
     assert modules(BRINGUP)
     for module in modules(BRINGUP):
-        found = violations(module.read_text(), package_of(module, BRINGUP), set(), TORCH | {"dreamzero_policy", "agibot_twin"})
+        found = violations(
+            module.read_text(), package_of(module, BRINGUP), set(), TORCH | {"dreamzero_policy", "agibot_twin"}
+        )
         assert not found, f"{module.relative_to(SOURCES)}: {found}"
 
 
@@ -132,5 +135,5 @@ def test_an_import_against_an_arrow_is_found(line: str, offence: str) -> None:
 
 
 def test_an_import_along_an_arrow_is_none() -> None:
-    source = "import numpy as np\nimport yaml\nfrom . import plan\nfrom .chunk import Chunk\nfrom dreamzero_policy.runtime import limits\n"
+    source = "import numpy as np\nimport yaml\nfrom .chunk import Chunk\nfrom dreamzero_policy.runtime import limits\n"
     assert violations(source, "dreamzero_policy.runtime", {"runtime"}, FORBIDDEN["runtime"]) == []

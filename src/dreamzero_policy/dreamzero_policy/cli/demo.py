@@ -7,9 +7,7 @@ one RunPolicy goal after the other, come to rest, stop the processes, write summ
 import importlib.metadata
 import os
 import platform
-import shutil
 import signal
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -31,8 +29,8 @@ START_TIMEOUT_S = 180.0
 REST_TIMEOUT_S = 4.0
 TASKS = (
     "touch the red cube with the left hand",
-    "touch the blue ball with the right hand",
-    "touch the green cylinder with the left hand",
+    "touch the blue block with the right hand",
+    "touch the yellow ball with the left hand",
 )
 PACKAGES = ("torch", "diffusers", "transformers", "mujoco", "numpy", "ros-jazzy-rclpy", "rosbags", "ruckig")
 
@@ -214,13 +212,13 @@ class _NoLive:
 
 
 def _film(options: DemoOptions, console: Console) -> None:
-    from dreamzero_policy.cli.observer import contract_of_the_stack
+    from dreamzero_policy.cli.share import shipped_contract
     from dreamzero_policy.cli.video import render
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("writing the film", total=1.0)
-        render(options.folder / "bag", options.folder / "demo.mp4", contract_of_the_stack(), NODE,
+        render(options.folder / "bag", options.folder / "demo.mp4", shipped_contract(), NODE,
                lambda share: progress.update(task, completed=share))
 
 
@@ -265,18 +263,6 @@ def has_display() -> bool:
     return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
-def terminal_width() -> int:
-    return shutil.get_terminal_size().columns
-
-
-__all__ = ["DemoFailed", "DemoOptions", "Interrupted", "ProcessDied", "default_folder", "has_display", "report", "run_demo"]
-
-
 def tasks_for(prompt: str | None) -> Sequence[str]:
     """The user's own instruction, or the default ones in turn."""
     return (prompt,) if prompt else TASKS
-
-
-def stderr_console(json: bool) -> Console:
-    """With --json, standard output belongs to the one JSON object."""
-    return Console(file=sys.stderr if json else sys.stdout)

@@ -15,9 +15,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="The ROS 2 ru
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, all else on standard error.")]
 
 
-@app.callback()
-def dreamzero() -> None:
-    """Keeps the subcommand's name even while there is only one."""
+bench = typer.Typer(no_args_is_help=True, help="Measure.")
+app.add_typer(bench, name="bench")
 
 
 @app.command()
@@ -35,8 +34,9 @@ def demo(
 ) -> None:
     """A simulated AgiBot G1 moves by a world-action model over real ROS 2; bag, film and numbers are kept."""
     from dreamzero_policy.cli import demo as room
+    from dreamzero_policy.cli.console import console_for
 
-    console = room.stderr_console(json)
+    console = console_for(json)
     if viewer and not room.has_display():
         console.print("no display here: running without the viewer", style="yellow")
         viewer = False
@@ -54,6 +54,28 @@ def demo(
     room.report(summary, options.folder, console)
     if json:
         typer.echo(json_module.dumps(summary))
+
+
+@bench.command("model")
+def bench_model(
+    checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint folder; the shipped one by default.")] = None,
+    steps: Annotated[list[int] | None, typer.Option(min=1, max=64, help="Denoising steps; repeat for several.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the model.")] = 1,
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    blocks: Annotated[int, typer.Option(min=4, help="Blocks measured for each number of steps.")] = 16,
+    json: Json = False,
+) -> None:
+    """Time of observe and predict for a checkpoint on this machine."""
+    from dreamzero_policy.cli import bench as room
+    from dreamzero_policy.cli.console import console_for
+    from dreamzero_policy.cli.share import shipped_checkpoint
+
+    console = console_for(json)
+    document = room.bench_model(checkpoint or shipped_checkpoint(), steps or [16, 4, 1], threads, dtype, blocks, console)
+    if json:
+        typer.echo(json_module.dumps(document))
+    else:
+        room.report(document, console)
 
 
 def main() -> None:

@@ -4,7 +4,6 @@ import time
 from pathlib import Path
 
 from action_msgs.msg import GoalStatus
-from ament_index_python.packages import get_package_share_directory
 from diagnostic_msgs.msg import DiagnosticArray
 from dreamzero_msgs.action import RunPolicy
 from dreamzero_msgs.msg import ActionChunk, PolicyStatus
@@ -13,17 +12,13 @@ from rclpy.duration import Duration
 from rclpy.node import Node
 from std_srvs.srv import Trigger
 
+from dreamzero_policy.cli.share import shipped_contract
 from dreamzero_policy.cli.summary import RunRecord
 from dreamzero_policy.ros import qos
 from dreamzero_policy.ros.recorder import Recorder, topics_of_a_run
-from dreamzero_policy.runtime.contract import Contract, load_contract
 
 VERDICTS = {value: name.lower() for name, value in vars(ActionChunk).items()
             if isinstance(value, int) and (name.startswith("REJECTED_") or name == "ACCEPTED")}
-
-
-def contract_of_the_stack() -> Contract:
-    return load_contract(Path(get_package_share_directory("dreamzero")) / "config" / "agibot_g1.yaml")
 
 
 class Observer(Node):
@@ -69,7 +64,7 @@ class Observer(Node):
         return self._recorder is not None
 
     def start_recording(self, folder: Path) -> None:
-        self._recorder = Recorder(self, folder, topics_of_a_run(contract_of_the_stack(), self._policy))
+        self._recorder = Recorder(self, folder, topics_of_a_run(shipped_contract(), self._policy))
         self._began = self._status_at = time.monotonic()
 
     def send_goal(self, prompt: str, duration_s: float) -> None:

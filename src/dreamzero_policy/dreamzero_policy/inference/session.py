@@ -6,9 +6,10 @@ fits; then the newest frame opens the next window. Decisions:
 * :meth:`Session.observe` is the only thing that changes the past, and only with what cameras saw. A prediction never
   enters the cache: predict-then-observe equals observe alone, bit for bit.
 * Everything remembered is in one object (:class:`Memory`), apart from the weights.
-* The prompt's keys and values are computed once per prompt; image keys and values and the image condition once per window.
-* With guidance, the prompt and the negative prompt are two rows of one batch with one cache. Without it (scale 1) there is
-  one row.
+* The prompt's keys and values are computed once per prompt; image keys and values and the image condition once per
+  window.
+* With guidance, the prompt and the negative prompt are two rows of one batch with one cache. Without it (scale 1) there
+  is one row.
 * Predicted video is decoded only when asked for (:meth:`Session.decode`), away from the hot path.
 
 Frames are uint8 canvases, states and actions are normalised; the meaning of their entries is the contract's matter.
@@ -27,15 +28,15 @@ from dreamzero_policy.inference.loading import Policy
 from dreamzero_policy.model.autoencoder import Stream, to_uint8, to_video
 from dreamzero_policy.model.cache import KVCache
 from dreamzero_policy.model.flow import evaluated_steps, guide, noise, sample_chunk, sampling_schedule
-from dreamzero_policy.model.transformer import Context, KeyValue
+from dreamzero_policy.model.transformer import Context, KeyValue, WorldActionTransformer
 
 
 @dataclass(frozen=True)
 class Observation:
     """What one call of :meth:`Session.observe` did.
 
-    ``latents`` [C, f, h, w] are the normalised latents that entered the cache: 1 frame when a window opened, else a block.
-    ``window`` counts the windows since the reset, ``chunk_index`` the block that may be predicted next.
+    ``latents`` [C, f, h, w] are the normalised latents that entered the cache: 1 frame when a window opened, else a
+    block. ``window`` counts the windows since the reset, ``chunk_index`` the block that may be predicted next.
     """
 
     window: int
@@ -50,8 +51,8 @@ class Prediction:
     """One chunk.
 
     ``actions`` [actions_per_chunk, max_action_dim] float32 are normalised; row i is meant for i action steps after the
-    last observed frame. ``video_latents`` [C, f, h, w] float32 are the predicted latents. ``timings_s`` holds the seconds
-    of this prediction (``denoise``) and of the observation before it (``encode``, ``observe``).
+    last observed frame. ``video_latents`` [C, f, h, w] float32 are the predicted latents. ``timings_s`` holds the
+    seconds of this prediction (``denoise``) and of the observation before it (``encode``, ``observe``).
     """
 
     actions: np.ndarray
@@ -72,8 +73,8 @@ class Prediction:
 class Memory:
     """All that a session remembers of the open window.
 
-    ``frames`` latent frames are in the cache. ``latents`` are the same frames as they went in, for decoding. ``image`` and
-    ``condition`` belong to the first frame, ``stream`` carries the autoencoder over all frames.
+    ``frames`` latent frames are in the cache. ``latents`` are the same frames as they went in, for decoding. ``image``
+    and ``condition`` belong to the first frame, ``stream`` carries the autoencoder over all frames.
     """
 
     cache: KVCache
@@ -101,7 +102,8 @@ class Session:
         steps: denoising steps of a prediction; default from the checkpoint.
         cfg_scale: guidance of the video, 1 switches it off; default from the checkpoint.
         seed: of the noise; the same for every chunk unless given per call. Default from the checkpoint.
-        video_final_noise: noise level at which the video stops while the actions go on to zero; default from the checkpoint.
+        video_final_noise: noise level at which the video stops while the actions go on to zero; default from the
+            checkpoint.
         state_attention: ``release`` or ``training``, see ``model/tokens.py``; default from the checkpoint.
 
     Attributes:
@@ -170,7 +172,7 @@ class Session:
         opens = len(frames) == 1
         if not opens:
             if memory is None:
-                raise ValueError(f"a block of {len(frames)} frames came before the first frame; open the window with one")
+                raise ValueError(f"a block of {len(frames)} frames came before the first frame; open with one frame")
             room = self.policy.config.latent_frames_per_window - memory.frames
             opens = room < 2 * geometry.frames_per_chunk
         self.frames_observed += len(frames)
@@ -192,44 +194,28 @@ class Session:
         start = time.perf_counter()
 
         first, frames = memory.frames, geometry.frames_per_chunk
-        batch = self.branches
-        state_token = self._state_token(state).expand(batch, -1, -1)
-        context = Context(self._text, memory.image)
-        condition = None if memory.condition is None else memory.condition[:, :, first : first + frames]
-
-        def velocity(video: Tensor, action: Tensor, video_time: int, action_time: int) -> tuple[Tensor, Tensor]:
-            video_velocity, action_velocity = policy.transformer.denoise(
-                memory.cache,
-                context,
-                video.to(policy.dtype).expand(batch, -1, -1, -1, -1),
-                condition,
-                action.to(policy.dtype).expand(batch, -1, -1),
-                state_token,
-                first_frame=first,
-                video_time=video_time,
-                action_time=action_time,
-                state_attention=self.state_attention,
-            )
-            video_velocity, action_velocity = video_velocity.float(), action_velocity.float()
-            if batch == 1:
-                return video_velocity, action_velocity
-            return guide(video_velocity, action_velocity, self.cfg_scale)
-
-        evaluated = evaluated_steps(steps, sampler.evaluations)
-        video, action = sample_chunk(
-            velocity,
-            noise(self._video_shape(frames), seed, policy.device, torch.float32),
-            noise((1, geometry.actions_per_chunk, geometry.max_action_dim), seed, policy.device, torch.float32),
-            video_schedule=sampling_schedule(steps, sampler.shift, self.video_final_noise or 0.0),
-            action_schedule=sampling_schedule(steps, sampler.shift),
-            evaluated=evaluated,
+        video, action = denoise_chunk(
+            policy.transformer,
+            memory.cache,
+            Context(self._text, memory.image),
+            condition=None if memory.condition is None else memory.condition[:, :, first : first + frames],
+            state=self._state_token(state),
+            video=noise(self._video_shape(frames), seed, policy.device, torch.float32),
+            action=noise((1, geometry.actions_per_chunk, geometry.max_action_dim), seed, policy.device, torch.float32),
+            first_frame=first,
+            steps=steps,
+            evaluated=evaluated_steps(steps, sampler.evaluations),
+            cfg_scale=self.cfg_scale,
+            shift=sampler.shift,
+            video_final_noise=self.video_final_noise,
+            state_attention=self.state_attention,
         )
-        actions = action[0].cpu().numpy()
+        actions = action[0].cpu().numpy()  # waits for the device
         return Prediction(
             actions=actions,
             video_latents=video[0],
             steps=steps,
-            evaluations=len(evaluated),
+            evaluations=len(evaluated_steps(steps, sampler.evaluations)),
             cfg_scale=self.cfg_scale,
             seed=seed,
             epoch=self.epoch,
@@ -289,7 +275,7 @@ class Session:
         self.policy.transformer.observe(
             memory.cache,
             Context(self._text, memory.image),
-            latents.expand(self.branches, -1, -1, -1, -1),
+            latents,
             None if memory.condition is None else memory.condition[:, :, first : first + count],
             first_frame=first,
         )
@@ -334,9 +320,63 @@ class Session:
         config = self.policy.config
         block, size = config.raw_frames_per_chunk, (config.geometry.canvas_height, config.geometry.canvas_width, 3)
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != size:
-            raise ValueError(f"frames must be uint8 [T, {size[0]}, {size[1]}, 3], got {frames.dtype} {list(frames.shape)}")
+            raise ValueError(
+                f"frames must be uint8 [T, {size[0]}, {size[1]}, 3], got {frames.dtype} {list(frames.shape)}"
+            )
         if len(frames) not in (1, block):
             raise ValueError(f"a session observes 1 frame or a block of {block}, got {len(frames)}")
+
+
+def denoise_chunk(
+    transformer: WorldActionTransformer,
+    cache: KVCache,
+    context: Context,
+    *,
+    condition: Tensor | None,
+    state: Tensor,
+    video: Tensor,
+    action: Tensor,
+    first_frame: int,
+    steps: int,
+    evaluated: frozenset[int],
+    cfg_scale: float,
+    shift: float,
+    video_final_noise: float | None,
+    state_attention: str,
+) -> tuple[Tensor, Tensor]:
+    """From noise to a chunk: ``video`` [1, C, f, H, W] and ``action`` [1, A, D] float32, noise in and samples out.
+
+    ``condition`` [1, 4 + C, f, H, W] and ``state`` [1, 1, D] belong to the chunk. With a guidance scale other than 1
+    the text of the context has two rows, prompt and negative prompt. The cache is only read.
+    """
+    dtype = state.dtype
+
+    def velocity(video: Tensor, action: Tensor, video_time: int, action_time: int) -> tuple[Tensor, Tensor]:
+        video_velocity, action_velocity = transformer.denoise(
+            cache,
+            context,
+            video.to(dtype),
+            condition,
+            action.to(dtype),
+            state,
+            first_frame=first_frame,
+            video_time=video_time,
+            action_time=action_time,
+            state_attention=state_attention,
+        )
+        video_velocity, action_velocity = video_velocity.float(), action_velocity.float()
+        if cfg_scale == 1.0:
+            return video_velocity, action_velocity
+        return guide(video_velocity, action_velocity, cfg_scale)
+
+    return sample_chunk(
+        velocity,
+        video,
+        action,
+        video_schedule=sampling_schedule(steps, shift, video_final_noise or 0.0),
+        action_schedule=sampling_schedule(steps, shift),
+        evaluated=evaluated,
+    )
 
 
 def surprise(prediction: Prediction, observation: Observation) -> float | None:

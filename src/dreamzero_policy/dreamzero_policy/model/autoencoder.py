@@ -4,8 +4,8 @@ diffusers' ``AutoencoderKLWan`` encodes clips and clears its caches around every
 object (:class:`Stream`) that the caller holds, copies and passes in, so that a running camera is encoded block by block
 with the result of encoding the whole clip at once. Decisions:
 
-* the first call takes one frame (or 1 + 4n), later calls any multiple of four: one latent frame for the first raw frame,
-  then one for every four;
+* the first call takes one frame (or 1 + 4n), later calls any multiple of four: one latent frame for the first raw
+  frame, then one for every four;
 * the mean of the posterior is the latent, normalised per channel; no sampling;
 * pixels are in [−1, 1]; a uint8 value u is (u / 255 − 0.5) / 0.5.
 
@@ -128,7 +128,9 @@ class VideoAutoencoder:
             video = unpatchify(video, self.network.config.patch_size)
         return video.clamp(-1, 1)
 
-    def image_condition(self, first_latent: Tensor, stream: Stream, latent_frames: int, video_size: torch.Size) -> Tensor:
+    def image_condition(
+        self, first_latent: Tensor, stream: Stream, latent_frames: int, video_size: torch.Size
+    ) -> Tensor:
         """The image condition of a window: what is given (the first frame) and what is not (grey).
 
         Args:
@@ -172,8 +174,8 @@ def speed_up_on_cpu(network: AutoencoderKLWan) -> None:
     """Choose the fast convolution kernels of a CPU; the results are the same up to rounding.
 
     Two things make the stock network slow there. The norm over channels strides through memory unless channels come
-    last; and for float32 and batch 1, torch prefers a plain convolution loop over oneDNN below a size that all layers of
-    a small network are below, at a tenth of the speed. So channels come last, and oneDNN is called by name.
+    last; and for float32 and batch 1, torch prefers a plain convolution loop over oneDNN below a size that all layers
+    of a small network are below, at a tenth of the speed. So channels come last, and oneDNN is called by name.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv3d):

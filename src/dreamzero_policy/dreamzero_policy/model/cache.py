@@ -50,27 +50,33 @@ class KVCache:
         return self.keys.shape[1]
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write one layer's new keys and values [B, heads, L, head_dim] behind the past and return past and new together.
+        """Write one layer's new keys and values [B, heads, L, head_dim] behind the past; return past and new together.
 
-        ``length`` moves only with :meth:`advance`, once all layers are written.
+        One row is written to all rows of the cache, and returned as one row. ``length`` moves only with
+        :meth:`advance`, once all layers are written.
         Raises :class:`CacheFullError` when the window has no room for L more tokens.
         """
         end = self.length + keys.shape[2]
         if end > self.capacity:
-            raise CacheFullError(f"the cache holds {self.capacity} tokens; {self.length} + {keys.shape[2]} were asked for")
+            raise CacheFullError(f"the cache holds {self.capacity} tokens, {self.length} + {keys.shape[2]} do not fit")
         self.keys[layer, :, :, self.length : end] = keys
         self.values[layer, :, :, self.length : end] = values
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+        rows = keys.shape[0]
+        return self.keys[layer, :rows, :, :end], self.values[layer, :rows, :, :end]
 
     def advance(self, tokens: int) -> None:
         """Declare the tokens written by :meth:`append` in every layer part of the past."""
         self.length += tokens
 
     def join(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Past and given keys and values in a new tensor; the cache stays as it is."""
+        """Past and given keys and values in a new tensor; the cache stays as it is.
+
+        Fewer rows than the cache has take the past of its first rows; the caller knows that the others are equal.
+        """
+        rows = keys.shape[0]
         return (
-            torch.cat([self.keys[layer, :, :, : self.length], keys], dim=2),
-            torch.cat([self.values[layer, :, :, : self.length], values], dim=2),
+            torch.cat([self.keys[layer, :rows, :, : self.length], keys], dim=2),
+            torch.cat([self.values[layer, :rows, :, : self.length], values], dim=2),
         )
 
     def clear(self) -> None:

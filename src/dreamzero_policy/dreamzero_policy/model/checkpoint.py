@@ -9,8 +9,8 @@
     image_encoder/       config.json, model.safetensors
 
 (``contract.yaml`` and ``statistics.json`` lie beside them; they belong to the runtime.) Weights are safetensors, in one
-file or in shards with an index. Networks are built without memory and take the tensors of the file as they are, so nothing
-is held twice. Whatever does not fit raises :class:`CheckpointError` with the file, the key and both shapes.
+file or in shards with an index. Networks are built without memory and take the tensors of the file as they are, so
+nothing is held twice. Whatever does not fit raises :class:`CheckpointError` with the file, the key and both shapes.
 
 This file is the only home of file names and keys of checkpoints.
 """
@@ -39,6 +39,41 @@ from dreamzero_policy.model.transformer import WorldActionTransformer
 CONFIG_FILE = "config.json"
 WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+# Names of the released checkpoints (dreamzero0/dreamzero at ab790c1).
+RELEASE_PREFIXES = {
+    "transformer": "action_head.model.",
+    "vae": "action_head.vae.model.",
+    "text_encoder": "action_head.text_encoder.",
+    "image_encoder": "action_head.image_encoder.model.",
+}
+RELEASE_UNUSED = ("log_scale", "visual.head")
+RELEASE_TEXT_NAMES = (
+    ("token_embedding.", "shared."),
+    ("blocks.", "encoder.block."),
+    (".attn.", ".layer.0.SelfAttention."),
+    (".pos_embedding.embedding.", ".layer.0.SelfAttention.relative_attention_bias."),
+    (".norm1.", ".layer.0.layer_norm."),
+    (".norm2.", ".layer.1.layer_norm."),
+    (".ffn.gate.0.", ".layer.1.DenseReluDense.wi_0."),
+    (".ffn.fc1.", ".layer.1.DenseReluDense.wi_1."),
+    (".ffn.fc2.", ".layer.1.DenseReluDense.wo."),
+)
+RELEASE_IMAGE_NAMES = (
+    ("visual.transformer.", "encoder.layers."),
+    ("visual.cls_embedding", "embeddings.class_embedding"),
+    ("visual.pos_embedding", "embeddings.position_embedding.weight"),
+    ("visual.patch_embedding.", "embeddings.patch_embedding."),
+    ("visual.pre_norm.", "pre_layrnorm."),
+    ("visual.post_norm.", "post_layernorm."),
+    (".attn.proj.", ".self_attn.out_proj."),
+    (".attn.", ".self_attn."),
+    (".norm1.", ".layer_norm1."),
+    (".norm2.", ".layer_norm2."),
+    (".mlp.0.", ".mlp.fc1."),
+    (".mlp.2.", ".mlp.fc2."),
+)
 
 
 class CheckpointError(RuntimeError):
@@ -160,6 +195,47 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     pickles = [path.name for path in folder.iterdir() if path.suffix in PICKLE_SUFFIXES]
     hint = f"; {pickles[0]} is a pickle and is not read, convert it to safetensors" if pickles else ""
     raise CheckpointError(f"{folder} has no weights, expected {' or '.join(WEIGHT_FILES)}{hint}")
+
+
+def from_release(component: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of one component under their release names to the names used here; values are not touched.
+
+    ``tensors`` may be a whole release checkpoint or one component of it; names carry the component's prefix. Tensors that
+    the release carries and nothing uses (:data:`RELEASE_UNUSED`) are left out.
+
+    Raises :class:`CheckpointError` when no name has the component's prefix.
+    """
+    from diffusers.loaders import single_file_utils  # slow to import and needed for released files only
+
+    prefix = RELEASE_PREFIXES[component]
+    own = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+    own = {key: tensor for key, tensor in own.items() if key not in RELEASE_UNUSED}
+    if not own:
+        raise CheckpointError(f"no tensor of the release begins with {prefix}")
+    if component == "transformer":
+        return single_file_utils.convert_wan_transformer_to_diffusers(own)
+    if component == "vae":
+        return single_file_utils.convert_wan_vae_to_diffusers(own)
+    if component == "text_encoder":
+        renamed = {_rename(key, RELEASE_TEXT_NAMES): tensor for key, tensor in own.items()}
+        renamed["encoder.final_layer_norm.weight"] = renamed.pop("norm.weight")
+        return {**renamed, "encoder.embed_tokens.weight": renamed["shared.weight"]}
+    split = {}
+    for key, tensor in own.items():
+        if ".to_qkv." in key:  # query, key and value are stacked
+            for name, part in zip("qkv", tensor.chunk(3), strict=True):
+                split[_rename(key.replace("to_qkv", f"{name}_proj"), RELEASE_IMAGE_NAMES)] = part
+        else:
+            split[_rename(key, RELEASE_IMAGE_NAMES)] = tensor.flatten() if key.endswith("cls_embedding") else tensor
+    split["embeddings.position_embedding.weight"] = split["embeddings.position_embedding.weight"].squeeze(0)
+    return split
+
+
+def _rename(key: str, names: tuple[tuple[str, str], ...]) -> str:
+    """Apply replacements in order."""
+    for old, new in names:
+        key = key.replace(old, new)
+    return key
 
 
 def cast(network: nn.Module, dtype: torch.dtype) -> None:

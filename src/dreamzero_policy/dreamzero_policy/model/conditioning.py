@@ -1,12 +1,12 @@
 """What the model is told besides the video: the instruction and the first picture of the window.
 
 Text goes through a UMT5 encoder; features beyond a prompt's true length are set to zero, sample by sample, and the
-transformer attends to them all the same, as the released weights were trained. The picture goes through a CLIP tower whose
-hidden state before the last block is used.
+transformer attends to them all the same, as the released weights were trained. The picture goes through a CLIP tower
+whose hidden state before the last block is used.
 
 Small models need no vocabulary file: :class:`ByteTokenizer` maps bytes to ids. Prompt cleaning is deliberately plain:
-HTML entities are unescaped twice, Unicode is put in its composed form, white space is collapsed. Repair of wrongly decoded
-text (what ``ftfy`` does in the original) is left out; prompts are expected to be proper Unicode.
+HTML entities are unescaped twice, Unicode is put in its composed form, white space is collapsed. Repair of wrongly
+decoded text (what ``ftfy`` does in the original) is left out; prompts are expected to be proper Unicode.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ class ByteTokenizer:
             tokens = [FIRST_BYTE_ID + byte for byte in clean_prompt(prompt).encode("utf-8")] + [END_ID]
             if len(tokens) > self.text_length:
                 raise PromptTooLongError(
-                    f"the prompt has {len(tokens) - 1} bytes, this model takes at most {self.text_length - 1}: {prompt!r}"
+                    f"the prompt has {len(tokens) - 1} bytes, this model takes at most {self.text_length - 1}: "
+                    f"{prompt!r}"
                 )
             ids[row, : len(tokens)] = torch.tensor(tokens)
             mask[row, : len(tokens)] = 1

@@ -59,7 +59,7 @@ class TransformerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig:
-    """The causal video autoencoder (diffusers ``AutoencoderKLWan``). ``patch_size``: pixels folded into channels first."""
+    """The causal video autoencoder (diffusers ``AutoencoderKLWan``). ``patch_size`` folds pixels into channels."""
 
     base_dim: int
     decoder_base_dim: int | None = None
@@ -80,7 +80,7 @@ class AutoencoderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TextEncoderConfig:
-    """The UMT5 encoder. ``tokenizer``: ``bytes`` needs no vocabulary; ``files`` reads ``tokenizer/`` of the checkpoint."""
+    """The UMT5 encoder. ``tokenizer``: ``bytes`` needs no vocabulary, ``files`` needs the tokenizer's own files."""
 
     tokenizer: str
     vocab_size: int

@@ -145,7 +145,8 @@ def noise(shape: Sequence[int], seed: int, device: torch.device | str, dtype: to
 class NoiseTable:
     """The 1000 training levels: ``sigmas``, ``times`` = 1000 σ and the loss weight of each [1000] float32.
 
-    u = 1 − i / 1000, σ = shift u / (1 + (shift − 1) u). The weight is a bell around t = 500 with mean 1 and 0 at t = 1000.
+    u = 1 − i / 1000, σ = shift u / (1 + (shift − 1) u). The weight is a bell around t = 500 with mean 1 and 0 at t =
+    1000.
     """
 
     sigmas: Tensor

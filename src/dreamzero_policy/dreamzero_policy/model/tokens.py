@@ -56,9 +56,9 @@ def visibility(query: Tokens, key: Tokens, state_attention: str) -> Tensor:
         state 2, training                              |                            |                       x
         state 2, release     x           x             |                            |    x        x         x
 
-    Clean video sees the clean past and its own chunk. What is being generated sees the clean past and everything noisy of
-    its own chunk, never an earlier action or state. The released weights were trained with a state that sees itself alone
-    (``training``) and are served with a state that sees what its chunk sees (``release``).
+    Clean video sees the clean past and its own chunk. What is being generated sees the clean past and everything noisy
+    of its own chunk, never an earlier action or state. The released weights were trained with a state that sees itself
+    alone (``training``) and are served with a state that sees what its chunk sees (``release``).
     """
     q, k = query.stream[:, None], key.stream[None, :]
     past = key.chunk[None, :] < query.chunk[:, None]
@@ -80,7 +80,9 @@ class TokenLayout:
     actions_per_chunk: int
     head_dim: int
 
-    def video(self, stream: int, first_frame: int, frames: int, rows: int, columns: int, device: torch.device) -> Tokens:
+    def video(
+        self, stream: int, first_frame: int, frames: int, rows: int, columns: int, device: torch.device
+    ) -> Tokens:
         """Video tokens of the latent frames ``first_frame`` …, ordered frame, row, column."""
         return _video(self, stream, first_frame, frames, rows, columns, device)
 

@@ -8,9 +8,11 @@ Decisions:
   :meth:`~WorldActionTransformer.denoise` gives the velocity of one chunk and only reads the cache;
 * modules keep weights only. The past (:class:`~.cache.KVCache`) and the conditioning (:class:`Context`) are arguments;
 * the conditioning's keys and values do not depend on the noise, so they are computed by
-  :meth:`~WorldActionTransformer.encode_text` (once per prompt) and :meth:`~WorldActionTransformer.encode_image` (once per
-  window) and handed to the verbs;
-* a pass carries the few distinct times of its tokens, not one per token (:class:`Times`).
+  :meth:`~WorldActionTransformer.encode_text` (once per prompt) and
+  :meth:`~WorldActionTransformer.encode_image` (once per window) and handed to the verbs;
+* a pass carries the few distinct times of its tokens, not one per token (:class:`Times`);
+* under guidance the branches differ in their text alone. Latents, action and state come with one row, the text with
+  several; the rows part at the first cross-attention and everything before it is computed once.
 
 Convention of the flow: t = 1000 is noise, t = 0 is data, the velocity is noise − data.
 
@@ -56,7 +58,7 @@ class KeyValue(NamedTuple):
 class Context:
     """What the cross-attention of every layer sees: text, and image where the model has one.
 
-    One entry per layer. Text has one row per branch of the batch; image may have one row for all of them.
+    One entry per layer. Text has one row per branch of guidance (or per sample); image may have one row for all.
     """
 
     text: tuple[KeyValue, ...]
@@ -163,9 +165,9 @@ class WorldActionBlock(WanTransformerBlock):
         """Two attentions with the same queries, added before the output projection; padding text is visible."""
         a = self.attn2
         query = _heads(a, a.norm_q(a.to_q(h)))
-        out = attend(query, *_for_batch(text, len(h)))
+        out = attend(*_same_rows(query, text))
         if image is not None:
-            out = out + attend(query, *_for_batch(image, len(h)))
+            out = out + attend(*_same_rows(query, image))
         return a.to_out[0](out)
 
     def text_key_value(self, text: Tensor) -> KeyValue:
@@ -184,11 +186,10 @@ def _heads(attention: WanAttention, x: Tensor) -> Tensor:
     return x.unflatten(2, (attention.heads, -1)).transpose(1, 2)
 
 
-def _for_batch(kv: KeyValue, batch: int) -> KeyValue:
-    """One row for all branches of a batch, without a copy."""
-    if len(kv.key) == batch:
-        return kv
-    return KeyValue(kv.key.expand(batch, -1, -1, -1), kv.value.expand(batch, -1, -1, -1))
+def _same_rows(query: Tensor, kv: KeyValue) -> tuple[Tensor, Tensor, Tensor]:
+    """Query, key and value with one number of rows: a single row serves all, without a copy."""
+    rows = max(query.shape[0], kv.key.shape[0])
+    return tuple(x if x.shape[0] == rows else x.expand(rows, -1, -1, -1) for x in (query, *kv))
 
 
 class EmbodimentLinear(nn.Module):
@@ -438,7 +439,8 @@ class WorldActionTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, Attentio
         """Append real latent frames to the cache: a pass at t = 0. The only verb that changes the past.
 
         Args:
-            latents: [B, C, f, H, W]; condition: [B or 1, 4 + C, f, H, W] of the same frames, or None.
+            context: its text has B rows, as the cache.
+            latents: [B or 1, C, f, H, W]; condition: [B or 1, 4 + C, f, H, W] of the same frames, or None.
             first_frame: index of the first of them in the window.
         """
         frames, (rows, columns) = latents.shape[2], self._grid(*latents.shape[3:])
@@ -466,8 +468,9 @@ class WorldActionTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, Attentio
         """Velocities of one chunk, given the cached past. The cache is only read.
 
         Args:
-            latents: noisy [B, C, f, H, W]; condition as in :meth:`observe`.
-            action: noisy [B, A, action_dim]; state: [B, 1, state_dim].
+            context: its text has B rows, as the cache.
+            latents: noisy [B or 1, C, f, H, W]; condition as in :meth:`observe`.
+            action: noisy [B or 1, A, action_dim]; state: [B or 1, 1, state_dim]; as many rows as the latents.
             video_time, action_time: one flow time for all of them or one per row of the batch [B]; the state takes
                 the action's.
             state_attention: ``release`` (sees the past and its chunk) or ``training`` (itself only).
@@ -564,7 +567,8 @@ class WorldActionTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, Attentio
         expected = first_frame * rows * columns
         if cache.length != expected:
             raise ValueError(
-                f"frame {first_frame} needs {expected} tokens in the cache ({rows * columns} a frame), it has {cache.length}"
+                f"frame {first_frame} needs {expected} tokens in the cache ({rows * columns} a frame), "
+                f"it has {cache.length}"
             )
 
 

@@ -194,6 +194,14 @@ class Embodiment:
             actions[:, columns] += anchor[state_columns]
         return self._radians(actions[:, self._commanded], self.contract.model.commanded_joints)
 
+    def at_stops(self, positions: Floats) -> Floats:
+        """Joint targets [H, J] with grippers held between open and closed: beyond its stops a fraction means nothing."""
+        positions = positions.copy()
+        for joint, gripper in self.contract.site.grippers.items():
+            column = self.contract.model.commanded_joints.index(joint)
+            positions[:, column] = np.clip(positions[:, column], *sorted((gripper.open_rad, gripper.closed_rad)))
+        return positions
+
     def normalised_actions(self, actions: Floats, anchor: Floats) -> NDArray[np.float32]:
         """Actions [H, A] in the contract's units and the state [D] at the anchor → normalised rows: what training sees."""
         rows = actions.copy()

@@ -194,8 +194,10 @@ class Loop:
         now_ns = self.world.now_ns()
         block = pending.block
         rows = self.embodiment.positions(reply.actions, block.state)
+        if np.isfinite(rows).all():
+            rows = self.embodiment.at_stops(smoothed(rows))
         chunk = Chunk(self.session, self.epoch, self.chunk_index, self.prompt, block, reply,
-                      smoothed(rows) if np.isfinite(rows).all() else rows, self.model.step_s, pending.submitted_ns, now_ns)
+                      rows, self.model.step_s, pending.submitted_ns, now_ns)
         present = self.plan if self.plan is not None else Plan.rest(block.positions, now_ns)
         start_ns = self.scheduler.start_ns(block.observation_ns, now_ns)
         judgement, plan = self._splice(present, chunk, start_ns, now_ns)

@@ -49,6 +49,14 @@ def test_the_gripper_fraction_is_zero_open_and_one_closed(embodiment: Embodiment
         assert state[joints.index(LEFT_GRIPPER)] == pytest.approx(fraction)
 
 
+def test_a_gripper_saturates_at_its_stops_and_nothing_else_does(embodiment: Embodiment) -> None:
+    joints = embodiment.contract.model.commanded_joints
+    gripper = embodiment.contract.site.grippers[LEFT_GRIPPER]
+    held = embodiment.at_stops(np.full((2, len(joints)), 9.0))
+    assert held[0, joints.index(LEFT_GRIPPER)] == max(gripper.open_rad, gripper.closed_rad)
+    assert held[0, 0] == 9.0
+
+
 @given(arrays(np.float64, (24, 22), elements=st.floats(-0.19, 0.19)), arrays(np.float64, 20, elements=st.floats(-1, 1)))
 def test_actions_survive_the_way_to_the_model_and_back(embodiment: Embodiment, offsets: np.ndarray, anchor: np.ndarray) -> None:
     actions = offsets.copy()

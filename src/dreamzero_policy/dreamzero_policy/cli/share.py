@@ -1,0 +1,15 @@
+"""Files that are installed with the stack, found from any folder."""
+
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+
+from dreamzero_policy.runtime.contract import Contract, load_contract
+
+
+def shipped_checkpoint() -> Path:
+    return Path(get_package_share_directory("dreamzero")) / "checkpoints" / "agibot_g1_tiny"
+
+
+def shipped_contract() -> Contract:
+    return load_contract(Path(get_package_share_directory("dreamzero")) / "config" / "agibot_g1.yaml")

@@ -1,0 +1,98 @@
+"""Episodes: what was seen, measured and commanded during one demonstration, on the contract's action grid.
+
+One `.npz` file each, without compression, named by the caller. Numbers are in the contract's units and order; pictures are
+the very views that live operation makes (`Embodiment.view`), at some of the steps. A file says which contract it was
+recorded for, and one of another contract, of another layout or with numbers that are not finite is refused by name.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dreamzero_policy.runtime.contract import Contract
+from dreamzero_policy.runtime.embodiment import Floats, Image
+
+SUFFIX = ".npz"
+
+
+class EpisodeError(ValueError):
+    """An episode that cannot be used; the message names the file, the field and both values."""
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """One demonstration of N action steps with V pictures of C cameras."""
+
+    instruction: str
+    state: Floats  # [N, D] measured at each step
+    action: Floats  # [N, A] commanded at each step: absolute targets
+    views: Image  # [V, C, view height, view width, 3] in the contract's order of cameras
+    view_steps: NDArray[np.int64]  # [V] rising: the step at whose instant each picture was taken
+
+    @property
+    def steps(self) -> int:
+        return len(self.state)
+
+    def views_at(self, steps: NDArray[np.int64]) -> Image:
+        """The pictures [T, C, …] of the given steps. Raises EpisodeError if one was not taken."""
+        found = np.searchsorted(self.view_steps, steps)
+        missing = (found == len(self.view_steps)) | (self.view_steps[np.minimum(found, len(self.view_steps) - 1)] != steps)
+        if missing.any():
+            raise EpisodeError(f"no picture was taken at step {steps[missing][0]}")
+        return self.views[found]
+
+    def save(self, path: Path, contract: Contract) -> None:
+        """Write the file whole or not at all."""
+        aside = path.with_name(path.name + ".part")
+        with aside.open("wb") as file:
+            np.savez(file, contract_hash=contract.hash, instruction=self.instruction, state=self.state, action=self.action,
+                     views=self.views, view_steps=self.view_steps)
+        aside.replace(path)
+
+
+def load_episode(path: Path, contract: Contract) -> Episode:
+    """Read and check one episode.
+
+    Raises:
+        EpisodeError: names the file and what does not fit.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            content = {name: file[name] for name in file.files}
+    except (OSError, ValueError) as error:
+        raise EpisodeError(f"{path} cannot be read: {error}") from error
+    if absent := sorted({"contract_hash", "instruction", "state", "action", "views", "view_steps"} - set(content)):
+        raise EpisodeError(f"{path} has no field {absent[0]}")
+    if str(content["contract_hash"]) != contract.hash:
+        raise EpisodeError(f"{path} was recorded for contract {str(content['contract_hash'])[:12]}, not {contract.hash[:12]}")
+    model, steps, pictures = contract.model, len(content["state"]), len(content["view_steps"])
+    expected = {
+        "state": (steps, len(model.state_joints)),
+        "action": (steps, model.action_width),
+        "views": (pictures, len(model.cameras), model.view.height_px, model.view.width_px, 3),
+        "view_steps": (pictures,),
+    }
+    for name, shape in expected.items():
+        if content[name].shape != shape:
+            raise EpisodeError(f"{path}: {name} has shape {content[name].shape}, the contract makes it {shape}")
+    for name in ("state", "action"):
+        if not np.isfinite(content[name]).all():
+            raise EpisodeError(f"{path}: {name} is not finite at step {np.argwhere(~np.isfinite(content[name]))[0][0]}")
+    return Episode(str(content["instruction"]), content["state"], content["action"], content["views"], content["view_steps"])
+
+
+def episode_paths(folder: Path) -> list[Path]:
+    """All episodes of a folder, by name. Raises EpisodeError if there are none."""
+    paths = sorted(folder.glob(f"*{SUFFIX}"))
+    if not paths:
+        raise EpisodeError(f"{folder} holds no episodes (*{SUFFIX})")
+    return paths
+
+
+def load_episodes(folder: Path, contract: Contract) -> Iterator[Episode]:
+    """Every episode of a folder in the order of the file names."""
+    for path in episode_paths(folder):
+        yield load_episode(path, contract)

@@ -1,0 +1,116 @@
+"""Trains the small video autoencoder on a robot's own canvases.
+
+The network is the stock causal Wan autoencoder. Single frames and short clips take turns, so that the first frame of a
+window and the frames that follow it, which pass through other layers, both learn. Loss: absolute and squared error of the
+pixels and a faint pull of the latents towards a normal distribution. Afterwards mean and spread of every latent channel are
+measured and stored in the configuration, so that the transformer sees latents of mean 0 and spread 1.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dreamzero_policy.data.episodes import Episode
+from dreamzero_policy.model.autoencoder import Stream, VideoAutoencoder
+from dreamzero_policy.model.config import ModelConfig
+from dreamzero_policy.runtime.embodiment import Embodiment, Image
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderSettings:
+    """How the autoencoder is trained."""
+
+    steps: int = 2000
+    learning_rate: float = 2e-3
+    warm_up: int = 50
+    images: int = 8  # single frames in a batch
+    clips: int = 2  # clips in a batch
+    clip_frames: int = 9  # raw frames of a clip: 1 + 4 n
+    clip_share: float = 0.5  # of the steps that take clips
+    kl_weight: float = 1e-5
+    seed: int = 0
+
+
+def draw_clip(embodiment: Embodiment, episodes: Sequence[Episode], frames: int, rng: np.random.Generator) -> Image:
+    """Canvases [frames, height, width, 3] of consecutive pictures of a random episode."""
+    episode = episodes[rng.integers(len(episodes))]
+    first = rng.integers(len(episode.views) - frames + 1)
+    views = episode.views[first:first + frames]
+    return embodiment.canvas({camera: views[:, i] for i, camera in enumerate(embodiment.contract.model.cameras)})
+
+
+def batch_of(clips: Sequence[Image]) -> Tensor:
+    """Canvases [B][T, H, W, 3] uint8 to video [B, 3, T, H, W] in [−1, 1]."""
+    return torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+
+
+def autoencoder_loss(network: AutoencoderKLWan, video: Tensor, kl_weight: float, generator: torch.Generator) -> dict[str, Tensor]:
+    """Loss and its parts for video [B, 3, T, H, W]."""
+    posterior = network.encode(video).latent_dist
+    noise = torch.randn(posterior.mean.shape, generator=generator)
+    decoded = network.decode(posterior.mean + posterior.std * noise).sample
+    error = decoded - video
+    kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
+    absolute, squared = error.abs().mean(), error.square().mean()
+    return {"loss": absolute + 2 * squared + kl_weight * kl, "absolute": absolute, "squared": squared, "kl": kl}
+
+
+def train_autoencoder(network: AutoencoderKLWan, embodiment: Embodiment, episodes: Sequence[Episode],
+                      settings: AutoencoderSettings, report: Callable[[str], None] = print) -> None:
+    """Train in place."""
+    network.train()
+    optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-5)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: warm_cosine(step, settings.warm_up, settings.steps))
+    rng = np.random.default_rng(settings.seed)
+    generator = torch.Generator().manual_seed(settings.seed)
+    begin = time.monotonic()
+    for step in range(1, settings.steps + 1):
+        clips = rng.random() < settings.clip_share
+        count, frames = (settings.clips, settings.clip_frames) if clips else (settings.images, 1)
+        video = batch_of([draw_clip(embodiment, episodes, frames, rng) for _ in range(count)])
+        parts = autoencoder_loss(network, video, settings.kl_weight, generator)
+        optimiser.zero_grad(set_to_none=True)
+        parts["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        if step % 50 == 0 or step == 1:
+            each_s = (time.monotonic() - begin) / step
+            psnr = 10 * torch.log10(4 / parts["squared"]).item()
+            report(f"autoencoder {step}/{settings.steps} {'clips ' if clips else 'images'} psnr {psnr:.1f} dB "
+                   f"kl {parts['kl'].item():.2f} {each_s:.2f} s/step, {each_s * (settings.steps - step) / 60:.1f} min left")
+    network.eval()
+
+
+def warm_cosine(step: int, warm_up: int, steps: int) -> float:
+    """Share of the learning rate: up in a line, down in half a cosine to 2 %."""
+    if step < warm_up:
+        return (step + 1) / warm_up
+    done = min(1.0, (step - warm_up) / max(1, steps - warm_up))
+    return 0.02 + 0.98 * 0.5 * (1 + float(np.cos(np.pi * done)))
+
+
+@torch.no_grad()
+def measure_latents(autoencoder: VideoAutoencoder, embodiment: Embodiment, episodes: Sequence[Episode], clips: int,
+                    frames: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation [C] of the raw latents of random clips. The network must not normalise yet."""
+    rng = np.random.default_rng(seed)
+    values = []
+    for _ in range(clips):
+        video = batch_of([draw_clip(embodiment, episodes, frames, rng)]).to(autoencoder.dtype)
+        values.append(autoencoder.encode(video, Stream())[0].flatten(1).double())
+    latents = torch.cat(values, dim=1)
+    return latents.mean(1).numpy(), latents.std(1).numpy()
+
+
+def with_normalisation(config: ModelConfig, network: AutoencoderKLWan, mean: NDArray, std: NDArray) -> ModelConfig:
+    """The configuration with the measured latents; the network's own is set to the same."""
+    numbers = {"latents_mean": tuple(round(float(x), 5) for x in mean), "latents_std": tuple(round(float(x), 5) for x in std)}
+    network.register_to_config(**{name: list(values) for name, values in numbers.items()})
+    return replace(config, autoencoder=replace(config.autoencoder, **numbers))
