@@ -57,26 +57,19 @@ def test_the_command_line_is_on_the_path_of_a_sourced_shell(workspace: Path) -> 
 
 
 def copy_checkout(destination: Path) -> None:
-    """Copy what a commit of everything would hold: no ignored file."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert listed.returncode == 0, listed.stderr
-    for name in filter(None, listed.stdout.split("\0")):
-        source, target = ROOT / name, destination / name
-        if source.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, target)
+    """Copy what a clone would hold: everything that .gitignore does not name."""
+    entries = [line.strip() for line in (ROOT / ".gitignore").read_text().splitlines() if line.strip()]
+    at_root = {entry.strip("/") for entry in entries if entry.startswith("/")} | {".git"}
+    anywhere = shutil.ignore_patterns(*(entry.strip("/") for entry in entries if entry[0] not in "/#"))
+
+    def ignored(folder: str, names: list[str]) -> set[str]:
+        return anywhere(folder, names) | (at_root & set(names) if Path(folder) == ROOT else set())
+
+    shutil.copytree(ROOT, destination, ignore=ignored)
 
 
 def underlay() -> dict[str, str]:
-    """This environment without the packages of this checkout on Python's path: the ROS 2 that is there, nothing more.
-
-    Where the ROS 2 wheels serve, the checkout is installed into the same prefix, and the new workspace lies over it.
-    """
+    """The environment that the new workspace is built and sourced in: this one, whose ROS 2 it lies over."""
     env = dict(os.environ)
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
     env.setdefault("CMAKE_PREFIX_PATH", env["AMENT_PREFIX_PATH"])

@@ -97,21 +97,28 @@ def pin_torch(python: Path, lock: Path, choice: str, report: Report) -> tuple[st
     return f"torch=={version}", False
 
 
+def install_pip(python: Path, lock: Path, report: Report) -> None:
+    """Bring the environment's pip to the pinned version; the rest relies on its options and its output.
+
+    Raises:
+        SetupError: pip failed, which without a network happens here first.
+    """
+    pin = next(line for line in lines_of(lock) if line.startswith("pip=="))
+    if report.run([str(python), "-m", "pip", "install", "--disable-pip-version-check", pin], status=pin) != 0:
+        raise SetupError(f"could not install {pin}; is a package index reachable?")
+
+
 def install(python: Path, asked: Wanted, folder: Path, report: Report) -> None:
-    """Install what is asked for into the environment of `python`.
+    """Install what is asked for into the environment of `python`; `folder` keeps the lists pip was given.
 
     Raises:
         SetupError: pip failed; carries pip's own last error line.
     """
-    pip = [str(python), "-m", "pip"]
-    pin = next(line for line in asked.constraints if line.startswith("pip=="))
-    if report.run([*pip, "install", "--disable-pip-version-check", pin], status=f"installing {pin}") != 0:
-        raise SetupError(f"could not install {pin}; is a package index reachable?")
     _drop_other_torch(python, asked, report)
     report.say(f"      up to {asked.download_mb:.0f} MB to download (what pip has in its cache is not fetched again)")
     progress = _PipProgress(asked.download_mb)
-    command = [*pip, "install", "--disable-pip-version-check", "--progress-bar", "raw", *asked.write(folder)]
-    if report.run(command, on_line=progress.read, status="resolving") != 0:
+    command = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "raw"]
+    if report.run([*command, *asked.write(folder)], on_line=progress.read, status="resolving") != 0:
         raise SetupError(f"pip could not install the packages: {progress.error or progress.last}")
 
 

@@ -24,7 +24,8 @@ class Report:
         self.log_path = log_path
         self.steps = steps
         self.step = 0
-        self.started = time.monotonic()
+        self.title = ""
+        self.step_started = time.monotonic()
         self.live = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
         log_path.parent.mkdir(parents=True, exist_ok=True)
         self.log = log_path.open("a", encoding="utf-8", errors="replace")

@@ -125,6 +125,7 @@ def _create_environment(python: Interpreter, ros_distro: str | None, report: Rep
 def _install_packages(ros_distro: str | None, torch: str, report: Report) -> None:
     lock = TOOLS / "requirements.lock"
     ros_numpy = _ask_environment("import numpy; print(numpy.__version__)") if ros_distro else None
+    packages.install_pip(PYTHON, lock, report)
     torch_pin, cpu_build = packages.pin_torch(PYTHON, lock, torch, report)
     wanted = packages.wanted(TOOLS, ros_numpy=ros_numpy, torch_pin=torch_pin, cpu_build=cpu_build)
     packages.install(PYTHON, wanted, VENV / ".setup", report)

@@ -22,7 +22,7 @@ class JointLimit:
 
 
 def share_folder() -> Path:
-    """Folder that holds urdf/, config/ and launch/: the source tree if this module lies in one, else the share folder."""
+    """Folder that holds urdf/, config/ and launch/: the source tree where this module lies in one, else share/."""
     source_tree = Path(__file__).resolve().parents[1]
     if (source_tree / "urdf").is_dir():
         return source_tree

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from agibot_bringup.description import joint_limits, load_controllers, load_home, load_urdf
 
 TABLE = json.loads((Path(__file__).parent / "published_joint_table.json").read_text())

@@ -99,7 +99,7 @@ def _set_options(spec: mujoco.MjSpec) -> None:
     spec.visual.quality.shadowsize = 0
     # Vertices are most of a small picture's cost: round shapes of 16 sides, flat ones undivided.
     spec.visual.quality.numslices, spec.visual.quality.numstacks, spec.visual.quality.numquads = 16, 8, 1
-    spec.visual.global_.offwidth, spec.visual.global_.offheight = 1280, 960
+    spec.visual.global_.offwidth, spec.visual.global_.offheight = 1280, 960  # largest picture
     spec.visual.map.znear, spec.visual.map.zfar = 0.01, 30.0
     spec.visual.headlight.ambient = [0.34, 0.34, 0.35]
     spec.visual.headlight.diffuse = [0.10, 0.10, 0.10]
@@ -118,7 +118,7 @@ def _add_lights(spec: mujoco.MjSpec) -> None:
 
 
 def _add_room(spec: mujoco.MjSpec) -> None:
-    """A room with a tiled floor. Untextured boxes: a textured floor and a sky cost a third of a small picture's time."""
+    """A room with a tiled floor. Untextured boxes: a texture and a sky cost a third of a small picture's time."""
     half, height = 5.0, 4.0
     middle_z = FLOOR_Z_M + height / 2
     wall = [0.95, 0.97, 1.0]
@@ -149,7 +149,8 @@ def _add_table(spec: mujoco.MjSpec) -> None:
     table = spec.worldbody.add_body(name="table")
     wood, edge, leg = [0.80, 0.76, 0.70], [0.55, 0.43, 0.31], [0.30, 0.31, 0.33]
     _solid_box(table, "table_top", [depth, width, thickness], [x, y, TABLE_TOP_Z_M - thickness / 2], wood)
-    _solid_box(table, "table_frame", [depth - 0.02, width - 0.02, 0.03], [x, y, TABLE_TOP_Z_M - thickness - 0.015], edge)
+    _solid_box(table, "table_frame", [depth - 0.02, width - 0.02, 0.03], [x, y, TABLE_TOP_Z_M - thickness - 0.015],
+               edge)
     leg_height = TABLE_TOP_Z_M - thickness - FLOOR_Z_M
     for i, (dx, dy) in enumerate(((1, 1), (1, -1), (-1, 1), (-1, -1))):
         _solid_box(table, f"table_leg{i}", [0.05, 0.05, leg_height],
@@ -172,8 +173,9 @@ def _add_object(spec: mujoco.MjSpec, thing: TableObject) -> None:
     body.add_freejoint(name=thing.name)
     size = [*thing.half_size_m, 0.0, 0.0][:3]
     # Rolling friction lets the ball come to rest.
-    body.add_geom(name=thing.name, type=mujoco.mjtGeom(thing.shape), size=size, rgba=[*thing.rgb, 1.0], mass=thing.mass_kg,
-                  contype=WORLD, conaffinity=0xF, group=VISUAL_GROUP, condim=6, friction=[1.0, 0.01, 0.002])
+    body.add_geom(name=thing.name, type=mujoco.mjtGeom(thing.shape), size=size, rgba=[*thing.rgb, 1.0],
+                  mass=thing.mass_kg, contype=WORLD, conaffinity=0xF, group=VISUAL_GROUP, condim=6,
+                  friction=[1.0, 0.01, 0.002])
 
 
 def _add_cameras(spec: mujoco.MjSpec, urdf: str) -> None:
@@ -181,8 +183,8 @@ def _add_cameras(spec: mujoco.MjSpec, urdf: str) -> None:
     for camera in camera_optics(urdf).values():
         # MuJoCo looks along -z with y up, an optical frame along z with y down: half a turn about x.
         # The field of view is set for 4:3 pictures, vertically, as MuJoCo wants it.
-        vertical = 2 * np.arctan(np.tan(camera.horizontal_fov_rad / 2) * 3 / 4)
-        spec.body(camera.optical_frame).add_camera(name=camera.name, quat=[0, 1, 0, 0], fovy=float(np.degrees(vertical)))
+        vertical_deg = float(np.degrees(2 * np.arctan(np.tan(camera.horizontal_fov_rad / 2) * 3 / 4)))
+        spec.body(camera.optical_frame).add_camera(name=camera.name, quat=[0, 1, 0, 0], fovy=vertical_deg)
     eye, target = np.array([2.35, 1.55, 1.85]), np.array([0.40, 0.0, 0.86])
     back = (eye - target) / np.linalg.norm(eye - target)
     right = np.cross([0, 0, 1], back)

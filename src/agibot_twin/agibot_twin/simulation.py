@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import mujoco
 import numpy as np
-from agibot_bringup.description import load_home, load_urdf
 from numpy.typing import NDArray
 
+from agibot_bringup.description import load_home, load_urdf
 from agibot_twin.robot_model import DRIVEN_JOINTS, velocity_lead_s
 from agibot_twin.scene import OBJECTS, TIMESTEP_S, build_spec, sample_layout
 
@@ -80,7 +80,7 @@ class Simulation:
         self.steps += last - first
 
     def joints(self) -> JointSample:
-        """Joint states now. Effort is what the drive pulls with, gravity's share included (not in lift and grippers)."""
+        """Joint states now. Effort is the drive's pull, with gravity's share included but in lift and grippers."""
         return JointSample(
             self.data.qpos[self._qpos], self.data.qvel[self._dof], self.data.qfrc_actuator[self._dof]
         )

@@ -17,6 +17,7 @@ Position limits are not this controller's business, as in ros2_control. Numpy on
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,7 +134,7 @@ class TrajectoryController:
                 f"unknown {sorted(set(given) - set(wanted))}, {len(given)} named, {len(wanted)} expected"
             )
         times = [point.time_from_start_ns for point in trajectory.points]
-        if any(later <= earlier for earlier, later in zip(times, times[1:], strict=False)):
+        if any(later <= earlier for earlier, later in pairwise(times)):
             raise TrajectoryRefused(f"{self.name}: time_from_start does not increase: {_seconds(times)}")
         end_ns = trajectory.stamp_ns + times[-1]
         if trajectory.stamp_ns != 0 and end_ns < now_ns:

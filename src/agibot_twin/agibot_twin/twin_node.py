@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -65,7 +66,8 @@ PARAMETERS = {
                      (1, 100), False),
     "publish_clock": (False, "Make simulated time and publish it on /clock; others then set use_sim_time.", None, True),
     "real_time_factor": (1.0, "With publish_clock: how many times faster than real time to run at most; 0 is as fast "
-                              "as the CPU allows, which outruns a policy that needs time to think.", (0.0, 1000.0), True),
+                              "as the CPU allows, which outruns a policy that needs time to think.",
+                         (0.0, 1000.0), True),
     "viewer": (False, "Open MuJoCo's interactive viewer (needs a display).", None, True),
 }
 
@@ -146,7 +148,7 @@ class TwinNode(Node):
             )
         self.create_service(Trigger, "~/reset", self._on_reset)
 
-    def _open_viewer(self):  # noqa: ANN202 (a handle type that MuJoCo does not export)
+    def _open_viewer(self) -> Any:
         if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
             raise ParameterError("parameter viewer is true, but there is no display (DISPLAY is not set)")
         import mujoco.viewer
@@ -232,7 +234,7 @@ class TwinNode(Node):
 
     def _skip(self, lost_ns: int) -> None:
         """The wall clock is elsewhere: go there, standing still, since the robot would have to jump after its plans."""
-        self.get_logger().warning(f"the wall clock is {lost_ns / 1e9:+.3f} s away: the twin goes on there, holding still")
+        self.get_logger().warning(f"the wall clock is {lost_ns / 1e9:+.3f} s away: going on there, holding still")
         for controller in self._world.controllers.values():
             controller.hold()
         self._world.epoch_ns += lost_ns

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from agibot_bringup.description import load_controllers, load_urdf
 from numpy.typing import NDArray
 
+from agibot_bringup.description import load_controllers, load_urdf
 from agibot_twin.cameras import Image, SceneRenderer, SceneState
 from agibot_twin.robot_model import DRIVEN_JOINTS, camera_optics
 from agibot_twin.simulation import STEP_NS, JointSample, Simulation

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from agibot_twin.trajectory_controller import (
     JointTarget,
     Trajectory,

@@ -14,6 +14,7 @@ from rosbags.highlevel import AnyReader
 
 from dreamzero_policy.ros.recorder import recording_types
 from dreamzero_policy.runtime.contract import Contract
+from dreamzero_policy.runtime.embodiment import camera_view
 from dreamzero_policy.runtime.observation import NS_PER_S
 
 PANEL = (480, 640)  # height, width [px]
@@ -33,7 +34,7 @@ class Timeline:
     """What a bag holds for the film, each list in the order of its stamps."""
 
     camera: list[tuple[int, bytes]]  # stamp, JPEG
-    dreams: list[Frame]  # canvases, stamped with the instant they predict
+    dreams: list[Frame]  # the head camera's view, stamped with the instant it predicts
     prompts: list[tuple[int, str]]
 
 
@@ -69,7 +70,7 @@ def read_timeline(bag: Path, contract: Contract, node_name: str) -> Timeline:
                 timeline.camera.append((stamp_ns, message.data.tobytes()))
             elif connection.topic == video_topic:
                 image = message.data.reshape(message.height, message.width, 3)
-                timeline.dreams.append(Frame(stamp_ns, image))
+                timeline.dreams.append(Frame(stamp_ns, camera_view(image, contract.model, contract.model.cameras[0])))
             elif not timeline.prompts or timeline.prompts[-1][1] != message.prompt:
                 timeline.prompts.append((stamp_ns, message.prompt))
     timeline.camera.sort(key=lambda item: item[0])
@@ -77,22 +78,21 @@ def read_timeline(bag: Path, contract: Contract, node_name: str) -> Timeline:
     return timeline
 
 
-def compose(seen: NDArray[np.uint8], dreamed: Frame | None, prompt: str, seconds: float) -> NDArray[np.uint8]:
-    """One picture [height, width, 3] of the film."""
+def compose(seen: NDArray[np.uint8], dreamed: NDArray[np.uint8] | None, prompt: str, seconds: float) -> NDArray[np.uint8]:
+    """One picture [height, width, 3] of the film; `dreamed` is the head camera's predicted view."""
     picture = np.full((PANEL[0] + CAPTION_PX, 2 * PANEL[1], 3), BACKGROUND, np.uint8)
     picture[CAPTION_PX:, :PANEL[1]] = cv2.resize(seen, PANEL[::-1], interpolation=cv2.INTER_LINEAR)
     if dreamed is not None:
-        side = PANEL[0]
-        left = PANEL[1] + (PANEL[1] - side) // 2
-        picture[CAPTION_PX:, left:left + side] = cv2.resize(dreamed.image, (side, side), interpolation=cv2.INTER_CUBIC)
-    _write(picture, f"{seconds:5.1f} s   head camera", 12, FAINT)
-    _write(picture, "predicted: head, right, left", PANEL[1] + 92, FAINT)
-    _write(picture, prompt or "no instruction", 230, INK)
+        picture[CAPTION_PX:, PANEL[1]:] = cv2.resize(dreamed, PANEL[::-1], interpolation=cv2.INTER_CUBIC)
+    picture[CAPTION_PX:, PANEL[1] - 1:PANEL[1] + 1] = BACKGROUND
+    _write(picture, prompt or "no instruction", 14, INK, 0.62)
+    _write(picture, f"seen {seconds:6.1f} s", PANEL[1] - 130, FAINT)
+    _write(picture, "predicted for this instant" if dreamed is not None else "nothing predicted yet", PANEL[1] + 14, FAINT)
     return picture
 
 
-def _write(picture: NDArray[np.uint8], text: str, left: int, colour: tuple[int, int, int]) -> None:
-    cv2.putText(picture, text, (left, 29), cv2.FONT_HERSHEY_SIMPLEX, 0.55, colour, 1, cv2.LINE_AA)
+def _write(picture: NDArray[np.uint8], text: str, left: int, colour: tuple[int, int, int], size: float = 0.5) -> None:
+    cv2.putText(picture, text, (left, 29), cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)
 
 
 def _at_rate(camera: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
@@ -102,9 +102,9 @@ def _at_rate(camera: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
     return [camera[bisect_right(stamps, instant) - 1] for instant in instants]
 
 
-def _latest(dreams: list[Frame], stamp_ns: int) -> Frame | None:
+def _latest(dreams: list[Frame], stamp_ns: int) -> NDArray[np.uint8] | None:
     index = bisect_right(dreams, stamp_ns, key=lambda frame: frame.stamp_ns) - 1
-    return dreams[index] if index >= 0 else None
+    return dreams[index].image if index >= 0 else None
 
 
 def _prompt_at(prompts: list[tuple[int, str]], stamp_ns: int) -> str:

@@ -190,6 +190,6 @@ def _onednn_conv3d(
     stride: tuple[int, ...], dilation: tuple[int, ...], groups: int, x: Tensor, weight: Tensor, bias: Tensor | None
 ) -> Tensor:
     """Stands in for ``nn.Conv3d._conv_forward``; the causal padding has been applied before."""
-    if x.device.type != "cpu" or torch.is_grad_enabled():
+    if x.device.type != "cpu":
         return F.conv3d(x, weight, bias, stride, 0, dilation, groups)
     return torch.ops.aten.mkldnn_convolution(x, weight, bias, [0, 0, 0], stride, dilation, groups)

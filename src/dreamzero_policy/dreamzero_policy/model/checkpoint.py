@@ -200,8 +200,8 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
 def from_release(component: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Tensors of one component under their release names to the names used here; values are not touched.
 
-    ``tensors`` may be a whole release checkpoint or one component of it; names carry the component's prefix. Tensors that
-    the release carries and nothing uses (:data:`RELEASE_UNUSED`) are left out.
+    ``tensors`` may be a whole release checkpoint or one component of it; names carry the component's prefix. Tensors
+    that the release carries and nothing uses (:data:`RELEASE_UNUSED`) are left out.
 
     Raises :class:`CheckpointError` when no name has the component's prefix.
     """
@@ -248,7 +248,7 @@ def cast(network: nn.Module, dtype: torch.dtype) -> None:
 def _cast(network: nn.Module, key: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     if not tensor.is_floating_point():
         return tensor
-    keep = getattr(network, "_keep_in_fp32_modules", None) or ()
+    keep = getattr(network, "keep_in_float32", ())
     return tensor.to(torch.float32 if any(part in keep for part in key.split(".")) else dtype)
 
 

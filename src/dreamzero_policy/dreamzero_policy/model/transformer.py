@@ -248,7 +248,10 @@ class WorldActionTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, Attentio
     _supports_gradient_checkpointing = True
     _no_split_modules = ("WorldActionBlock",)
     _repeated_blocks = ("WorldActionBlock",)
-    _keep_in_fp32_modules = ("time_embedder", "scale_shift_table", "norm1", "norm2", "norm3")
+
+    # Parts that stay float32 when the rest is cast (checkpoint.cast). Not under diffusers' own name for it: with
+    # `_keep_in_fp32_modules`, `from_pretrained` needs the accelerate package.
+    keep_in_float32 = ("time_embedder", "scale_shift_table", "norm1", "norm2", "norm3")
 
     @register_to_config
     def __init__(

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamzero_policy.runtime.contract import Contract, ContractError, JointGroup
+from dreamzero_policy.runtime.contract import Contract, ContractError, JointGroup, ModelSection
 
 Floats = NDArray[np.float64]
 Image = NDArray[np.uint8]
@@ -156,13 +156,6 @@ class Embodiment:
             canvas[:, top:top + height, left:left + width * tile.columns] = np.repeat(views[tile.camera], tile.columns, axis=2)
         return canvas
 
-    def tile(self, canvas: Image, camera: str) -> Image:
-        """One camera's view [..., view height, view width, 3] cut out of a canvas [..., height, width, 3]."""
-        view = self.contract.model.view
-        place = next(tile for tile in self.contract.model.canvas.tiles if tile.camera == camera)
-        top, left = place.row * view.height_px, place.column * view.width_px
-        return canvas[..., top:top + view.height_px, left:left + view.width_px * place.columns:place.columns, :]
-
     def _resize_for(self, height: int, width: int):
         if (height, width) not in self._resize:
             view = self.contract.model.view
@@ -226,6 +219,14 @@ class Embodiment:
             if gripper := self.contract.site.grippers.get(joint):
                 x[..., i] = gripper.open_rad + x[..., i] * (gripper.closed_rad - gripper.open_rad)
         return x
+
+
+def camera_view(canvas: Image, model: ModelSection, camera: str) -> Image:
+    """One camera's view [..., view height, view width, 3] cut out of a canvas [..., height, width, 3]."""
+    view = model.view
+    place = next(tile for tile in model.canvas.tiles if tile.camera == camera)
+    top, left = place.row * view.height_px, place.column * view.width_px
+    return canvas[..., top:top + view.height_px, left:left + view.width_px * place.columns:place.columns, :]
 
 
 def antialiased_bilinear(size_in: int, size_out: int) -> NDArray[np.float32]:

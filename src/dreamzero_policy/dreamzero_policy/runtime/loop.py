@@ -198,7 +198,7 @@ class Loop:
             rows = self.embodiment.at_stops(smoothed(rows))
         chunk = Chunk(self.session, self.epoch, self.chunk_index, self.prompt, block, reply,
                       rows, self.model.step_s, pending.submitted_ns, now_ns)
-        present = self.plan if self.plan is not None else Plan.rest(block.positions, now_ns)
+        present = self._present_plan(block, now_ns)
         start_ns = self.scheduler.start_ns(block.observation_ns, now_ns)
         judgement, plan = self._splice(present, chunk, start_ns, now_ns)
         chunk.verdict, chunk.reason = judgement.verdict, judgement.reason
@@ -218,6 +218,14 @@ class Loop:
         chunk.overhead_s = ((time.monotonic_ns() - block.complete_monotonic_ns) / NS_PER_S
                             - reply.timings_s.get("model", 0.0))
         self.world.show(chunk)
+
+    def _present_plan(self, block: Block, now_ns: int) -> Plan:
+        """What is being executed. A robot that was moved by something else while at rest is taken where it is."""
+        plan = self.plan
+        if plan is None:
+            return Plan.rest(block.positions, now_ns)
+        moved = np.abs(block.positions - plan.positions[-1]) > self.limits.step
+        return Plan.rest(block.positions, now_ns) if plan.end_ns <= block.observation_ns and moved.any() else plan
 
     def _splice(self, present: Plan, chunk: Chunk, start_ns: int, now_ns: int) -> tuple[Judgement, Plan]:
         """The first cross-fade, shortest first, whose plan stays inside the limits; else the last judgement."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from dreamzero_policy.data.episodes import Episode
 from dreamzero_policy.model.autoencoder import Stream, VideoAutoencoder
@@ -34,6 +34,7 @@ class AutoencoderSettings:
     clip_frames: int = 9  # raw frames of a clip: 1 + 4 n
     clip_share: float = 0.5  # of the steps that take clips
     kl_weight: float = 1e-5
+    bfloat16: bool = True  # autocast; weights stay float32
     seed: int = 0
 
 
@@ -65,6 +66,7 @@ def train_autoencoder(network: AutoencoderKLWan, embodiment: Embodiment, episode
                       settings: AutoencoderSettings, report: Callable[[str], None] = print) -> None:
     """Train in place."""
     network.train()
+    _channels_last(network)
     optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-5)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: warm_cosine(step, settings.warm_up, settings.steps))
     rng = np.random.default_rng(settings.seed)
@@ -74,7 +76,8 @@ def train_autoencoder(network: AutoencoderKLWan, embodiment: Embodiment, episode
         clips = rng.random() < settings.clip_share
         count, frames = (settings.clips, settings.clip_frames) if clips else (settings.images, 1)
         video = batch_of([draw_clip(embodiment, episodes, frames, rng) for _ in range(count)])
-        parts = autoencoder_loss(network, video, settings.kl_weight, generator)
+        with torch.autocast(video.device.type, torch.bfloat16, enabled=settings.bfloat16):
+            parts = autoencoder_loss(network, video, settings.kl_weight, generator)
         optimiser.zero_grad(set_to_none=True)
         parts["loss"].backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -86,6 +89,15 @@ def train_autoencoder(network: AutoencoderKLWan, embodiment: Embodiment, episode
             report(f"autoencoder {step}/{settings.steps} {'clips ' if clips else 'images'} psnr {psnr:.1f} dB "
                    f"kl {parts['kl'].item():.2f} {each_s:.2f} s/step, {each_s * (settings.steps - step) / 60:.1f} min left")
     network.eval()
+
+
+def _channels_last(network: AutoencoderKLWan) -> None:
+    """Faster convolutions on a CPU: half the time of a step."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv3d):
+            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last_3d)
+        elif isinstance(module, nn.Conv2d):
+            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
 
 
 def warm_cosine(step: int, warm_up: int, steps: int) -> float:

@@ -7,12 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file
+
 from dreamzero_policy.model.autoencoder import VideoAutoencoder
 from dreamzero_policy.model.checkpoint import from_release
 from dreamzero_policy.model.conditioning import build_image_encoder, build_text_encoder
 from dreamzero_policy.model.config import ImageEncoderConfig, ModelConfig, TextEncoderConfig
 from dreamzero_policy.model.transformer import WorldActionTransformer
-from safetensors.torch import load_file
 
 GOLDEN = Path(__file__).parent / "golden"
 VARIANTS = Path(__file__).parents[4] / "config" / "models"
@@ -127,7 +128,12 @@ def small_config() -> ModelConfig:
         variant="small",
         geometry=replace(tiny.geometry, canvas_height=32, canvas_width=32, actions_per_chunk=3, max_action_dim=5),
         transformer=replace(
-            tiny.transformer, num_layers=2, num_attention_heads=2, attention_head_dim=16, ffn_dim=64, control_hidden_dim=16
+            tiny.transformer,
+            num_layers=2,
+            num_attention_heads=2,
+            attention_head_dim=16,
+            ffn_dim=64,
+            control_hidden_dim=16,
         ),
         autoencoder=replace(tiny.autoencoder, base_dim=4),
         text_encoder=replace(tiny.text_encoder, text_length=48, dim=16, num_heads=2, head_dim=8, ffn_dim=32),

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from dreamzero_policy.runtime.contract import ContractError
-from dreamzero_policy.runtime.embodiment import Embodiment, Quantiles, Statistics, antialiased_bilinear, save_statistics
+from dreamzero_policy.runtime.embodiment import (
+    Embodiment,
+    Quantiles,
+    Statistics,
+    antialiased_bilinear,
+    camera_view,
+    save_statistics,
+)
 
 LEFT_GRIPPER = "idx41_gripper_l_outer_joint1"
 
@@ -33,7 +40,7 @@ def test_the_canvas_has_head_left_hand_right_hand_and_black(embodiment: Embodime
     assert canvas[0, 10, 100].tolist() == [0, 0, 255]
     assert canvas[0, 100, 100].tolist() == [0, 0, 0]
     for camera, view in views.items():
-        np.testing.assert_array_equal(embodiment.tile(canvas, camera), view)
+        np.testing.assert_array_equal(camera_view(canvas, embodiment.contract.model, camera), view)
 
 
 def test_a_flat_image_stays_flat_but_for_the_truncation_of_training(embodiment: Embodiment) -> None:

@@ -1,0 +1,77 @@
+"""Stages 1 and 2 of a training: statistics and the autoencoder, then latents of many windows.
+
+    python -m dreamzero_policy.training.prepare --recipe config/training/agibot_g1_tiny.yaml --episodes demos --out run
+
+Writes `statistics.json`, `config.json` (the model with its measured latent normalisation), `vae/` and `latents.npz` into the
+output folder. What exists there is taken as done, so an interrupted preparation continues with the next stage.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+
+from dreamzero_policy.data.episodes import load_episodes
+from dreamzero_policy.data.windows import quantiles
+from dreamzero_policy.model.autoencoder import VideoAutoencoder, build_autoencoder, speed_up_on_cpu
+from dreamzero_policy.model.checkpoint import load_network
+from dreamzero_policy.model.config import ModelConfig
+from dreamzero_policy.runtime.contract import load_contract
+from dreamzero_policy.runtime.embodiment import Embodiment, Statistics, save_statistics
+from dreamzero_policy.training.autoencoder import measure_latents, train_autoencoder, with_normalisation
+from dreamzero_policy.training.latents import encode_windows, save_latents
+from dreamzero_policy.training.settings import Recipe
+
+LATENT_CLIPS = 100  # clips whose latents are measured
+
+
+def prepare(recipe: Recipe, episodes_folder: Path, out: Path) -> None:
+    """Run the stages that are not done yet."""
+    out.mkdir(parents=True, exist_ok=True)
+    contract = load_contract(recipe.contract)
+    episodes = list(load_episodes(episodes_folder, contract))
+    print(f"{len(episodes)} episodes, {sum(e.steps for e in episodes) / contract.model.action_hz / 60:.1f} minutes", flush=True)
+    if not (out / "statistics.json").exists():
+        save_statistics(out / "statistics.json", contract, *quantiles(contract, episodes))
+    embodiment = Embodiment(contract, Statistics.load(out / "statistics.json", contract))
+    if not (out / "config.json").exists():
+        config = ModelConfig.from_file(recipe.model)
+        torch.manual_seed(recipe.autoencoder.seed)
+        network = build_autoencoder(config.autoencoder)
+        train_autoencoder(network, embodiment, episodes, recipe.autoencoder, lambda line: print(line, flush=True))
+        mean, std = measure_latents(VideoAutoencoder(network), embodiment, episodes, LATENT_CLIPS,
+                                    recipe.autoencoder.clip_frames, recipe.autoencoder.seed)
+        config = with_normalisation(config, network, mean, std)
+        network.save_pretrained(out / "vae")
+        (out / "config.json").write_text(json.dumps(config.to_dict(), indent=1) + "\n")
+    if not (out / "latents.npz").exists():
+        config = ModelConfig.from_file(out / "config.json")
+        network = load_network(out / "vae", lambda: build_autoencoder(config.autoencoder)).requires_grad_(False)
+        speed_up_on_cpu(network)
+        begin = time.monotonic()
+        windows = []
+        for item in encode_windows(VideoAutoencoder(network), embodiment, episodes, recipe.latents.windows_per_episode,
+                                   recipe.latents.seed):
+            windows.append(item)
+            if len(windows) % 200 == 0:
+                print(f"{len(windows)} windows, {(time.monotonic() - begin) / len(windows):.2f} s each", flush=True)
+        save_latents(out / "latents.npz", contract, windows)
+        print(f"{len(windows)} windows with {sum(item.chunks for item in windows)} chunks", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", type=Path, required=True)
+    parser.add_argument("--model", type=Path, help="model configuration; default: the one that the recipe names")
+    parser.add_argument("--episodes", type=Path, required=True, help="folder of episodes")
+    parser.add_argument("--out", type=Path, required=True, help="folder of this training")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    prepare(Recipe.load(options.recipe, options.model), options.episodes, options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Noise, steps and guidance."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dreamzero_policy.model.flow import (
+    Schedule,
+    evaluated_steps,
+    guide,
+    noise,
+    sample_chunk,
+    sampling_schedule,
+)
+
+
+@given(steps=st.integers(1, 40), final=st.sampled_from([0.0, 0.3, 0.8]))
+@settings(deadline=None)
+def test_every_schedule_falls_from_noise_to_its_final_level(steps, final):
+    schedule = sampling_schedule(steps, 5.0, final)
+    assert (len(schedule.sigmas), schedule.steps) == (steps + 1, steps)
+    assert all(a > b for a, b in zip(schedule.sigmas, schedule.sigmas[1:], strict=False))
+    assert schedule.sigmas[0] == pytest.approx(0.9998, abs=1e-4)
+    assert schedule.sigmas[-1] == pytest.approx(final, abs=1e-6)
+    assert schedule.times[0] == 999
+
+
+@given(steps=st.integers(1, 20), seed=st.integers(0, 5))
+@settings(deadline=None, max_examples=20)
+def test_a_perfect_velocity_reaches_the_data_in_any_number_of_steps(steps, seed):
+    """The velocity of a single data point x0 is (x − x0) / σ."""
+    torch.manual_seed(seed)
+    video0, action0 = torch.randn(1, 2, 2, 3, 3), torch.randn(1, 4, 5)
+    schedule = sampling_schedule(steps, 5.0)
+    sigma = dict(zip(schedule.times, schedule.sigmas, strict=False))
+    video, action = sample_chunk(
+        lambda v, a, tv, ta: ((v - video0) / sigma[tv], (a - action0) / sigma[ta]),
+        torch.randn_like(video0),
+        torch.randn_like(action0),
+        video_schedule=schedule,
+        action_schedule=schedule,
+        evaluated=frozenset(range(steps)),
+    )
+    torch.testing.assert_close(video, video0, rtol=0, atol=1e-3)
+    torch.testing.assert_close(action, action0, rtol=0, atol=1e-3)
+
+
+def test_sixteen_steps_are_evaluated_eight_times_and_others_always():
+    assert sorted(evaluated_steps(16, 8)) == [0, 1, 2, 6, 10, 13, 14, 15]
+    assert sorted(evaluated_steps(4, 8)) == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="16 steps can be evaluated \\[5, 6, 7, 8, 16\\] times, not 9"):
+        evaluated_steps(16, 9)
+
+
+def test_a_skipped_step_reuses_the_last_velocity():
+    schedule, calls = sampling_schedule(16, 5.0), []
+
+    def velocity(video, action, video_time, action_time):
+        calls.append(video_time)
+        return video, action
+
+    sample_chunk(
+        velocity,
+        torch.ones(1, 1, 1, 1, 1),
+        torch.ones(1, 1, 1),
+        video_schedule=schedule,
+        action_schedule=schedule,
+        evaluated=evaluated_steps(16, 8),
+    )
+    assert calls == [schedule.times[i] for i in (0, 1, 2, 6, 10, 13, 14, 15)]
+
+
+def test_guidance_moves_the_video_and_leaves_the_prompts_action():
+    video, action = guide(torch.tensor([[3.0], [1.0]]), torch.tensor([[5.0], [7.0]]), scale=5.0)
+    assert video.tolist() == [[11.0]]  # 1 + 5 (3 − 1)
+    assert action.tolist() == [[5.0]]
+
+
+def test_noise_depends_on_the_seed_alone():
+    first = noise((2, 3), 7, "cpu", torch.float32)
+    torch.randn(10)
+    assert torch.equal(first, noise((2, 3), 7, "cpu", torch.float32))
+    assert not torch.equal(first, noise((2, 3), 8, "cpu", torch.float32))
+
+
+@pytest.mark.parametrize(("steps", "final", "message"), [(0, 0.0, "at least 1 step, got 0"), (4, 1.0, "got 1.0")])
+def test_impossible_schedules_are_refused(steps, final, message):
+    with pytest.raises(ValueError, match=message):
+        sampling_schedule(steps, 5.0, final)
+
+
+def test_video_and_action_go_step_by_step_together():
+    with pytest.raises(ValueError, match="video has 1 steps and action 2"):
+        sample_chunk(
+            None,
+            torch.ones(1),
+            torch.ones(1),
+            video_schedule=Schedule((1.0, 0.0), (999,)),
+            action_schedule=sampling_schedule(2, 5.0),
+            evaluated=frozenset({0}),
+        )
