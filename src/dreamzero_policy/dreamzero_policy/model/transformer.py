@@ -44,7 +44,7 @@ from torch import Tensor, nn
 
 from dreamzero_policy.model.cache import KVCache
 from dreamzero_policy.model.config import PATCH_SIZE, STATE_ATTENTION, ModelConfig
-from dreamzero_policy.model.tokens import TokenLayout, Tokens, rotate, visibility
+from dreamzero_policy.model.tokens import CLEAN, TokenLayout, Tokens, rotate, visibility
 
 
 class KeyValue(NamedTuple):
@@ -448,7 +448,7 @@ class WorldActionTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, Attentio
         """
         frames, (rows, columns) = latents.shape[2], self._grid(*latents.shape[3:])
         self._require_past(cache, first_frame, rows, columns)
-        tokens = self.layout.video(0, first_frame, frames, rows, columns, latents.device)
+        tokens = self.layout.video(CLEAN, first_frame, frames, rows, columns, latents.device)
         times = Times(torch.zeros(1, 1, device=latents.device, dtype=torch.float64))
         reach = [_appending(cache, layer) for layer in range(len(self.blocks))]
         self._run(self._video_tokens(latents, condition), times, tokens, context, reach)

@@ -35,6 +35,7 @@ class JointSettings:
     shift: float = 5.0
     bfloat16: bool = True
     save_every: int = 100
+    export_every: int = 0
     seed: int = 0
 
 

@@ -220,6 +220,8 @@ def train(recipe: Recipe, run: Path, out: Path, report: Callable[[str], None]) -
         progress.note(trainer.step, found, norm)
         if trainer.step % recipe.joint.save_every == 0:
             trainer.save_state(state)
+        if recipe.joint.export_every and trainer.step % recipe.joint.export_every == 0:
+            export(trainer, recipe, run, out)
     trainer.save_state(state)
     export(trainer, recipe, run, out)
     return trainer

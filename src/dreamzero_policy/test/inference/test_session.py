@@ -79,7 +79,7 @@ def test_the_prompt_matters_and_guidance_matters(policy, frames):
 
 
 def test_a_window_takes_three_blocks_and_the_fourth_opens_the_next(policy, frames):
-    """Frames 0, 1-2, 3-4, 5-6 are observed and chunk 7-8 is predicted; the next block finds no room for another chunk."""
+    """Frames 0, 1-2, 3-4, 5-6 are observed, chunk 7-8 is predicted; the next block finds no room for another chunk."""
     session, windows = opened(policy, frames), []
     for block in frames[1:10]:
         windows.append((session.observe(block).window, session._memory.frames))
@@ -168,10 +168,11 @@ def test_the_predicted_frames_continue_the_observed_clip(policy, frames):
     clip = torch.cat([*prediction.past_latents, prediction.video_latents[None]], dim=2)
     whole = to_uint8(policy.autoencoder.decode(clip, Stream()))
     assert whole.shape == (25, 32, 32, 3)
-    assert np.array_equal(session.decode(prediction), whole[-8:])
+    early = session.decode(prediction)
+    assert np.abs(early.astype(int) - whole[-8:]).max() <= 1  # one grey level: kernels round differently by layout
     session.observe(frames[3])
     session.decode(session.predict(STATE))
-    assert np.array_equal(session.decode(prediction), whole[-8:])
+    assert np.array_equal(session.decode(prediction), early)
 
 
 def test_decoding_does_not_change_the_next_prediction(policy, frames):
