@@ -61,7 +61,7 @@ def bench_model(
     checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint folder; the shipped one by default.")] = None,
     steps: Annotated[list[int] | None, typer.Option(min=1, max=64, help="Denoising steps; repeat for several.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the model.")] = 1,
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     blocks: Annotated[int, typer.Option(min=4, help="Blocks measured for each number of steps.")] = 16,
     json: Json = False,
 ) -> None:

@@ -22,7 +22,7 @@ def serve(connection: Connection, arguments: argparse.Namespace) -> None:
     session: Session | None = None
     epoch = 0
     connection.send(Ready(checkpoint_hash=checkpoint_hash(checkpoint), parameters=sum(policy.parameters.values()),
-                          device=arguments.device, dtype=arguments.dtype, threads=arguments.threads,
+                          device=arguments.device, dtype=str(policy.dtype).removeprefix("torch."), threads=arguments.threads,
                           guidance_scale=policy.config.sampler.cfg_scale, warm_up_s=warm_up_s))
     while True:
         message = connection.recv()

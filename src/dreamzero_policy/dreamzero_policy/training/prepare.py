@@ -16,7 +16,7 @@ import torch
 from dreamzero_policy.data.episodes import load_episodes
 from dreamzero_policy.data.windows import quantiles
 from dreamzero_policy.model.autoencoder import VideoAutoencoder, build_autoencoder, speed_up_on_cpu
-from dreamzero_policy.model.checkpoint import load_network
+from dreamzero_policy.model.checkpoint import load_network, read_tensors
 from dreamzero_policy.model.config import ModelConfig
 from dreamzero_policy.runtime.contract import load_contract
 from dreamzero_policy.runtime.embodiment import Embodiment, Statistics, save_statistics
@@ -27,8 +27,8 @@ from dreamzero_policy.training.settings import Recipe
 LATENT_CLIPS = 100  # clips whose latents are measured
 
 
-def prepare(recipe: Recipe, episodes_folder: Path, out: Path) -> None:
-    """Run the stages that are not done yet."""
+def prepare(recipe: Recipe, episodes_folder: Path, out: Path, start: Path | None = None) -> None:
+    """Run the stages that are not done yet. `start`: folder of a trained autoencoder to go on from."""
     out.mkdir(parents=True, exist_ok=True)
     contract = load_contract(recipe.contract)
     episodes = list(load_episodes(episodes_folder, contract))
@@ -40,6 +40,8 @@ def prepare(recipe: Recipe, episodes_folder: Path, out: Path) -> None:
         config = ModelConfig.from_file(recipe.model)
         torch.manual_seed(recipe.autoencoder.seed)
         network = build_autoencoder(config.autoencoder)
+        if start is not None:
+            network.load_state_dict(read_tensors(start))
         train_autoencoder(network, embodiment, episodes, recipe.autoencoder, lambda line: print(line, flush=True))
         mean, std = measure_latents(VideoAutoencoder(network), embodiment, episodes, LATENT_CLIPS,
                                     recipe.autoencoder.clip_frames, recipe.autoencoder.seed)
@@ -65,12 +67,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", type=Path, required=True)
     parser.add_argument("--model", type=Path, help="model configuration; default: the one that the recipe names")
+    parser.add_argument("--start", type=Path, help="folder of a trained autoencoder to go on from; default: untrained")
     parser.add_argument("--episodes", type=Path, required=True, help="folder of episodes")
     parser.add_argument("--out", type=Path, required=True, help="folder of this training")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    prepare(Recipe.load(options.recipe, options.model), options.episodes, options.out)
+    prepare(Recipe.load(options.recipe, options.model), options.episodes, options.out, options.start)
 
 
 if __name__ == "__main__":
