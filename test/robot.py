@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 import rclpy
 from ament_index_python.packages import get_package_share_directory
-from dreamzero_msgs.msg import ActionChunk, PolicyStatus
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
+from dreamzero_msgs.msg import ActionChunk, PolicyStatus
 from dreamzero_policy.ros import qos
 from dreamzero_policy.ros.messages import image_message
 from dreamzero_policy.runtime.contract import load_contract
@@ -39,12 +39,17 @@ class Robot(Node):
         self.trajectories: list[JointTrajectory] = []
         self.chunks: list[ActionChunk] = []
         self.statuses: list[PolicyStatus] = []
-        self._jpeg = {camera: self.create_publisher(CompressedImage, f"{camera}/color/image_raw/compressed", 5) for camera in CAMERAS}
+        self._jpeg = {
+            camera: self.create_publisher(CompressedImage, f"{camera}/color/image_raw/compressed", 5)
+            for camera in CAMERAS
+        }
         self._raw = {camera: self.create_publisher(Image, f"{camera}/color/image_raw", 5) for camera in CAMERAS}
         self._joints = self.create_publisher(JointState, "joint_states", 10)
         self._prompt = self.create_publisher(String, "/policy_node/prompt", 10)
         for controller in CONTRACT.site.controllers:
-            self.create_subscription(JointTrajectory, f"{controller.name}/joint_trajectory", self.trajectories.append, 10)
+            self.create_subscription(
+                JointTrajectory, f"{controller.name}/joint_trajectory", self.trajectories.append, 10
+            )
         self.create_subscription(PolicyStatus, "/policy_node/status", self.statuses.append, qos.LATCHED)
         self.create_subscription(ActionChunk, "/policy_node/chunk", self.chunks.append, 10)
         self.create_timer(1 / 30, self._film)
@@ -65,14 +70,17 @@ class Robot(Node):
             message.encoding = self.encoding
             if self._raw[camera].get_subscription_count():
                 self._raw[camera].publish(message)
-            jpeg = CompressedImage(header=message.header, format="jpeg", data=cv2.imencode(".jpg", picture)[1].tobytes())
+            jpeg = CompressedImage(
+                header=message.header, format="jpeg", data=cv2.imencode(".jpg", picture)[1].tobytes()
+            )
             self._jpeg[camera].publish(jpeg)
 
     def _feel(self) -> None:
         if not self.names:
             return
-        message = JointState(name=self.names, position=self.positions, velocity=[0.0] * len(self.names),
-                             effort=[0.0] * len(self.names))
+        message = JointState(
+            name=self.names, position=self.positions, velocity=[0.0] * len(self.names), effort=[0.0] * len(self.names)
+        )
         message.header.stamp = self.get_clock().now().to_msg()
         self._joints.publish(message)
 
@@ -107,12 +115,18 @@ class Bench:
 @contextmanager
 def bench(folder: Path, **parameters: object) -> Iterator[Bench]:
     """A policy_node process with these parameters and a robot beside it."""
-    arguments = [item for name, value in ({"autostart": True} | parameters).items()
-                 for item in ("-p", f"{name}:={str(value).lower() if isinstance(value, bool) else value}")]
+    arguments = [
+        item
+        for name, value in ({"autostart": True} | parameters).items()
+        for item in ("-p", f"{name}:={str(value).lower() if isinstance(value, bool) else value}")
+    ]
     log = folder / "policy.log"
     with log.open("wb") as stream:
-        process = subprocess.Popen([sys.executable, "-m", "dreamzero_policy.ros.policy_node", "--ros-args", *arguments],
-                                   stdout=stream, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dreamzero_policy.ros.policy_node", "--ros-args", *arguments],
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        )
     own = Bench(process, log)
     try:
         yield own

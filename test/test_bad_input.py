@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 from ament_index_python.packages import get_package_share_directory
-from dreamzero_msgs.msg import PolicyStatus
 from robot import CAMERAS, JOINTS, Bench, bench
+
+from dreamzero_msgs.msg import PolicyStatus
 
 pytestmark = pytest.mark.stack
 SHARE = Path(get_package_share_directory("dreamzero"))
@@ -18,7 +19,9 @@ LOAD_S = 60
 @pytest.fixture(scope="module")
 def loaded(ros, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     with bench(tmp_path_factory.mktemp("policy")) as own:
-        own.wait(lambda: own.robot.status is not None and own.robot.status.state == PolicyStatus.IDLE, LOAD_S, "idle policy")
+        own.wait(
+            lambda: own.robot.status is not None and own.robot.status.state == PolicyStatus.IDLE, LOAD_S, "idle policy"
+        )
         yield own
 
 
@@ -76,7 +79,9 @@ def test_the_node_works_once_the_input_is_good_again(stand: Bench) -> None:
 def test_a_raw_image_of_another_encoding_is_named(ros, tmp_path: Path) -> None:
     with bench(tmp_path, image_transport="raw") as own:
         own.robot.encoding = "mono16"
-        own.wait(lambda: own.robot.status is not None and own.robot.status.state >= PolicyStatus.IDLE, LOAD_S, "idle policy")
+        own.wait(
+            lambda: own.robot.status is not None and own.robot.status.state >= PolicyStatus.IDLE, LOAD_S, "idle policy"
+        )
         give(own)
         names_it(own, "encoding is 'mono16'")
 

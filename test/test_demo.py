@@ -18,9 +18,25 @@ from dreamzero_policy.ros.recorder import recording_types
 
 pytestmark = pytest.mark.stack
 SECONDS = 20
-KEYS = {"seconds", "chunks", "chunk_rate_hz", "capacity_hz", "observation_to_command_ms", "model_ms", "overhead_ms",
-        "transport_ms", "rejected_chunks", "dropped_frames", "plan_underruns", "max_seam_velocity_jump_rad_s",
-        "regime_seconds", "peak_rss_mb", "versions", "contract_hash", "seed"}
+KEYS = {
+    "seconds",
+    "chunks",
+    "chunk_rate_hz",
+    "capacity_hz",
+    "observation_to_command_ms",
+    "model_ms",
+    "overhead_ms",
+    "transport_ms",
+    "rejected_chunks",
+    "dropped_frames",
+    "plan_underruns",
+    "max_seam_velocity_jump_rad_s",
+    "regime_seconds",
+    "peak_rss_mb",
+    "versions",
+    "contract_hash",
+    "seed",
+}
 
 
 def command(*arguments: object) -> list[str]:
@@ -42,8 +58,14 @@ def leftovers(domain: str) -> list[str]:
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path]:
     folder = tmp_path_factory.mktemp("demo") / "out"
     environment = dict(os.environ, ROS_DOMAIN_ID="201")
-    done = subprocess.run(command("--seconds", SECONDS, "--seed", 7, "--json", "--out", folder), env=environment,
-                          capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(
+        command("--seconds", SECONDS, "--seed", 7, "--json", "--out", folder),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert leftovers("201") == []
     return json.loads(done.stdout), folder
@@ -63,7 +85,9 @@ def test_the_robot_moved_by_chunks(run: tuple[dict, Path]) -> None:
     topics = messages(folder / "bag")
     names = topics["/joint_states"][0].name
     arms = [i for i, name in enumerate(names) if "_arm_" in name]
-    travelled = [max(abs(m.position[i] - topics["/joint_states"][0].position[i]) for m in topics["/joint_states"]) for i in arms]
+    travelled = [
+        max(abs(m.position[i] - topics["/joint_states"][0].position[i]) for m in topics["/joint_states"]) for i in arms
+    ]
     assert max(travelled) > 0.02
 
 
@@ -82,7 +106,9 @@ def test_every_frame_a_chunk_names_is_in_the_bag(run: tuple[dict, Path]) -> None
     accepted = [chunk for chunk in chunks if chunk.verdict == 0]
     assert len(accepted) == summary["chunks"]
     assert len(chunks) == summary["chunks"] + sum(summary["rejected_chunks"].values())
-    recorded = {camera: {stamp(m) for m in topics[f"/{camera}/color/image_raw/compressed"]} for camera in chunks[0].camera_names}
+    recorded = {
+        camera: {stamp(m) for m in topics[f"/{camera}/color/image_raw/compressed"]} for camera in chunks[0].camera_names
+    }
     for chunk in chunks:
         for number, frame in enumerate(chunk.frame_stamps):
             camera = chunk.camera_names[number // chunk.frames_per_camera]
@@ -95,7 +121,9 @@ def stamp(message) -> tuple[int, int]:
 
 def test_every_trajectory_sent_begins_in_the_future_and_ends_at_rest(run: tuple[dict, Path]) -> None:
     _, folder = run
-    sent = [m for topic, list_ in messages(folder / "bag").items() if topic.endswith("/joint_trajectory") for m in list_]
+    sent = [
+        m for topic, list_ in messages(folder / "bag").items() if topic.endswith("/joint_trajectory") for m in list_
+    ]
     assert len(sent) >= 5
     for trajectory in sent:
         first, last = trajectory.points[0].time_from_start, trajectory.points[-1]
@@ -116,8 +144,13 @@ def test_the_film_shows_the_whole_run(run: tuple[dict, Path]) -> None:
 @pytest.mark.parametrize("after_s", [1.0, random.uniform(2.0, 12.0)])
 def test_ctrl_c_ends_everything_at_any_moment(tmp_path: Path, after_s: float) -> None:
     environment = dict(os.environ, ROS_DOMAIN_ID="202")
-    process = subprocess.Popen(command("--seconds", 60, "--out", tmp_path / "out"), env=environment,
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command("--seconds", 60, "--out", tmp_path / "out"),
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     time.sleep(after_s)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)

@@ -150,6 +150,14 @@ def test_a_sourced_ros_keeps_its_own_numpy_and_brings_its_own_packages() -> None
     assert sum(line.startswith("torch") for line in wanted.constraints) == 1
 
 
+def test_a_ros_with_an_older_numpy_is_told_what_it_can_build() -> None:
+    packages.require_numpy("1.26.4", "jazzy")
+    with pytest.raises(
+        SetupError, match=r"humble has numpy 1\.21\.5, .* --packages-select dreamzero_msgs agibot_bringup"
+    ):
+        packages.require_numpy("1.21.5", "humble")
+
+
 def test_pythons_that_agree_share_a_pin_and_others_get_a_marker() -> None:
     answers = {
         "3.10": {"a": "1", "torch": "2", "cuda": "12"},

@@ -13,10 +13,10 @@ from workspace_setup.report import SetupError
 SUPPORTED = ((3, 10), (3, 13))  # the ROS wheels and every pinned package have builds for these, both ends included
 
 _QUESTIONS = """
-import importlib.util, json, sys, sysconfig
+import importlib.util, json, os, sys, sysconfig
 print(json.dumps({
     "executable": sys.executable,
-    "base": sys._base_executable if sys.prefix != sys.base_prefix else None,
+    "base": os.path.realpath(sys.executable) if sys.prefix != sys.base_prefix else None,
     "version": list(sys.version_info[:2]),
     "include": sysconfig.get_path("include"),
     "has_ensurepip": importlib.util.find_spec("ensurepip") is not None,

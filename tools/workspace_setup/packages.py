@@ -77,6 +77,19 @@ def wanted(tools: Path, *, ros_numpy: str | None, torch_pin: str, cpu_build: boo
     return Wanted(tuple(asked), tuple(pinned), cpu_mb if cpu_build else default_mb)
 
 
+def require_numpy(ros_numpy: str, ros_distro: str) -> None:
+    """The numpy of a sourced ROS 2 stays, since its messages were built against it, and the policy must be able to use it.
+
+    Raises:
+        SetupError: it is older than 1.26, as in ROS 2 Humble; says what can be built there.
+    """
+    if tuple(int(part) for part in ros_numpy.split(".")[:2]) < (1, 26):
+        raise SetupError(
+            f"ROS 2 {ros_distro} has numpy {ros_numpy}, the policy needs 1.26 or newer; messages and robot description "
+            "build there: colcon build --base-paths src --packages-select dreamzero_msgs agibot_bringup"
+        )
+
+
 def pin_torch(python: Path, lock: Path, choice: str, report: Report) -> tuple[str, bool]:
     """The constraint line that gets the chosen build of torch, and whether it is a CPU build.
 
@@ -97,13 +110,17 @@ def pin_torch(python: Path, lock: Path, choice: str, report: Report) -> tuple[st
     return f"torch=={version}", False
 
 
+def pip_pin(lock: Path) -> str:
+    return next(line for line in lines_of(lock) if line.startswith("pip=="))
+
+
 def install_pip(python: Path, lock: Path, report: Report) -> None:
-    """Bring the environment's pip to the pinned version; the rest relies on its options and its output.
+    """Bring a new environment's pip to the pinned version; the rest relies on its options and its output.
 
     Raises:
         SetupError: pip failed, which without a network happens here first.
     """
-    pin = next(line for line in lines_of(lock) if line.startswith("pip=="))
+    pin = pip_pin(lock)
     if report.run([str(python), "-m", "pip", "install", "--disable-pip-version-check", pin], status=pin) != 0:
         raise SetupError(f"could not install {pin}; is a package index reachable?")
 

@@ -18,6 +18,7 @@ from workspace_setup.report import Report, SetupError
 from workspace_setup.stamps import Stamps, digest
 
 TOOLS = Path(__file__).resolve().parents[1]
+LOCK = TOOLS / "requirements.lock"
 ROOT = TOOLS.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
@@ -47,9 +48,8 @@ def _bring_up_to_date(report: Report) -> None:
     base_python = _base_python(stamps, ros_distro)
 
     # What each step depends on contains what the step before it depended on, so a change early on redoes the rest.
-    venv_stamp = digest(str(VENV), _mode(ros_distro), base_python)
-    lock = ((TOOLS / name).read_bytes() for name in ("requirements.in", "requirements.lock"))
-    packages_stamp = digest(venv_stamp, torch, *lock)
+    venv_stamp = digest(str(VENV), _mode(ros_distro), base_python, packages.pip_pin(LOCK))
+    packages_stamp = digest(venv_stamp, torch, (TOOLS / "requirements.in").read_bytes(), LOCK.read_bytes())
     own_code = (file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py")))
     build_stamp = digest(packages_stamp, build.inputs_digest(ROOT), *own_code)
     have_venv = stamps.current("venv", venv_stamp) and PYTHON.exists()
@@ -107,8 +107,7 @@ def _base_python(stamps: Stamps, ros_distro: str | None) -> str:
         asked = shutil.which(os.environ.get("PYTHON") or recorded[1])
         if asked and os.path.realpath(asked) == os.path.realpath(recorded[1]):
             return recorded[1]
-    running = getattr(sys, "_base_executable", sys.executable)
-    return interpreter.choose(running, ros_distro).executable
+    return interpreter.choose(os.path.realpath(sys.executable), ros_distro).executable
 
 
 def _create_environment(python: Interpreter, ros_distro: str | None, report: Report) -> None:
@@ -120,13 +119,15 @@ def _create_environment(python: Interpreter, ros_distro: str | None, report: Rep
         command += ["--system-site-packages"]
     if report.run(command, status="creating") != 0:
         raise SetupError(f"could not create {VENV} with {python.executable}")
+    packages.install_pip(PYTHON, LOCK, report)
 
 
 def _install_packages(ros_distro: str | None, torch: str, report: Report) -> None:
-    lock = TOOLS / "requirements.lock"
-    ros_numpy = _ask_environment("import numpy; print(numpy.__version__)") if ros_distro else None
-    packages.install_pip(PYTHON, lock, report)
-    torch_pin, cpu_build = packages.pin_torch(PYTHON, lock, torch, report)
+    ros_numpy = None
+    if ros_distro:
+        ros_numpy = _ask_environment("import numpy; print(numpy.__version__)")
+        packages.require_numpy(ros_numpy, ros_distro)
+    torch_pin, cpu_build = packages.pin_torch(PYTHON, LOCK, torch, report)
     wanted = packages.wanted(TOOLS, ros_numpy=ros_numpy, torch_pin=torch_pin, cpu_build=cpu_build)
     packages.install(PYTHON, wanted, VENV / ".setup", report)
 

@@ -1,8 +1,9 @@
-"""Collects demonstrations of the scripted expert in the twin, as episodes of the policy's data room.
+"""Collects demonstrations of the scripted expert in the twin, as plain `.npz` episodes.
 
     MUJOCO_GL=egl python -m agibot_twin.collect --contract config/agibot_g1.yaml --out demos --episodes 400 --processes 2
 
-Commands go through the twin's trajectory controllers like everybody else's; row n is the command for step n, the state is
+An episode has the fields that `dreamzero_policy.data.episodes` reads: contract_hash, instruction, state [N, D], action [N, A]
+in the contract's units, views [V, C, height, width, 3] and view_steps [V]. Commands go through the twin's trajectory controllers like everybody else's; row n is the command for step n, the state is
 what was measured at that instant, pictures are taken at the instants of the contract's frames and stored as the views that
 live operation makes. A seed names an episode for good; episodes that exist already are left alone, so an interrupted
 collection continues. Demonstrations in which the hand never touches the object are not kept.
@@ -12,17 +13,17 @@ import argparse
 import multiprocessing
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from dreamzero_policy.data.episodes import Episode
 from dreamzero_policy.runtime.contract import Contract, load_contract
 from dreamzero_policy.runtime.embodiment import Embodiment, Quantiles, Statistics
 from numpy.typing import NDArray
 
 from agibot_twin.expert import STEP_S, CommandLimits, Expert, ExpertError, velocities
 from agibot_twin.robot_model import DRIVEN_JOINTS
-from agibot_twin.tasks import Touch, sample_touch
+from agibot_twin.tasks import sample_touch
 from agibot_twin.trajectory_controller import JointTarget, Trajectory, TrajectoryPoint
 from agibot_twin.world import TwinWorld
 
@@ -31,6 +32,24 @@ NS_PER_S = 1_000_000_000
 START_S = 1.5  # to go from home to the start pose before the episode begins
 SETTLE_S = 0.5
 EXPERT_STREAM = 2  # of a seed's random numbers
+
+
+@dataclass(frozen=True, eq=False)
+class Demonstration:
+    """What was asked, measured, commanded and seen during N steps; V pictures of C cameras."""
+
+    instruction: str
+    state: Floats  # [N, D]
+    action: Floats  # [N, A] absolute targets
+    views: NDArray[np.uint8]  # [V, C, view height, view width, 3]
+    view_steps: NDArray[np.int64]  # [V]
+
+    def save(self, path: Path, contract: Contract) -> None:
+        """Write the file whole or not at all."""
+        aside = path.with_name(path.name + ".part")
+        with aside.open("wb") as file:
+            np.savez(file, contract_hash=contract.hash, **vars(self))
+        aside.replace(path)
 
 
 class Collector:
@@ -46,7 +65,7 @@ class Collector:
         offsets = model.chunk.frame_offsets_steps
         self._steps_per_frame = offsets[-1] - offsets[-2]
 
-    def episode(self, seed: int) -> tuple[Episode, Touch] | None:
+    def demonstration(self, seed: int) -> Demonstration | None:
         """The demonstration of this seed, or None if the hand does not touch.
 
         Raises:
@@ -74,8 +93,7 @@ class Collector:
             nearest_m = min(nearest_m, task.distance_m(hand, self.world.object_poses()))
         if not task.success(nearest_m):
             return None
-        return Episode(task.instruction, np.array(states), self._actions(commands), np.array(views),
-                       np.array(view_steps)), task
+        return Demonstration(task.instruction, np.array(states), self._actions(commands), np.array(views), np.array(view_steps))
 
     def _go_to(self, start: Floats) -> None:
         home = self.expert.arms.home
@@ -125,12 +143,12 @@ def _collect(arguments: tuple[str, str, list[int]]) -> None:
         if path.exists():
             continue
         try:
-            made = collector.episode(seed)
+            made = collector.demonstration(seed)
         except ExpertError as error:
             print(f"seed {seed}: {error}", flush=True)
             continue
         if made is not None:
-            made[0].save(path, collector.contract)
+            made.save(path, collector.contract)
             kept += 1
         if number % 20 == 0:
             print(f"{number}/{len(seeds)} done, {kept} kept, {(time.monotonic() - begin) / number:.2f} s each", flush=True)

@@ -1,7 +1,7 @@
 """`dreamzero demo`: twin and policy as separate processes over DDS, watched, recorded and summed up.
 
-The order of things: start both processes, wait until the model is loaded and every topic has its other end, record, send
-one RunPolicy goal after the other, come to rest, stop the processes, write summary.json, the bag and the film.
+The order of things: start both processes, wait until the model is loaded and every topic has its other end, record,
+send one RunPolicy goal after the other, come to rest, stop the processes, write summary.json, the bag and the film.
 """
 
 import importlib.metadata
@@ -21,7 +21,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from dreamzero_policy.cli.processes import ProcessDied, Processes
+from dreamzero_policy.cli.processes import Processes
 from dreamzero_policy.cli.summary import RunRecord, write_summary
 
 NODE = "/policy_node"
@@ -86,13 +86,27 @@ def run_demo(options: DemoOptions, console: Console) -> dict:
 
 
 def twin_arguments(options: DemoOptions) -> list[str]:
-    return ["--ros-args", "-p", f"seed:={options.seed}", "-p", f"image_width:={options.image_width}",
-            "-p", f"viewer:={str(options.viewer).lower()}"]
+    return [
+        "--ros-args",
+        "-p",
+        f"seed:={options.seed}",
+        "-p",
+        f"image_width:={options.image_width}",
+        "-p",
+        f"viewer:={str(options.viewer).lower()}",
+    ]
 
 
 def policy_arguments(options: DemoOptions) -> list[str]:
-    arguments = ["--ros-args", "-p", "autostart:=true", "-p", f"denoise_steps:={options.steps}",
-                 "-p", f"image_transport:={options.transport}"]
+    arguments = [
+        "--ros-args",
+        "-p",
+        "autostart:=true",
+        "-p",
+        f"denoise_steps:={options.steps}",
+        "-p",
+        f"image_transport:={options.transport}",
+    ]
     if options.checkpoint is not None:
         arguments += ["-p", f"checkpoint:={options.checkpoint.resolve()}"]
     return arguments
@@ -189,7 +203,9 @@ def progress_table(observer, options: DemoOptions, number: int) -> Table:
     table = Table.grid(padding=(0, 2))
     for name, value in observer.figures(options.seconds):
         table.add_row(f"[dim]{name}[/dim]", value)
-    table.add_row("[dim]task[/dim]", f"[bold]{options.prompts[number - 1]}[/bold]  [dim]{number}/{len(options.prompts)}[/dim]")
+    table.add_row(
+        "[dim]task[/dim]", f"[bold]{options.prompts[number - 1]}[/bold]  [dim]{number}/{len(options.prompts)}[/dim]"
+    )
     return table
 
 
@@ -218,8 +234,13 @@ def _film(options: DemoOptions, console: Console) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("writing the film", total=1.0)
-        render(options.folder / "bag", options.folder / "demo.mp4", shipped_contract(), NODE,
-               lambda share: progress.update(task, completed=share))
+        render(
+            options.folder / "bag",
+            options.folder / "demo.mp4",
+            shipped_contract(),
+            NODE,
+            lambda share: progress.update(task, completed=share),
+        )
 
 
 def versions() -> dict[str, str]:
@@ -235,17 +256,20 @@ def versions() -> dict[str, str]:
 def report(summary: dict, folder: Path, console: Console) -> None:
     """The summary for a person."""
     table = Table(title="demo", show_header=False, title_justify="left")
-    rejected = sum(summary["rejected_chunks"].values())
+    rejected, underruns = sum(summary["rejected_chunks"].values()), summary["plan_underruns"]
+    capacity = f"{summary['capacity_hz'] or 0:.1f} chunks/s at {summary['denoise_steps']} steps"
+    lost = ", ".join(f"{camera} {count}" for camera, count in summary["dropped_frames"].items())
+    memory = ", ".join(f"{name} {megabytes:.0f} MB" for name, megabytes in summary["peak_rss_mb"].items())
     rows = (
-        ("chunks", f"{summary['chunks']} in {summary['seconds']:.1f} s, {rejected} rejected, {summary['plan_underruns']} underruns"),
-        ("the model alone could do", f"{summary['capacity_hz'] or 0:.1f} chunks/s at {summary['denoise_steps']} steps"),
+        ("chunks", f"{summary['chunks']} in {summary['seconds']:.1f} s, {rejected} rejected, {underruns} underruns"),
+        ("the model alone could do", capacity),
         ("model", _range(summary["model_ms"])),
         ("everything else", _range(summary["overhead_ms"])),
         ("transport of frames", _range(summary["transport_ms"])),
         ("observation to command", _range(summary["observation_to_command_ms"])),
         ("largest velocity step at a seam", f"{summary['max_seam_velocity_jump_rad_s'] or 0:.4f} rad/s"),
-        ("frames lost", ", ".join(f"{camera} {count}" for camera, count in summary["dropped_frames"].items())),
-        ("memory", ", ".join(f"{name} {megabytes:.0f} MB" for name, megabytes in summary["peak_rss_mb"].items())),
+        ("frames lost", lost),
+        ("memory", memory),
     )
     for row in rows:
         table.add_row(*row)

@@ -9,10 +9,16 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="The ROS 2 runtime for world-action models.",
-                  pretty_exceptions_enable=False)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="The ROS 2 runtime for world-action models.",
+    pretty_exceptions_enable=False,
+)
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, all else on standard error.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on standard output, all else on standard error.")
+]
 
 
 bench = typer.Typer(no_args_is_help=True, help="Measure.")
@@ -23,8 +29,12 @@ app.add_typer(bench, name="bench")
 def demo(
     seconds: Annotated[float, typer.Option(min=3.0, max=3600.0, help="Length of the run [s].")] = 60.0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the scene.")] = 0,
-    prompt: Annotated[str | None, typer.Option(help="One instruction for the whole run instead of several in turn.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for bag, film and summary; out/demo/<time> by default.")] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="One instruction for the whole run instead of several in turn.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for bag, film and summary; out/demo/<time> by default.")
+    ] = None,
     viewer: Annotated[bool, typer.Option(help="Open MuJoCo's viewer, where a display exists.")] = False,
     steps: Annotated[int, typer.Option(min=1, max=64, help="Denoising steps per chunk.")] = 4,
     image_width: Annotated[int, typer.Option(help="Camera width in pixels, 320 or 640.")] = 320,
@@ -40,9 +50,17 @@ def demo(
     if viewer and not room.has_display():
         console.print("no display here: running without the viewer", style="yellow")
         viewer = False
-    options = room.DemoOptions(seconds=seconds, seed=seed, prompts=tuple(room.tasks_for(prompt)),
-                               folder=out or room.default_folder(), viewer=viewer, steps=steps, image_width=image_width,
-                               transport=transport, checkpoint=checkpoint)
+    options = room.DemoOptions(
+        seconds=seconds,
+        seed=seed,
+        prompts=tuple(room.tasks_for(prompt)),
+        folder=out or room.default_folder(),
+        viewer=viewer,
+        steps=steps,
+        image_width=image_width,
+        transport=transport,
+        checkpoint=checkpoint,
+    )
     try:
         summary = room.run_demo(options, console)
     except (room.DemoFailed, room.ProcessDied) as error:
@@ -71,7 +89,9 @@ def bench_model(
     from dreamzero_policy.cli.share import shipped_checkpoint
 
     console = console_for(json)
-    document = room.bench_model(checkpoint or shipped_checkpoint(), steps or [16, 4, 1], threads, dtype, blocks, console)
+    document = room.bench_model(
+        checkpoint or shipped_checkpoint(), steps or [16, 4, 1], threads, dtype, blocks, console
+    )
     if json:
         typer.echo(json_module.dumps(document))
     else:

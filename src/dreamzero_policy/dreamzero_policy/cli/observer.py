@@ -5,20 +5,23 @@ from pathlib import Path
 
 from action_msgs.msg import GoalStatus
 from diagnostic_msgs.msg import DiagnosticArray
-from dreamzero_msgs.action import RunPolicy
-from dreamzero_msgs.msg import ActionChunk, PolicyStatus
 from rclpy.action import ActionClient
 from rclpy.duration import Duration
 from rclpy.node import Node
 from std_srvs.srv import Trigger
 
+from dreamzero_msgs.action import RunPolicy
+from dreamzero_msgs.msg import ActionChunk, PolicyStatus
 from dreamzero_policy.cli.share import shipped_contract
 from dreamzero_policy.cli.summary import RunRecord
 from dreamzero_policy.ros import qos
 from dreamzero_policy.ros.recorder import Recorder, topics_of_a_run
 
-VERDICTS = {value: name.lower() for name, value in vars(ActionChunk).items()
-            if isinstance(value, int) and (name.startswith("REJECTED_") or name == "ACCEPTED")}
+VERDICTS = {
+    value: name.lower()
+    for name, value in vars(ActionChunk).items()
+    if isinstance(value, int) and (name.startswith("REJECTED_") or name == "ACCEPTED")
+}
 
 
 class Observer(Node):
@@ -44,8 +47,12 @@ class Observer(Node):
     # Starting
 
     def ready(self) -> bool:
-        return (self._status is not None and self._status.state == PolicyStatus.IDLE and not self._status.waiting_for
-                and self._client.server_is_ready())
+        return (
+            self._status is not None
+            and self._status.state == PolicyStatus.IDLE
+            and not self._status.waiting_for
+            and self._client.server_is_ready()
+        )
 
     def starting(self) -> str:
         if self._status is None:
@@ -84,8 +91,9 @@ class Observer(Node):
             self._stop.call_async(Trigger.Request())
 
     def moving(self) -> bool:
-        return self._status is not None and (self._status.state in (PolicyStatus.STOPPING, PolicyStatus.RUNNING)
-                                             or self._status.buffered_s > 0)
+        return self._status is not None and (
+            self._status.state in (PolicyStatus.STOPPING, PolicyStatus.RUNNING) or self._status.buffered_s > 0
+        )
 
     def elapsed_s(self) -> float:
         return time.monotonic() - self._began
@@ -93,12 +101,14 @@ class Observer(Node):
     def figures(self, total_s: float) -> list[tuple[str, str]]:
         """What a person wants to see while it runs."""
         status, record = self._status, self._record
-        return [("time", f"{self.elapsed_s():.0f} of {total_s:.0f} s"),
-                ("chunks", f"{record.chunks}  ({status.chunk_rate_hz:.2f} Hz)"),
-                ("latency", f"{status.latency_s * 1e3:.0f} ms (model {status.model_s * 1e3:.0f} ms)"),
-                ("regime", status.regime),
-                ("rejected", str(sum(record.rejected.values()))),
-                ("twin", f"{record.twin_real_time_factor[-1]:.2f} x real time" if record.twin_real_time_factor else "…")]
+        return [
+            ("time", f"{self.elapsed_s():.0f} of {total_s:.0f} s"),
+            ("chunks", f"{record.chunks}  ({status.chunk_rate_hz:.2f} Hz)"),
+            ("latency", f"{status.latency_s * 1e3:.0f} ms (model {status.model_s * 1e3:.0f} ms)"),
+            ("regime", status.regime),
+            ("rejected", str(sum(record.rejected.values()))),
+            ("twin", f"{record.twin_real_time_factor[-1]:.2f} x real time" if record.twin_real_time_factor else "…"),
+        ]
 
     def finish(self) -> RunRecord:
         if self._recorder is not None:

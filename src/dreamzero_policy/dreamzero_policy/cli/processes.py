@@ -35,8 +35,8 @@ class Child:
 class Processes:
     """A context in which Python modules run as child processes with their output in log files.
 
-    Children do not see the terminal's Ctrl-C (they are asked to stop in order) and receive SIGTERM from the kernel if this
-    process dies first.
+    Children do not see the terminal's Ctrl-C (they are asked to stop in order) and receive SIGTERM from the kernel if
+    this process dies first.
     """
 
     def __init__(self, log_folder: Path, environment: Mapping[str, str]) -> None:
@@ -54,9 +54,15 @@ class Processes:
         """Run `python -m module`, logging to `<name>.log`."""
         log = self._log_folder / f"{name}.log"
         with log.open("wb") as stream:
-            popen = subprocess.Popen([sys.executable, "-m", module, *arguments], stdin=subprocess.DEVNULL, stdout=stream,
-                                     stderr=subprocess.STDOUT, env={**self._environment, **environment},
-                                     start_new_session=True, preexec_fn=_die_with_parent)
+            popen = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env={**self._environment, **environment},
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
         self._children.append(Child(name, log, popen))
 
     def check(self) -> None:
@@ -65,14 +71,19 @@ class Processes:
         """
         for child in self._children:
             if (code := child.popen.poll()) is not None:
-                raise ProcessDied(f"{child.name} ended with exit code {code}; the end of {child.log}:\n{child.log_tail()}")
+                raise ProcessDied(
+                    f"{child.name} ended with exit code {code}; the end of {child.log}:\n{child.log_tail()}"
+                )
 
     def measure(self) -> None:
         """Remember the largest resident memory of every child and of its own children."""
         for child in self._children:
             try:
                 process = psutil.Process(child.popen.pid)
-                family = [(child.name, process), *((f"{child.name}.model", p) for p in process.children(recursive=True))]
+                family = [
+                    (child.name, process),
+                    *((f"{child.name}.model", p) for p in process.children(recursive=True)),
+                ]
                 for name, member in family:
                     megabytes = member.memory_info().rss / 2**20
                     child.peak_rss_mb[name] = max(child.peak_rss_mb.get(name, 0.0), megabytes)

@@ -1,7 +1,8 @@
 """summary.json: the numbers of a run. The keys are an interface; every value is measured.
 
-model_ms is the model's own time for a chunk (encode, observe, denoise); overhead_ms runs from the receipt of the block's last
-frame to the trajectory published, minus model_ms; transport_ms from a frame's stamp to its receipt; observation_to_command_ms
+model_ms is the model's own time for a chunk (encode, observe, denoise); overhead_ms runs from the receipt of the
+block's last frame to the trajectory published, minus model_ms; transport_ms from a frame's stamp to its receipt;
+observation_to_command_ms
 from the observation instant to the first commanded point. capacity_hz is what the model alone could sustain.
 """
 
@@ -59,9 +60,13 @@ class RunRecord:
             "rejected_chunks": dict(self.rejected),
             "dropped_frames": self.dropped_frames,
             "plan_underruns": self.plan_underruns,
-            "max_seam_velocity_jump_rad_s": round(max(self.seam_velocity_jumps), 6) if self.seam_velocity_jumps else None,
+            "max_seam_velocity_jump_rad_s": round(max(self.seam_velocity_jumps), 6)
+            if self.seam_velocity_jumps
+            else None,
             "regime_seconds": {regime: round(seconds, 3) for regime, seconds in self.regime_seconds.items()},
-            "twin_real_time_factor": round(float(np.median(self.twin_real_time_factor)), 4) if self.twin_real_time_factor else None,
+            "twin_real_time_factor": round(float(np.median(self.twin_real_time_factor)), 4)
+            if self.twin_real_time_factor
+            else None,
             "peak_rss_mb": {process: round(megabytes, 1) for process, megabytes in self.peak_rss_mb.items()},
             "denoise_steps": self.denoise_steps,
             "guidance_scale": round(self.guidance_scale, 3),

@@ -47,9 +47,12 @@ def render(bag: Path, film: Path, contract: Contract, node_name: str, progress: 
         stream.width, stream.height, stream.pix_fmt, stream.time_base = width, height, "yuv420p", Fraction(1, RATE_HZ)
         begin_ns = timeline.camera[0][0]
         for number, (stamp_ns, jpeg) in enumerate(_at_rate(timeline.camera)):
-            picture = compose(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1],
-                              _latest(timeline.dreams, stamp_ns), _prompt_at(timeline.prompts, stamp_ns),
-                              (stamp_ns - begin_ns) / NS_PER_S)
+            picture = compose(
+                cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1],
+                _latest(timeline.dreams, stamp_ns),
+                _prompt_at(timeline.prompts, stamp_ns),
+                (stamp_ns - begin_ns) / NS_PER_S,
+            )
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts = number
             container.mux(stream.encode(frame))
@@ -78,16 +81,20 @@ def read_timeline(bag: Path, contract: Contract, node_name: str) -> Timeline:
     return timeline
 
 
-def compose(seen: NDArray[np.uint8], dreamed: NDArray[np.uint8] | None, prompt: str, seconds: float) -> NDArray[np.uint8]:
+def compose(
+    seen: NDArray[np.uint8], dreamed: NDArray[np.uint8] | None, prompt: str, seconds: float
+) -> NDArray[np.uint8]:
     """One picture [height, width, 3] of the film; `dreamed` is the head camera's predicted view."""
     picture = np.full((PANEL[0] + CAPTION_PX, 2 * PANEL[1], 3), BACKGROUND, np.uint8)
-    picture[CAPTION_PX:, :PANEL[1]] = cv2.resize(seen, PANEL[::-1], interpolation=cv2.INTER_LINEAR)
+    picture[CAPTION_PX:, : PANEL[1]] = cv2.resize(seen, PANEL[::-1], interpolation=cv2.INTER_LINEAR)
     if dreamed is not None:
-        picture[CAPTION_PX:, PANEL[1]:] = cv2.resize(dreamed, PANEL[::-1], interpolation=cv2.INTER_CUBIC)
-    picture[CAPTION_PX:, PANEL[1] - 1:PANEL[1] + 1] = BACKGROUND
+        picture[CAPTION_PX:, PANEL[1] :] = cv2.resize(dreamed, PANEL[::-1], interpolation=cv2.INTER_CUBIC)
+    picture[CAPTION_PX:, PANEL[1] - 1 : PANEL[1] + 1] = BACKGROUND
     _write(picture, prompt or "no instruction", 14, INK, 0.62)
     _write(picture, f"seen {seconds:6.1f} s", PANEL[1] - 130, FAINT)
-    _write(picture, "predicted for this instant" if dreamed is not None else "nothing predicted yet", PANEL[1] + 14, FAINT)
+    _write(
+        picture, "predicted for this instant" if dreamed is not None else "nothing predicted yet", PANEL[1] + 14, FAINT
+    )
     return picture
 
 

@@ -52,9 +52,25 @@ class WorkerPolicy:
         """Start the child; it loads and warms up in the background. Fetch the outcome with `wait_until_ready`."""
         ours, theirs = socket.socketpair()
         theirs.set_inheritable(True)
-        command = [sys.executable, "-m", "dreamzero_policy.inference.worker_process", "--socket", str(theirs.fileno()),
-                   "--checkpoint", str(checkpoint), "--device", device, "--dtype", dtype, "--threads", str(threads),
-                   "--steps", str(steps), "--seed", str(seed)]
+        command = [
+            sys.executable,
+            "-m",
+            "dreamzero_policy.inference.worker_process",
+            "--socket",
+            str(theirs.fileno()),
+            "--checkpoint",
+            str(checkpoint),
+            "--device",
+            device,
+            "--dtype",
+            dtype,
+            "--threads",
+            str(threads),
+            "--steps",
+            str(steps),
+            "--seed",
+            str(seed),
+        ]
         environment = dict(os.environ, OMP_WAIT_POLICY="PASSIVE", OMP_NUM_THREADS=str(threads))
         # A session of its own: Ctrl-C reaches the parent only, which then closes the socket.
         self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment, start_new_session=True)

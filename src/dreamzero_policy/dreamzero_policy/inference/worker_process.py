@@ -21,9 +21,17 @@ def serve(connection: Connection, arguments: argparse.Namespace) -> None:
     warm_up_s = sum(policy.warm_up(arguments.steps).values())
     session: Session | None = None
     epoch = 0
-    connection.send(Ready(checkpoint_hash=checkpoint_hash(checkpoint), parameters=sum(policy.parameters.values()),
-                          device=arguments.device, dtype=str(policy.dtype).removeprefix("torch."), threads=arguments.threads,
-                          guidance_scale=policy.config.sampler.cfg_scale, warm_up_s=warm_up_s))
+    connection.send(
+        Ready(
+            checkpoint_hash=checkpoint_hash(checkpoint),
+            parameters=sum(policy.parameters.values()),
+            device=arguments.device,
+            dtype=str(policy.dtype).removeprefix("torch."),
+            threads=arguments.threads,
+            guidance_scale=policy.config.sampler.cfg_scale,
+            warm_up_s=warm_up_s,
+        )
+    )
     while True:
         message = connection.recv()
         if isinstance(message, Reset):
@@ -35,9 +43,17 @@ def serve(connection: Connection, arguments: argparse.Namespace) -> None:
             session.observe(message.canvas)
             prediction = session.predict(message.state, steps=message.steps, seed=message.seed)
             timings_s = dict(prediction.timings_s, model=time.perf_counter() - began)
-            connection.send(Reply(epoch=epoch, actions=prediction.actions, steps=prediction.steps,
-                                  evaluations=prediction.evaluations, seed=prediction.seed,
-                                  guidance_scale=prediction.cfg_scale, timings_s=timings_s))
+            connection.send(
+                Reply(
+                    epoch=epoch,
+                    actions=prediction.actions,
+                    steps=prediction.steps,
+                    evaluations=prediction.evaluations,
+                    seed=prediction.seed,
+                    guidance_scale=prediction.cfg_scale,
+                    timings_s=timings_s,
+                )
+            )
             if message.dream and not connection.poll(0):
                 connection.send(Dream(epoch=epoch, canvas=session.decode(prediction)))
 

@@ -50,8 +50,9 @@ class ManagedNode(LifecycleNode):
         self.end()
         return self._attempt(self.tear_down, super().on_error, state)
 
-    def _attempt(self, hook: Callable[[], None], transition: Callable[[State], TransitionCallbackReturn],
-                 state: State) -> TransitionCallbackReturn:
+    def _attempt(
+        self, hook: Callable[[], None], transition: Callable[[State], TransitionCallbackReturn], state: State
+    ) -> TransitionCallbackReturn:
         try:
             hook()
         except Exception as error:

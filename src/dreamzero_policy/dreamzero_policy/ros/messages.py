@@ -1,4 +1,4 @@
-"""Between ROS messages and the runtime's objects: decode images, encode trajectories, chunks, status and predicted video."""
+"""Between ROS messages and the runtime's objects: decode images, encode trajectories, chunks and predicted video."""
 
 from array import array
 from collections.abc import Callable, Sequence
@@ -7,11 +7,11 @@ import numpy as np
 from builtin_interfaces.msg import Duration as DurationMsg
 from builtin_interfaces.msg import Time as TimeMsg
 from cv_bridge import CvBridge, CvBridgeError
-from dreamzero_msgs.msg import ActionChunk
 from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
+from dreamzero_msgs.msg import ActionChunk
 from dreamzero_policy.runtime.chunk import Chunk
 from dreamzero_policy.runtime.contract import Controller
 from dreamzero_policy.runtime.observation import NS_PER_S, ObservationError
@@ -38,16 +38,22 @@ def _decode_compressed(camera: str, message: CompressedImage) -> NDArray[np.uint
     try:
         image = BRIDGE.compressed_imgmsg_to_cv2(message)
     except Exception as error:  # OpenCV and cv_bridge raise their own kinds for damaged bytes
-        raise ObservationError(f"camera {camera}: compressed image of format {message.format!r} cannot be decoded: {error}") from error
+        raise ObservationError(
+            f"camera {camera}: compressed image of format {message.format!r} cannot be decoded: {error}"
+        ) from error
     if image is None or image.ndim != 3:
-        raise ObservationError(f"camera {camera}: compressed image of format {message.format!r}, {len(message.data)} bytes, "
-                               "is not a colour image")
+        raise ObservationError(
+            f"camera {camera}: compressed image of format {message.format!r}, {len(message.data)} bytes, "
+            "is not a colour image"
+        )
     return image[:, :, ::-1]
 
 
 def _decode_raw(camera: str, message: Image) -> NDArray[np.uint8]:
     if message.encoding not in RAW_ENCODINGS:
-        raise ObservationError(f"camera {camera}: encoding is {message.encoding!r}, expected one of {', '.join(RAW_ENCODINGS)}")
+        raise ObservationError(
+            f"camera {camera}: encoding is {message.encoding!r}, expected one of {', '.join(RAW_ENCODINGS)}"
+        )
     try:
         return BRIDGE.imgmsg_to_cv2(message, desired_encoding="rgb8")
     except (CvBridgeError, ValueError, TypeError) as error:
@@ -58,7 +64,9 @@ def image_message(image: NDArray[np.uint8], stamp_ns: int, frame_id: str) -> Ima
     """RGB [height, width, 3] as a raw image."""
     height, width, channels = image.shape
     # array.array is the one type the generated setter takes without looking at every byte.
-    message = Image(height=height, width=width, encoding="rgb8", step=width * channels, data=array("B", image.tobytes()))
+    message = Image(
+        height=height, width=width, encoding="rgb8", step=width * channels, data=array("B", image.tobytes())
+    )
     message.header.stamp, message.header.frame_id = to_stamp(stamp_ns), frame_id
     return message
 
@@ -66,17 +74,22 @@ def image_message(image: NDArray[np.uint8], stamp_ns: int, frame_id: str) -> Ima
 def trajectory_message(plan: Plan, joints: Sequence[str], controller: Controller, now_ns: int) -> JointTrajectory:
     """What is left of a plan for one controller, in the form that moves alike on every ROS 2 distribution.
 
-    The stamp is zero (begin now, from the present command), the first point lies in the future, every point has positions
-    and velocities, the last one is at rest. Points are timed from `now_ns`, the moment of publishing.
+    The stamp is zero (begin now, from the present command), the first point lies in the future, every point has
+    positions and velocities, the last one is at rest. Points are timed from `now_ns`, the moment of publishing.
     """
     columns = [joints.index(joint) for joint in controller.joints]
     message = JointTrajectory(joint_names=list(controller.joints))
-    for knot_ns, position, velocity in zip(plan.knots_ns.tolist(), plan.positions[:, columns].tolist(),
-                                           plan.velocities[:, columns].tolist(), strict=True):
+    for knot_ns, position, velocity in zip(
+        plan.knots_ns.tolist(), plan.positions[:, columns].tolist(), plan.velocities[:, columns].tolist(), strict=True
+    ):
         after_ns = knot_ns - now_ns
-        message.points.append(JointTrajectoryPoint(
-            positions=position, velocities=velocity,
-            time_from_start=DurationMsg(sec=after_ns // NS_PER_S, nanosec=after_ns % NS_PER_S)))
+        message.points.append(
+            JointTrajectoryPoint(
+                positions=position,
+                velocities=velocity,
+                time_from_start=DurationMsg(sec=after_ns // NS_PER_S, nanosec=after_ns % NS_PER_S),
+            )
+        )
     return message
 
 
@@ -84,18 +97,36 @@ def chunk_message(chunk: Chunk, joints: Sequence[str], contract_hash: str, check
     """A chunk with its provenance."""
     block, reply, timings_s = chunk.block, chunk.reply, chunk.reply.timings_s
     message = ActionChunk(
-        session=chunk.session, epoch=chunk.epoch, chunk_index=chunk.index, prompt=chunk.prompt,
-        contract_hash=contract_hash, checkpoint_hash=checkpoint_hash, noise_seed=reply.seed,
-        denoise_steps=reply.steps, denoise_evaluations=reply.evaluations, guidance_scale=reply.guidance_scale,
-        camera_names=list(block.frame_stamps_ns), frames_per_camera=len(next(iter(block.frame_stamps_ns.values()))),
+        session=chunk.session,
+        epoch=chunk.epoch,
+        chunk_index=chunk.index,
+        prompt=chunk.prompt,
+        contract_hash=contract_hash,
+        checkpoint_hash=checkpoint_hash,
+        noise_seed=reply.seed,
+        denoise_steps=reply.steps,
+        denoise_evaluations=reply.evaluations,
+        guidance_scale=reply.guidance_scale,
+        camera_names=list(block.frame_stamps_ns),
+        frames_per_camera=len(next(iter(block.frame_stamps_ns.values()))),
         frame_stamps=[to_stamp(stamp) for stamps in block.frame_stamps_ns.values() for stamp in stamps],
-        state_stamp=to_stamp(block.state_stamp_ns), state=block.positions.tolist(),
-        joint_names=list(joints), steps=len(chunk.positions), step_s=chunk.step_s,
-        positions=chunk.positions.ravel().tolist(), start=to_stamp(chunk.start_ns),
-        verdict=int(chunk.verdict), reason=chunk.reason,
-        seam_position_jump=chunk.seam_position_jump, seam_velocity_jump=chunk.seam_velocity_jump,
-        transport_s=block.transport_s, encode_s=timings_s.get("encode", 0.0), observe_s=timings_s.get("observe", 0.0),
-        denoise_s=timings_s.get("denoise", 0.0), model_s=timings_s.get("model", 0.0), overhead_s=chunk.overhead_s,
+        state_stamp=to_stamp(block.state_stamp_ns),
+        state=block.positions.tolist(),
+        joint_names=list(joints),
+        steps=len(chunk.positions),
+        step_s=chunk.step_s,
+        positions=chunk.positions.ravel().tolist(),
+        start=to_stamp(chunk.start_ns),
+        verdict=int(chunk.verdict),
+        reason=chunk.reason,
+        seam_position_jump=chunk.seam_position_jump,
+        seam_velocity_jump=chunk.seam_velocity_jump,
+        transport_s=block.transport_s,
+        encode_s=timings_s.get("encode", 0.0),
+        observe_s=timings_s.get("observe", 0.0),
+        denoise_s=timings_s.get("denoise", 0.0),
+        model_s=timings_s.get("model", 0.0),
+        overhead_s=chunk.overhead_s,
         observation_to_command_s=chunk.observation_to_command_s,
     )
     message.header.stamp = to_stamp(block.observation_ns)

@@ -18,8 +18,12 @@ class Parameter:
     choices: tuple[str, ...] = ()
 
     def descriptor(self) -> ParameterDescriptor:
-        descriptor = ParameterDescriptor(name=self.name, description=self.description, read_only=True,
-                                         additional_constraints=f"one of: {', '.join(self.choices)}" if self.choices else "")
+        descriptor = ParameterDescriptor(
+            name=self.name,
+            description=self.description,
+            read_only=True,
+            additional_constraints=f"one of: {', '.join(self.choices)}" if self.choices else "",
+        )
         if self.low is not None and isinstance(self.default, int) and not isinstance(self.default, bool):
             descriptor.integer_range = [IntegerRange(from_value=int(self.low), to_value=int(self.high), step=0)]
         elif self.low is not None and isinstance(self.default, float):
@@ -29,24 +33,61 @@ class Parameter:
 
 PARAMETERS = (
     Parameter("contract", "", "Path of the contract file; empty takes config/agibot_g1.yaml of the installed stack."),
-    Parameter("checkpoint", "", "Path of the checkpoint folder; empty takes checkpoints/agibot_g1_tiny of the installed stack."),
+    Parameter(
+        "checkpoint",
+        "",
+        "Path of the checkpoint folder; empty takes checkpoints/agibot_g1_tiny of the installed stack.",
+    ),
     Parameter("autostart", False, "Configure and activate without a lifecycle manager."),
-    Parameter("prompt", "", "Instruction to follow on activation and on ~/start; empty waits for ~/prompt or ~/run_policy."),
-    Parameter("image_transport", "compressed", "How images are subscribed. raw at best effort was measured to lose half its "
-              "frames at 640x480: see docs/how-to/images.md.", choices=("compressed", "raw")),
+    Parameter(
+        "prompt", "", "Instruction to follow on activation and on ~/start; empty waits for ~/prompt or ~/run_policy."
+    ),
+    Parameter(
+        "image_transport",
+        "compressed",
+        "How images are subscribed. raw at best effort was measured to lose half its "
+        "frames at 640x480: see docs/how-to/images.md.",
+        choices=("compressed", "raw"),
+    ),
     Parameter("require_controllers", True, "Wait until somebody listens on every controller's topic before observing."),
     Parameter("device", "cpu", "Torch device of the model."),
-    Parameter("dtype", "auto", "Precision of the model; auto takes the faster of the two, measured when it is loaded.",
-              choices=("auto", "float32", "bfloat16")),
+    Parameter(
+        "dtype",
+        "auto",
+        "Precision of the model; auto takes the faster of the two, measured when it is loaded.",
+        choices=("auto", "float32", "bfloat16"),
+    ),
     Parameter("threads", 1, "Threads of the model's process on a CPU.", 1, 256),
     Parameter("denoise_steps", 4, "Solver steps per chunk: more is finer and slower.", 1, 64),
-    Parameter("noise_seed", 1140, "Seed of the noise every chunk is denoised from; the same for each, as in DreamZero.", 0, 2**31 - 1),
-    Parameter("lead_s", 0.06, "Least time from a decision to the first row of its chunk [s]; below first_point_s rows come too late.",
-              0.0, 1.0),
-    Parameter("first_point_s", 0.05, "How far ahead the first point of a trajectory lies [s]; 0.05 to 0.17 is gentle on controllers.",
-              0.0, 0.5),
-    Parameter("blend_s", [0.1, 0.2, 0.3, 0.45], "Cross-fade times into a chunk [s], tried in order until the limits allow one."),
-    Parameter("observation_timeout_s", 2.0, "A goal is aborted when an observation is missing for longer [s].", 0.1, 60.0),
+    Parameter(
+        "noise_seed",
+        1140,
+        "Seed of the noise every chunk is denoised from; the same for each, as in DreamZero.",
+        0,
+        2**31 - 1,
+    ),
+    Parameter(
+        "lead_s",
+        0.06,
+        "Least time from a decision to the first row of its chunk [s]; below first_point_s rows come too late.",
+        0.0,
+        1.0,
+    ),
+    Parameter(
+        "first_point_s",
+        0.05,
+        "How far ahead the first point of a trajectory lies [s]; 0.05 to 0.17 is gentle on controllers.",
+        0.0,
+        0.5,
+    ),
+    Parameter(
+        "blend_s",
+        [0.1, 0.2, 0.3, 0.45],
+        "Cross-fade times into a chunk [s], tried in order until the limits allow one.",
+    ),
+    Parameter(
+        "observation_timeout_s", 2.0, "A goal is aborted when an observation is missing for longer [s].", 0.1, 60.0
+    ),
     Parameter("max_consecutive_rejections", 10, "A goal is aborted after so many rejected chunks in a row.", 1, 1000),
     Parameter("load_timeout_s", 300.0, "Longest time for loading and warming up the model [s].", 1.0, 3600.0),
     Parameter("status_rate_hz", 5.0, "Rate of ~/status [Hz].", 0.1, 50.0),
@@ -96,13 +137,18 @@ def read(node: Node, share: Path) -> Parameters:
     values = {parameter.name: node.get_parameter(parameter.name).value for parameter in PARAMETERS}
     for parameter in PARAMETERS:
         if parameter.choices and values[parameter.name] not in parameter.choices:
-            raise ParameterError(f"parameter {parameter.name} is {values[parameter.name]!r}, "
-                                 f"expected one of {', '.join(parameter.choices)}")
+            raise ParameterError(
+                f"parameter {parameter.name} is {values[parameter.name]!r}, "
+                f"expected one of {', '.join(parameter.choices)}"
+            )
     blend_s = tuple(values["blend_s"])
     if not blend_s or any(b <= 0 for b in blend_s):
         raise ParameterError(f"parameter blend_s is {list(blend_s)}, expected one or more positive times")
     if values["lead_s"] < values["first_point_s"]:
         raise ParameterError(f"parameter lead_s {values['lead_s']} is below first_point_s {values['first_point_s']}")
-    values.update(contract=Path(values["contract"] or share / "config" / "agibot_g1.yaml"),
-                  checkpoint=Path(values["checkpoint"] or share / "checkpoints" / "agibot_g1_tiny"), blend_s=blend_s)
+    values.update(
+        contract=Path(values["contract"] or share / "config" / "agibot_g1.yaml"),
+        checkpoint=Path(values["checkpoint"] or share / "checkpoints" / "agibot_g1_tiny"),
+        blend_s=blend_s,
+    )
     return Parameters(**values)

@@ -4,8 +4,8 @@
                                                      │ ▲
                                         worker process (the model)
 
-configure loads and warms up, activate starts, deactivate brings the robot to rest, cleanup frees. The node itself holds no
-tensor: callbacks only store messages and move the loop on, the model runs in a process of its own.
+configure loads and warms up, activate starts, deactivate brings the robot to rest, cleanup frees. The node itself
+holds no tensor: callbacks only store messages and move the loop on, the model runs in a process of its own.
 """
 
 import signal
@@ -18,9 +18,6 @@ from pathlib import Path
 import rclpy
 from ament_index_python.packages import get_package_share_directory
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from dreamzero_msgs.action import RunPolicy
-from dreamzero_msgs.msg import PolicyStatus
-from dreamzero_msgs.srv import ResetSession
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.clock import ClockChange, JumpThreshold, TimeJump
@@ -33,6 +30,9 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
+from dreamzero_msgs.action import RunPolicy
+from dreamzero_msgs.msg import PolicyStatus
+from dreamzero_msgs.srv import ResetSession
 from dreamzero_policy.inference.worker import Ready, WorkerPolicy
 from dreamzero_policy.ros import parameters, qos
 from dreamzero_policy.ros.lifecycle import ManagedNode
@@ -45,8 +45,12 @@ from dreamzero_policy.runtime.observation import NS_PER_S, ObservationBuffer, Ob
 
 TICK_S = 0.05
 FEEDBACK_S = 0.2
-STATES = {Phase.IDLE: PolicyStatus.IDLE, Phase.WAITING: PolicyStatus.WAITING, Phase.THINKING: PolicyStatus.RUNNING,
-          Phase.FAULT: PolicyStatus.FAULT}
+STATES = {
+    Phase.IDLE: PolicyStatus.IDLE,
+    Phase.WAITING: PolicyStatus.WAITING,
+    Phase.THINKING: PolicyStatus.RUNNING,
+    Phase.FAULT: PolicyStatus.FAULT,
+}
 
 
 @dataclass
@@ -92,16 +96,33 @@ class PolicyNode(ManagedNode):
         embodiment = Embodiment(self.contract, statistics)
         self._state, self._message = PolicyStatus.LOADING, f"loading {settings.checkpoint}"
         self._publish_status()
-        self.policy = WorkerPolicy(settings.checkpoint, device=settings.device, dtype=settings.dtype,
-                                   threads=settings.threads, steps=settings.denoise_steps, seed=settings.noise_seed)
+        self.policy = WorkerPolicy(
+            settings.checkpoint,
+            device=settings.device,
+            dtype=settings.dtype,
+            threads=settings.threads,
+            steps=settings.denoise_steps,
+            seed=settings.noise_seed,
+        )
         self._ready = self.policy.wait_until_ready(settings.load_timeout_s, interrupted=self._interrupted.is_set)
         self.get_logger().info(_introduction(self._ready, self.contract))
         self.buffer = ObservationBuffer(embodiment)
         self._world = RosWorld(self, self.contract, self._ready.checkpoint_hash)
-        self.loop = Loop(embodiment, self.buffer, self.policy, self._world,
-                         LoopSettings(steps=settings.denoise_steps, seed=settings.noise_seed, lead_s=settings.lead_s,
-                                      first_point_s=settings.first_point_s, blend_s=settings.blend_s),
-                         session=uuid.uuid4().hex, wants_dream=self._world.wants_dream)
+        self.loop = Loop(
+            embodiment,
+            self.buffer,
+            self.policy,
+            self._world,
+            LoopSettings(
+                steps=settings.denoise_steps,
+                seed=settings.noise_seed,
+                lead_s=settings.lead_s,
+                first_point_s=settings.first_point_s,
+                blend_s=settings.blend_s,
+            ),
+            session=uuid.uuid4().hex,
+            wants_dream=self._world.wants_dream,
+        )
         self._subscribe()
         self._offer()
         answered = self._own(self.create_guard_condition(self._progress), self.destroy_guard_condition)
@@ -145,25 +166,49 @@ class PolicyNode(ManagedNode):
     def _subscribe(self) -> None:
         kind, suffix = (Image, "") if self._parameters.image_transport == "raw" else (CompressedImage, "/compressed")
         for camera, site in self.contract.site.cameras.items():
-            self._own(self.create_subscription(kind, site.topic + suffix, lambda m, c=camera: self._on_image(c, m), qos.CAMERA),
-                      self.destroy_subscription)
-        self._own(self.create_subscription(JointState, self.contract.site.joint_states.topic, self._on_joint_state,
-                                           qos.JOINT_STATES), self.destroy_subscription)
+            self._own(
+                self.create_subscription(
+                    kind, site.topic + suffix, lambda m, c=camera: self._on_image(c, m), qos.CAMERA
+                ),
+                self.destroy_subscription,
+            )
+        self._own(
+            self.create_subscription(
+                JointState, self.contract.site.joint_states.topic, self._on_joint_state, qos.JOINT_STATES
+            ),
+            self.destroy_subscription,
+        )
         self._own(self.create_subscription(String, "~/prompt", self._on_prompt, qos.EVENT), self.destroy_subscription)
 
     def _offer(self) -> None:
-        for name, kind, callback in (("~/start", Trigger, self._on_start), ("~/stop", Trigger, self._on_stop),
-                                     ("~/reset_session", ResetSession, self._on_reset)):
+        for name, kind, callback in (
+            ("~/start", Trigger, self._on_start),
+            ("~/stop", Trigger, self._on_stop),
+            ("~/reset_session", ResetSession, self._on_reset),
+        ):
             self._own(self.create_service(kind, name, callback), self.destroy_service)
-        server = ActionServer(self, RunPolicy, "~/run_policy", execute_callback=self._run_goal,
-                              cancel_callback=lambda _: CancelResponse.ACCEPT)
+        server = ActionServer(
+            self,
+            RunPolicy,
+            "~/run_policy",
+            execute_callback=self._run_goal,
+            cancel_callback=lambda _: CancelResponse.ACCEPT,
+        )
         self._own(server, lambda server: server.destroy())
-        self._diagnostics = self._own(self.create_publisher(DiagnosticArray, "/diagnostics", qos.EVENT), self.destroy_publisher)
-        for period_s, callback in ((TICK_S, self._progress), (1 / self._parameters.status_rate_hz, self._publish_status),
-                                   (FEEDBACK_S, self._watch_goal), (1.0, self._publish_diagnostics)):
+        self._diagnostics = self._own(
+            self.create_publisher(DiagnosticArray, "/diagnostics", qos.EVENT), self.destroy_publisher
+        )
+        for period_s, callback in (
+            (TICK_S, self._progress),
+            (1 / self._parameters.status_rate_hz, self._publish_status),
+            (FEEDBACK_S, self._watch_goal),
+            (1.0, self._publish_diagnostics),
+        ):
             self._own(self.create_timer(period_s, callback), self.destroy_timer)
         threshold = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True)
-        self._own(self.get_clock().create_jump_callback(threshold, post_callback=self._on_jump), lambda h: h.unregister())
+        self._own(
+            self.get_clock().create_jump_callback(threshold, post_callback=self._on_jump), lambda h: h.unregister()
+        )
 
     # Observations
 
@@ -249,7 +294,9 @@ class PolicyNode(ManagedNode):
             return RunPolicy.Result(error_code=RunPolicy.Result.NOT_ACTIVE, error_message="activate the node first")
         if not handle.request.prompt.strip():
             handle.abort()
-            return RunPolicy.Result(error_code=RunPolicy.Result.EMPTY_PROMPT, error_message="the goal's prompt is empty")
+            return RunPolicy.Result(
+                error_code=RunPolicy.Result.EMPTY_PROMPT, error_message="the goal's prompt is empty"
+            )
         self._finish_goal(RunPolicy.Result.STOPPED, "another goal took over")
         run = GoalRun(handle, self._world.now_ns(), self.loop.counters.chunks)
         self._goal = run
@@ -272,9 +319,14 @@ class PolicyNode(ManagedNode):
             return
         now_ns, loop = self._world.now_ns(), self.loop
         chunk = loop.last_chunk
-        run.handle.publish_feedback(RunPolicy.Feedback(
-            chunk_index=loop.chunk_index, latency_s=chunk.observation_to_command_s if chunk else 0.0,
-            buffered_s=loop.plan.remaining_s(now_ns) if loop.plan else 0.0, regime=loop.regime))
+        run.handle.publish_feedback(
+            RunPolicy.Feedback(
+                chunk_index=loop.chunk_index,
+                latency_s=chunk.observation_to_command_s if chunk else 0.0,
+                buffered_s=loop.plan.remaining_s(now_ns) if loop.plan else 0.0,
+                regime=loop.regime,
+            )
+        )
         limit_ns = Duration.from_msg(run.handle.request.max_duration).nanoseconds
         missing = self._waiting_for()
         run.missing_since_ns = None if not missing else (run.missing_since_ns or now_ns)
@@ -352,26 +404,42 @@ class PolicyNode(ManagedNode):
         elif self._active and waiting:
             level, message = DiagnosticStatus.WARN, "; ".join(waiting)
         counters = loop.counters
-        values = {"phase": loop.phase.value, "regime": loop.regime, "prompt": loop.prompt, "epoch": loop.epoch,
-                  "chunks": counters.chunks, "chunk_rate_hz": f"{counters.chunk_rate_hz():.2f}",
-                  "broken_blocks": counters.broken_blocks, "plan_underruns": counters.underruns,
-                  "contract_hash": self.contract.hash, "checkpoint_hash": self._ready.checkpoint_hash}
+        values = {
+            "phase": loop.phase.value,
+            "regime": loop.regime,
+            "prompt": loop.prompt,
+            "epoch": loop.epoch,
+            "chunks": counters.chunks,
+            "chunk_rate_hz": f"{counters.chunk_rate_hz():.2f}",
+            "broken_blocks": counters.broken_blocks,
+            "plan_underruns": counters.underruns,
+            "contract_hash": self.contract.hash,
+            "checkpoint_hash": self._ready.checkpoint_hash,
+        }
         values |= {f"rejected.{verdict.name.lower()}": count for verdict, count in counters.rejected.items()}
         values |= {f"dropped_frames.{camera}": stream.dropped for camera, stream in self.buffer.cameras.items()}
         if loop.last_chunk:
             values |= {f"{stage}_s": f"{seconds:.4f}" for stage, seconds in loop.last_chunk.reply.timings_s.items()}
         array = DiagnosticArray()
         array.header.stamp = self.get_clock().now().to_msg()
-        array.status = [DiagnosticStatus(level=level, name=f"{self.get_fully_qualified_name()}: policy", message=message,
-                                         hardware_id=self.contract.model.embodiment,
-                                         values=[KeyValue(key=key, value=str(value)) for key, value in values.items()])]
+        array.status = [
+            DiagnosticStatus(
+                level=level,
+                name=f"{self.get_fully_qualified_name()}: policy",
+                message=message,
+                hardware_id=self.contract.model.embodiment,
+                values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+            )
+        ]
         self._diagnostics.publish(array)
 
 
 def _introduction(ready: Ready, contract: Contract) -> str:
-    return (f"model ready: {ready.parameters / 1e6:.1f} M parameters, {ready.dtype} on {ready.device}, {ready.threads} thread(s), "
-            f"guidance {ready.guidance_scale:g}, warmed up in {ready.warm_up_s:.1f} s; contract {contract.hash[:12]}, "
-            f"checkpoint {ready.checkpoint_hash[:12]}")
+    return (
+        f"model ready: {ready.parameters / 1e6:.1f} M parameters, {ready.dtype} on {ready.device}, "
+        f"{ready.threads} thread(s), guidance {ready.guidance_scale:g}, warmed up in {ready.warm_up_s:.1f} s; "
+        f"contract {contract.hash[:12]}, checkpoint {ready.checkpoint_hash[:12]}"
+    )
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """The recorder: topics into a rosbag2 MCAP bag, byte for byte as they arrived, without a ROS installation.
 
-Jazzy's serializer leaves spare, uninitialised bytes behind messages that end in an empty array, and standard readers refuse
-them. Every message is therefore cut to the length its type really uses; nothing else is touched.
+Jazzy's serializer leaves spare, uninitialised bytes behind messages that end in an empty array, and standard readers
+refuse them. Every message is therefore cut to the length its type really uses; nothing else is touched.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
-from dreamzero_msgs.msg import ActionChunk, PolicyStatus
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rosbags.rosbag2 import StoragePlugin, Writer
@@ -18,6 +17,7 @@ from rosbags.typesys.store import Typestore
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from trajectory_msgs.msg import JointTrajectory
 
+from dreamzero_msgs.msg import ActionChunk, PolicyStatus
 from dreamzero_policy.ros import qos
 from dreamzero_policy.runtime.contract import Contract
 
@@ -41,7 +41,10 @@ def topics_of_a_run(contract: Contract, node_name: str) -> list[Topic]:
         *(Topic(f"{camera.topic}/compressed", CompressedImage, FRAMES) for camera in cameras),
         *(Topic(f"{camera.topic.rsplit('/', 1)[0]}/camera_info", CameraInfo, qos.EVENT) for camera in cameras),
         Topic(contract.site.joint_states.topic, JointState, FRAMES),
-        *(Topic(f"{controller.name}/joint_trajectory", JointTrajectory, qos.EVENT) for controller in contract.site.controllers),
+        *(
+            Topic(f"{controller.name}/joint_trajectory", JointTrajectory, qos.EVENT)
+            for controller in contract.site.controllers
+        ),
         Topic(f"{node_name}/chunk", ActionChunk, qos.EVENT),
         Topic(f"{node_name}/status", PolicyStatus, qos.EVENT),
         Topic(f"{node_name}/predicted_image", Image, FRAMES),
@@ -90,4 +93,4 @@ def trimmed(data: bytes, kind: str, types: Typestore) -> bytes:
     """A little-endian CDR message without spare bytes behind its last field."""
     definition = types.get_msgdef(kind)
     _, used = definition.deserialize_cdr_le(memoryview(data)[4:], 0, definition.cls, types)
-    return data[:4 + used]
+    return data[: 4 + used]

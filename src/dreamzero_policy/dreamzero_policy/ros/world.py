@@ -1,12 +1,12 @@
 """The ROS world: plans go out as joint trajectories, chunks and predicted video as messages."""
 
 import numpy as np
-from dreamzero_msgs.msg import ActionChunk
 from numpy.typing import NDArray
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 from trajectory_msgs.msg import JointTrajectory
 
+from dreamzero_msgs.msg import ActionChunk
 from dreamzero_policy.ros import qos
 from dreamzero_policy.ros.messages import chunk_message, image_message, trajectory_message
 from dreamzero_policy.runtime.chunk import Chunk
@@ -23,7 +23,8 @@ class RosWorld:
         self._joints = contract.model.commanded_joints
         self._trajectories = {
             controller: node.create_publisher(JointTrajectory, f"{controller.name}/joint_trajectory", qos.TRAJECTORY)
-            for controller in contract.site.controllers}
+            for controller in contract.site.controllers
+        }
         self._chunks = node.create_publisher(ActionChunk, "~/chunk", qos.EVENT)
         self._video = node.create_publisher(Image, "~/predicted_image", qos.VIDEO)
 
@@ -51,8 +52,11 @@ class RosWorld:
 
     def absent_controllers(self) -> list[str]:
         """A line for every controller that nobody plays."""
-        return [f"controller {controller.name}: nobody listens on {publisher.topic_name}"
-                for controller, publisher in self._trajectories.items() if publisher.get_subscription_count() == 0]
+        return [
+            f"controller {controller.name}: nobody listens on {publisher.topic_name}"
+            for controller, publisher in self._trajectories.items()
+            if publisher.get_subscription_count() == 0
+        ]
 
     def destroy(self) -> None:
         for publisher in (*self._trajectories.values(), self._chunks, self._video):

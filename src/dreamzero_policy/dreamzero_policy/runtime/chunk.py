@@ -1,7 +1,8 @@
 """A chunk: what one prediction wants, as absolute joint targets with everything needed to know where they come from.
 
-Predicted rows carry the sampler's residual noise. They are smoothed as DreamZero's paper describes (cubic up-sampling by 2,
-Savitzky-Golay filter of window 21 and order 3, down-sampling; arXiv 2602.15922), which its released code leaves out.
+Predicted rows carry the sampler's residual noise. They are smoothed as DreamZero's paper describes (cubic up-sampling
+by 2, Savitzky-Golay filter of window 21 and order 3, down-sampling; arXiv 2602.15922), which its released code leaves
+out.
 """
 
 from dataclasses import dataclass

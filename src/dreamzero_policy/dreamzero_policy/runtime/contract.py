@@ -1,9 +1,10 @@
 """The contract: what a checkpoint was trained to see and to command, and what the site it runs on is like.
 
-A contract file has two sections. `model` is what training fixed: views and their order, joint order, units, rates, frame
-instants, relative rule, normaliser, prompt template, chunk geometry. The SHA-256 of its canonical JSON is the contract's
-hash; a checkpoint carries the contract it was trained with, and one of another hash is refused with the differing fields.
-`site` is what an installation may change without retraining: topics, image sizes, tolerances, limits, controllers.
+A contract file has two sections. `model` is what training fixed: views and their order, joint order, units, rates,
+frame instants, relative rule, normaliser, prompt template, chunk geometry. The SHA-256 of its canonical JSON is the
+contract's hash; a checkpoint carries the contract it was trained with, and one of another hash is refused with the
+differing fields. `site` is what an installation may change without retraining: topics, image sizes, tolerances,
+limits, controllers.
 
 Everything is checked here, once, on load; the rest of the runtime trusts a `Contract`. Numpy-free, ROS-free.
 """
@@ -92,7 +93,9 @@ class ChunkGeometry(Strict):
     def offsets_form_a_block(self) -> "ChunkGeometry":
         offsets = self.frame_offsets_steps
         if len(offsets) != self.frames or list(offsets) != sorted(set(offsets)) or offsets[-1] != 0:
-            raise ValueError(f"frame_offsets_steps must be {self.frames} rising steps that end at 0, got {list(offsets)}")
+            raise ValueError(
+                f"frame_offsets_steps must be {self.frames} rising steps that end at 0, got {list(offsets)}"
+            )
         if offsets[0] <= -self.actions:
             raise ValueError(f"first frame offset {offsets[0]} lies outside the block of {self.actions} steps")
         return self
@@ -246,13 +249,17 @@ class Contract(Strict):
         commanded = set(model.commanded_joints)
         driven = [joint for controller in site.controllers for joint in controller.joints]
         if sorted(driven) != sorted(commanded):
-            raise ValueError(f"controllers must take every commanded joint once; differing: {sorted(commanded ^ set(driven))}")
+            raise ValueError(
+                f"controllers must take every commanded joint once; differing: {sorted(commanded ^ set(driven))}"
+            )
         if missing := sorted(commanded - set(site.limits)):
             raise ValueError(f"no limits for commanded joints {missing}")
         groups = model.state + model.action
         fractions = {j for g in groups for j, unit in zip(g.joints, g.units, strict=True) if unit == "fraction"}
         if fractions != set(site.grippers):
-            raise ValueError(f"grippers {sorted(site.grippers)} are not the joints given as a fraction {sorted(fractions)}")
+            raise ValueError(
+                f"grippers {sorted(site.grippers)} are not the joints given as a fraction {sorted(fractions)}"
+            )
         return self
 
     @property
@@ -298,11 +305,17 @@ def differing_fields(ours: ModelSection, theirs: ModelSection) -> list[str]:
 
 def _differences(ours: Any, theirs: Any, path: str) -> list[str]:
     if isinstance(ours, dict) and isinstance(theirs, dict):
-        return [line for key in sorted(ours.keys() | theirs.keys())
-                for line in _differences(ours.get(key), theirs.get(key), f"{path}.{key}")]
+        return [
+            line
+            for key in sorted(ours.keys() | theirs.keys())
+            for line in _differences(ours.get(key), theirs.get(key), f"{path}.{key}")
+        ]
     if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
-        return [line for i, pair in enumerate(zip(ours, theirs, strict=True))
-                for line in _differences(*pair, f"{path}[{i}]")]
+        return [
+            line
+            for i, pair in enumerate(zip(ours, theirs, strict=True))
+            for line in _differences(*pair, f"{path}[{i}]")
+        ]
     return [] if ours == theirs else [f"{path}: {ours!r} | {theirs!r}"]
 
 

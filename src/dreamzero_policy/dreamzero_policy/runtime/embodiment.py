@@ -5,8 +5,8 @@ joint positions become normalised state, normalised rows become absolute joint t
 prompt. Training, live operation and replay share the very same object. Pure numpy.
 
 Image and number rules are those of DreamZero (dreamzero0/dreamzero at ab790c1): crop, antialiased bilinear resize,
-truncation to uint8, quantile normalisation clamped to [-1, 1] on the way in and not clamped on the way out, relative rows
-added to the state of the observation instant.
+truncation to uint8, quantile normalisation clamped to [-1, 1] on the way in and not clamped on the way out, relative
+rows added to the state of the observation instant.
 """
 
 import hashlib
@@ -65,12 +65,19 @@ class Statistics:
         except (OSError, ValueError) as error:
             raise ContractError(f"statistics {path} cannot be read: {error}") from error
         if document.get("contract_hash") != contract.hash:
-            raise ContractError(f"statistics {path} belong to contract {document.get('contract_hash')!r}, not {contract.hash!r}")
+            raise ContractError(
+                f"statistics {path} belong to contract {document.get('contract_hash')!r}, not {contract.hash!r}"
+            )
         if document.get("hash") != statistics_hash(document):
-            raise ContractError(f"statistics {path} were changed: hash is {statistics_hash(document)!r}, "
-                                f"the file says {document.get('hash')!r}")
-        return cls(_gather(document, "state", contract.model.state, path),
-                   _gather(document, "action", contract.model.action, path), document["hash"])
+            raise ContractError(
+                f"statistics {path} were changed: hash is {statistics_hash(document)!r}, "
+                f"the file says {document.get('hash')!r}"
+            )
+        return cls(
+            _gather(document, "state", contract.model.state, path),
+            _gather(document, "action", contract.model.action, path),
+            document["hash"],
+        )
 
 
 def statistics_hash(document: Mapping[str, object]) -> str:
@@ -84,9 +91,13 @@ def save_statistics(path: Path, contract: Contract, state: Quantiles, action: Qu
     document: dict[str, object] = {"contract_hash": contract.hash}
     for name, quantiles, groups in (("state", state, contract.model.state), ("action", action, contract.model.action)):
         ends = np.cumsum([group.width for group in groups])
-        document[name] = {group.key: {"q01": quantiles.q01[end - group.width:end].tolist(),
-                                      "q99": quantiles.q99[end - group.width:end].tolist()}
-                          for group, end in zip(groups, ends, strict=True)}
+        document[name] = {
+            group.key: {
+                "q01": quantiles.q01[end - group.width : end].tolist(),
+                "q99": quantiles.q99[end - group.width : end].tolist(),
+            }
+            for group, end in zip(groups, ends, strict=True)
+        }
     document["hash"] = statistics_hash(document)
     path.write_text(json.dumps(document, indent=1) + "\n")
 
@@ -99,8 +110,10 @@ def _gather(document: Mapping, name: str, groups: Sequence[JointGroup], path: Pa
         for group in groups:
             values = np.asarray(table.get(group.key, {}).get(quantile, []), dtype=np.float64)
             if values.shape != (group.width,) or not np.isfinite(values).all():
-                raise ContractError(f"statistics {path}: {name}.{group.key}.{quantile} must be {group.width} finite numbers, "
-                                    f"got {values.tolist()}")
+                raise ContractError(
+                    f"statistics {path}: {name}.{group.key}.{quantile} must be {group.width} finite numbers, "
+                    f"got {values.tolist()}"
+                )
             parts.append(values)
         vectors.append(np.concatenate(parts))
     if (vectors[1] < vectors[0]).any():
@@ -153,7 +166,9 @@ class Embodiment:
         canvas = np.zeros((frames, *model.canvas_size_px, 3), np.uint8)
         for tile in model.canvas.tiles:
             top, left = tile.row * height, tile.column * width
-            canvas[:, top:top + height, left:left + width * tile.columns] = np.repeat(views[tile.camera], tile.columns, axis=2)
+            canvas[:, top : top + height, left : left + width * tile.columns] = np.repeat(
+                views[tile.camera], tile.columns, axis=2
+            )
         return canvas
 
     def _resize_for(self, height: int, width: int):
@@ -162,8 +177,11 @@ class Embodiment:
             crop_height, crop_width = int(view.crop * height), int(view.crop * width)
             top, left = round((height - crop_height) / 2), round((width - crop_width) / 2)
             self._resize[height, width] = (
-                antialiased_bilinear(crop_height, view.height_px), antialiased_bilinear(crop_width, view.width_px),
-                slice(top, top + crop_height), slice(left, left + crop_width))
+                antialiased_bilinear(crop_height, view.height_px),
+                antialiased_bilinear(crop_width, view.width_px),
+                slice(top, top + crop_height),
+                slice(left, left + crop_width),
+            )
         return self._resize[height, width]
 
     # Numbers
@@ -182,13 +200,13 @@ class Embodiment:
 
         J are the contract's commanded joints, in rad and m. Columns beyond A are the network's padding.
         """
-        actions = self.statistics.action.denormalise(rows[:, :self.contract.model.action_width].astype(np.float64))
+        actions = self.statistics.action.denormalise(rows[:, : self.contract.model.action_width].astype(np.float64))
         for columns, state_columns in self._relative:
             actions[:, columns] += anchor[state_columns]
         return self._radians(actions[:, self._commanded], self.contract.model.commanded_joints)
 
     def at_stops(self, positions: Floats) -> Floats:
-        """Joint targets [H, J] with grippers held between open and closed: beyond its stops a fraction means nothing."""
+        """Joint targets [H, J] with grippers kept between their stops, beyond which a fraction means nothing."""
         positions = positions.copy()
         for joint, gripper in self.contract.site.grippers.items():
             column = self.contract.model.commanded_joints.index(joint)
@@ -196,7 +214,7 @@ class Embodiment:
         return positions
 
     def normalised_actions(self, actions: Floats, anchor: Floats) -> NDArray[np.float32]:
-        """Actions [H, A] in the contract's units and the state [D] at the anchor → normalised rows: what training sees."""
+        """Actions [H, A] in the contract's units, state [D] at the anchor → normalised rows: what training sees."""
         rows = actions.copy()
         for columns, state_columns in self._relative:
             rows[:, columns] -= anchor[state_columns]
@@ -226,7 +244,7 @@ def camera_view(canvas: Image, model: ModelSection, camera: str) -> Image:
     view = model.view
     place = next(tile for tile in model.canvas.tiles if tile.camera == camera)
     top, left = place.row * view.height_px, place.column * view.width_px
-    return canvas[..., top:top + view.height_px, left:left + view.width_px * place.columns:place.columns, :]
+    return canvas[..., top : top + view.height_px, left : left + view.width_px * place.columns : place.columns, :]
 
 
 def antialiased_bilinear(size_in: int, size_out: int) -> NDArray[np.float32]:

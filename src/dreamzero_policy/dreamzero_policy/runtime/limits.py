@@ -1,8 +1,9 @@
 """Limits: the one gate every plan passes before a world acts on it.
 
-A plan is accepted whole or rejected whole, with a numbered verdict and a reason that names joint, value and limit. Nothing
-is clamped and nothing is replaced. Extremes of a piecewise cubic are exact: acceleration is linear in each segment,
-velocity has its extreme where acceleration vanishes, position is checked at knots and at nine points between.
+A plan is accepted whole or rejected whole, with a numbered verdict and a reason that names joint, value and limit.
+Nothing is clamped and nothing is replaced. Extremes of a piecewise cubic are exact: acceleration is linear in each
+segment, velocity has its extreme where acceleration vanishes, position is checked at knots and at nine points
+between.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,16 +41,21 @@ class Limits:
         self.by_joint = tuple(limits[joint] for joint in joints)
         self.lower, self.upper, self.velocity, self.acceleration, self.step = (
             np.array([getattr(limit, name) for limit in self.by_joint])
-            for name in ("lower", "upper", "velocity", "acceleration", "step"))
+            for name in ("lower", "upper", "velocity", "acceleration", "step")
+        )
 
     def judge_rows(self, rows: Floats, present: Floats) -> Judgement:
         """A chunk's rows [H, J] against the positions [J] executed where it would take over."""
         if rows.ndim != 2 or rows.shape[1] != len(self.joints):
-            return Judgement(Verdict.REJECTED_JOINT_SET, f"rows of {rows.shape[-1]} joints, {len(self.joints)} are commanded")
+            return Judgement(
+                Verdict.REJECTED_JOINT_SET, f"rows of {rows.shape[-1]} joints, {len(self.joints)} are commanded"
+            )
         if not np.isfinite(rows).all():
             step, joint = np.argwhere(~np.isfinite(rows))[0]
             return Judgement(Verdict.REJECTED_NOT_FINITE, f"{self.joints[joint]} is {rows[step, joint]} in row {step}")
-        return self._judge(Verdict.REJECTED_STEP, np.abs(rows[0] - present)[None], self.step, "first row differs from the plan by")
+        return self._judge(
+            Verdict.REJECTED_STEP, np.abs(rows[0] - present)[None], self.step, "first row differs from the plan by"
+        )
 
     def judge(self, plan: Plan, from_ns: int) -> Judgement:
         """A plan from an instant on: position, velocity and acceleration of everything still to be executed."""
@@ -61,14 +67,22 @@ class Limits:
         outside = np.maximum(positions - self.upper, self.lower - positions)
         if (outside > ROUNDING).any():
             row, joint = np.unravel_index(np.argmax(outside), outside.shape)
-            return Judgement(Verdict.REJECTED_POSITION, f"{self.joints[joint]} reaches {positions[row, joint]:.4f}, "
-                             f"limits {self.lower[joint]:.4f} to {self.upper[joint]:.4f}")
+            return Judgement(
+                Verdict.REJECTED_POSITION,
+                f"{self.joints[joint]} reaches {positions[row, joint]:.4f}, "
+                f"limits {self.lower[joint]:.4f} to {self.upper[joint]:.4f}",
+            )
         if len(plan.knots_ns) == 1:
             return ACCEPTED
         first, last = plan.accelerations()
-        return (self._judge(Verdict.REJECTED_VELOCITY, _fastest(plan, first, last), self.velocity, "reaches the speed")
-                and self._judge(Verdict.REJECTED_ACCELERATION, np.maximum(np.abs(first), np.abs(last)), self.acceleration,
-                                "reaches the acceleration"))
+        return self._judge(
+            Verdict.REJECTED_VELOCITY, _fastest(plan, first, last), self.velocity, "reaches the speed"
+        ) and self._judge(
+            Verdict.REJECTED_ACCELERATION,
+            np.maximum(np.abs(first), np.abs(last)),
+            self.acceleration,
+            "reaches the acceleration",
+        )
 
     def _judge(self, verdict: Verdict, values: Floats, limit: Floats, what: str) -> Judgement:
         excess = values - limit

@@ -1,8 +1,8 @@
 """The loop: observe a block, predict a chunk, judge it, splice it, act; then wait for the frames of the next block.
 
-One object without ROS and without threads. A world calls `advance` whenever something may have changed (a frame came, the
-policy answered, a timer ticked); `advance` never blocks. Everything is tagged with an epoch that grows with every reset,
-prompt change and clock jump, so that nothing of the past is ever executed late.
+One object without ROS and without threads. A world calls `advance` whenever something may have changed (a frame came,
+the policy answered, a timer ticked); `advance` never blocks. Everything is tagged with an epoch that grows with every
+reset, prompt change and clock jump, so that nothing of the past is ever executed late.
 """
 
 import time
@@ -16,7 +16,13 @@ import numpy as np
 from dreamzero_policy.runtime.chunk import Chunk, Verdict, smoothed
 from dreamzero_policy.runtime.embodiment import Embodiment
 from dreamzero_policy.runtime.limits import ACCEPTED, Judgement, Limits
-from dreamzero_policy.runtime.observation import NS_PER_S, Block, MissingObservation, ObservationBuffer, ObservationError
+from dreamzero_policy.runtime.observation import (
+    NS_PER_S,
+    Block,
+    MissingObservation,
+    ObservationBuffer,
+    ObservationError,
+)
 from dreamzero_policy.runtime.plan import Plan
 from dreamzero_policy.runtime.policy import Dream, Failure, Policy, Reply, Request
 from dreamzero_policy.runtime.scheduler import REGIME, StopAndGo
@@ -71,8 +77,16 @@ class Pending:
 class Loop:
     """Couples an observation buffer, a policy and a world."""
 
-    def __init__(self, embodiment: Embodiment, buffer: ObservationBuffer, policy: Policy, world: World,
-                 settings: LoopSettings, session: str, wants_dream: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        embodiment: Embodiment,
+        buffer: ObservationBuffer,
+        policy: Policy,
+        world: World,
+        settings: LoopSettings,
+        session: str,
+        wants_dream: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.embodiment, self.buffer, self.policy, self.world = embodiment, buffer, policy, world
         self.settings, self.session, self.wants_dream = settings, session, wants_dream
         model = embodiment.contract.model
@@ -176,8 +190,16 @@ class Loop:
         self._pending = Pending(block, self.world.now_ns())
         self._observation_ns = block.observation_ns
         self.phase = Phase.THINKING
-        self.policy.submit(Request(epoch=self.epoch, canvas=block.canvas, state=self.embodiment.normalised_state(block.state),
-                                   steps=self.settings.steps, seed=self.settings.seed, dream=self.wants_dream()))
+        self.policy.submit(
+            Request(
+                epoch=self.epoch,
+                canvas=block.canvas,
+                state=self.embodiment.normalised_state(block.state),
+                steps=self.settings.steps,
+                seed=self.settings.seed,
+                dream=self.wants_dream(),
+            )
+        )
 
     def _take(self, answer: Reply | Dream | Failure) -> None:
         if isinstance(answer, Failure):
@@ -196,8 +218,18 @@ class Loop:
         rows = self.embodiment.positions(reply.actions, block.state)
         if np.isfinite(rows).all():
             rows = self.embodiment.at_stops(smoothed(rows))
-        chunk = Chunk(self.session, self.epoch, self.chunk_index, self.prompt, block, reply,
-                      rows, self.model.step_s, pending.submitted_ns, now_ns)
+        chunk = Chunk(
+            self.session,
+            self.epoch,
+            self.chunk_index,
+            self.prompt,
+            block,
+            reply,
+            rows,
+            self.model.step_s,
+            pending.submitted_ns,
+            now_ns,
+        )
         present = self._present_plan(block, now_ns)
         start_ns = self.scheduler.start_ns(block.observation_ns, now_ns)
         judgement, plan = self._splice(present, chunk, start_ns, now_ns)
@@ -215,8 +247,9 @@ class Loop:
             self.counters.consecutive_rejections += 1
             self.message = f"chunk {chunk.index} rejected: {judgement.reason}"
             self._observation_ns = self.scheduler.observation_after_rejection_ns(block.observation_ns)
-        chunk.overhead_s = ((time.monotonic_ns() - block.complete_monotonic_ns) / NS_PER_S
-                            - reply.timings_s.get("model", 0.0))
+        chunk.overhead_s = (time.monotonic_ns() - block.complete_monotonic_ns) / NS_PER_S - reply.timings_s.get(
+            "model", 0.0
+        )
         self.world.show(chunk)
 
     def _present_plan(self, block: Block, now_ns: int) -> Plan:
@@ -251,7 +284,8 @@ class Loop:
         self.plan = plan.after(now_ns)
         self.world.act(self.plan.after(now_ns + round(self.settings.first_point_s * NS_PER_S)))
         chunk.observation_to_command_s = (
-            self.world.now_ns() + self.settings.first_point_s * NS_PER_S - chunk.block.observation_ns) / NS_PER_S
+            self.world.now_ns() + self.settings.first_point_s * NS_PER_S - chunk.block.observation_ns
+        ) / NS_PER_S
         self._observation_ns = self.scheduler.observation_after_chunk_ns(start_ns)
         self.counters.chunks += 1
         self.counters.consecutive_rejections = 0

@@ -1,9 +1,10 @@
 """The observation buffer: stamped images and joint states in, blocks of frames at the contract's instants out.
 
 For every instant the nearest stamped frame is taken. Which one is nearest is known only when a frame at or after the
-instant has arrived (or one so close before it that, at the source's rate, the next cannot be nearer), so a block is ready
-then and not before, and the same recording gives the same block live and from a bag. A frame farther away than the tolerance is missing: an error that names camera, instant and gap, never a repeated,
-partial or black frame. All stamps are observation times in nanoseconds of the node's clock.
+instant has arrived (or one so close before it that, at the source's rate, the next cannot be nearer), so a block is
+ready then and not before, and the same recording gives the same block live and from a bag. A frame farther away than
+the tolerance is missing: an error that names camera, instant and gap, never a repeated, partial or black frame. All
+stamps are observation times in nanoseconds of the node's clock.
 
 Images are decoded when they turn out to stand for an instant (or ahead of time, through `prefetch`), not on arrival.
 """
@@ -99,8 +100,9 @@ class ObservationBuffer:
         self.embodiment = embodiment
         self.contract = embodiment.contract
         site = self.contract.site
-        self.cameras: dict[str, Stream[Frame]] = {camera: Stream(NS_PER_S / site.cameras[camera].rate_hz)
-                                                  for camera in self.contract.model.cameras}
+        self.cameras: dict[str, Stream[Frame]] = {
+            camera: Stream(NS_PER_S / site.cameras[camera].rate_hz) for camera in self.contract.model.cameras
+        }
         self.joints: Stream[JointSample] = Stream(NS_PER_S / site.joint_states.rate_hz)
 
     # In
@@ -149,8 +151,10 @@ class ObservationBuffer:
         by_name = dict(zip(names, positions, strict=True))
         needed = self.contract.model.state_joints
         if absent := [joint for joint in needed if joint not in by_name]:
-            raise ObservationError(f"{topic}: joint {absent[0]} is absent ({len(absent)} of {len(needed)} are); the message "
-                                   f"names {', '.join(names[:3])} … Check the joint prefix and the publisher.")
+            raise ObservationError(
+                f"{topic}: joint {absent[0]} is absent ({len(absent)} of {len(needed)} are); the message "
+                f"names {', '.join(names[:3])} … Check the joint prefix and the publisher."
+            )
         for joint in needed:
             if not np.isfinite(by_name[joint]):
                 raise ObservationError(f"{topic}: position of {joint} is {by_name[joint]}, a finite number is needed")
@@ -242,18 +246,29 @@ class ObservationBuffer:
     def _frame_at(self, camera: str, instant_ns: int) -> Frame:
         frame = self.cameras[camera].nearest(instant_ns)
         if frame is None or abs(frame.stamp_ns - instant_ns) > self._frame_tolerance_ns:
-            gap = "no frame at all" if frame is None else f"the nearest is {(frame.stamp_ns - instant_ns) / 1e6:+.1f} ms away"
-            raise MissingObservation(f"camera {camera}: no frame at {instant_ns / NS_PER_S:.3f} s, {gap}, "
-                                     f"tolerance {self._frame_tolerance_ns / 1e6:.1f} ms")
+            gap = (
+                "no frame at all"
+                if frame is None
+                else f"the nearest is {(frame.stamp_ns - instant_ns) / 1e6:+.1f} ms away"
+            )
+            raise MissingObservation(
+                f"camera {camera}: no frame at {instant_ns / NS_PER_S:.3f} s, {gap}, "
+                f"tolerance {self._frame_tolerance_ns / 1e6:.1f} ms"
+            )
         return frame
 
     def _state_at(self, instant_ns: int) -> JointSample:
         tolerance_ns = self.contract.site.tolerances.state_s * NS_PER_S
         sample = self.joints.nearest(instant_ns)
         if sample is None or abs(sample.stamp_ns - instant_ns) > tolerance_ns:
-            gap = "none at all" if sample is None else f"the nearest is {(sample.stamp_ns - instant_ns) / 1e6:+.1f} ms away"
-            raise MissingObservation(f"joint states: none at {instant_ns / NS_PER_S:.3f} s, {gap}, "
-                                     f"tolerance {tolerance_ns / 1e6:.1f} ms")
+            gap = (
+                "none at all"
+                if sample is None
+                else f"the nearest is {(sample.stamp_ns - instant_ns) / 1e6:+.1f} ms away"
+            )
+            raise MissingObservation(
+                f"joint states: none at {instant_ns / NS_PER_S:.3f} s, {gap}, tolerance {tolerance_ns / 1e6:.1f} ms"
+            )
         return sample
 
     def _view(self, camera: str, frame: Frame) -> Image:
@@ -272,6 +287,8 @@ class ObservationBuffer:
         site = self.contract.site.cameras[camera]
         if image.shape != (site.height_px, site.width_px, 3) or image.dtype != np.uint8:
             height, width = image.shape[:2]
-            raise ObservationError(f"camera {camera}: image is {width} x {height} {image.dtype} with {image.shape[2:]} channels, "
-                                   f"the contract's site says {site.width_px} x {site.height_px} RGB")
+            raise ObservationError(
+                f"camera {camera}: image is {width} x {height} {image.dtype} with {image.shape[2:]} channels, "
+                f"the contract's site says {site.width_px} x {site.height_px} RGB"
+            )
         return image

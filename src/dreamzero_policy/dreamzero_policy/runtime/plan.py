@@ -1,9 +1,10 @@
 """The plan: the trajectory being executed, on an absolute time grid, always ending at rest.
 
 A plan is a piecewise cubic through knots with positions and velocities, exactly what a joint trajectory controller
-interpolates, so sampling a plan tells where the robot is told to be. It is immutable: splicing a chunk gives a new plan of
-the committed part of the old one, a cross-fade over `blend_s` into the chunk's rows, and a tail that decelerates to rest
-(time-optimal under acceleration and jerk limits, by ruckig). If nothing follows, the robot finishes the tail and stands.
+interpolates, so sampling a plan tells where the robot is told to be. It is immutable: splicing a chunk gives a new
+plan of the committed part of the old one, a cross-fade over `blend_s` into the chunk's rows, and a tail that
+decelerates to rest (time-optimal under acceleration and jerk limits, by ruckig). If nothing follows, the robot
+finishes the tail and stands.
 """
 
 from collections.abc import Sequence
@@ -52,7 +53,12 @@ class Plan:
         left = right - 1
         h = ((self.knots_ns[right] - self.knots_ns[left]) / NS_PER_S)[:, None]
         s = ((inside - self.knots_ns[left]) / NS_PER_S)[:, None] / h
-        p0, p1, v0, v1 = self.positions[left], self.positions[right], self.velocities[left] * h, self.velocities[right] * h
+        p0, p1, v0, v1 = (
+            self.positions[left],
+            self.positions[right],
+            self.velocities[left] * h,
+            self.velocities[right] * h,
+        )
         position = p0 + s * (v0 + s * (3 * (p1 - p0) - 2 * v0 - v1 + s * (2 * (p0 - p1) + v0 + v1)))
         velocity = (v0 + s * (2 * (3 * (p1 - p0) - 2 * v0 - v1) + s * 3 * (2 * (p0 - p1) + v0 + v1))) / h
         outside = (instants < self.knots_ns[0]) | (instants > self.knots_ns[-1])
@@ -71,15 +77,21 @@ class Plan:
             return Plan.rest(self.positions[-1], instant_ns)
         keep = self.knots_ns > instant_ns
         position, velocity = self.sample([instant_ns])
-        return Plan(np.append(instant_ns, self.knots_ns[keep]), np.concatenate([position, self.positions[keep]]),
-                    np.concatenate([velocity, self.velocities[keep]]))
+        return Plan(
+            np.append(instant_ns, self.knots_ns[keep]),
+            np.concatenate([position, self.positions[keep]]),
+            np.concatenate([velocity, self.velocities[keep]]),
+        )
 
     def until(self, instant_ns: int) -> "Plan":
         """The plan up to an instant, with a knot there."""
         keep = self.knots_ns < instant_ns
         position, velocity = self.sample([instant_ns])
-        return Plan(np.append(self.knots_ns[keep], instant_ns), np.concatenate([self.positions[keep], position]),
-                    np.concatenate([self.velocities[keep], velocity]))
+        return Plan(
+            np.append(self.knots_ns[keep], instant_ns),
+            np.concatenate([self.positions[keep], position]),
+            np.concatenate([self.velocities[keep], velocity]),
+        )
 
     def splice(self, rows: Floats, start_ns: int, step_ns: int, blend_s: float) -> "Plan":
         """Follow this plan until `start_ns`, then the rows [H, J], one every `step_ns`, cross-faded in over `blend_s`.
@@ -91,12 +103,15 @@ class Plan:
         old, _ = self.sample(times_ns)
         weight = smootherstep((times_ns - start_ns) / NS_PER_S / blend_s)[:, None]
         blended = (1 - weight) * old + weight * rows
-        spline = CubicSpline((times_ns - start_ns) / NS_PER_S, blended, axis=0,
-                             bc_type=((1, committed.velocities[-1]), "not-a-knot"))
+        spline = CubicSpline(
+            (times_ns - start_ns) / NS_PER_S, blended, axis=0, bc_type=((1, committed.velocities[-1]), "not-a-knot")
+        )
         velocities = spline(spline.x, 1)
-        return Plan(np.concatenate([committed.knots_ns, times_ns[1:]]),
-                    np.concatenate([committed.positions, blended[1:]]),
-                    np.concatenate([committed.velocities, velocities[1:]]))
+        return Plan(
+            np.concatenate([committed.knots_ns, times_ns[1:]]),
+            np.concatenate([committed.positions, blended[1:]]),
+            np.concatenate([committed.velocities, velocities[1:]]),
+        )
 
     def with_tail(self, limits: Sequence[JointLimits], step_ns: int) -> "Plan":
         """Decelerate from the last knot to rest inside the limits. The plan must be inside them itself."""
@@ -106,7 +121,9 @@ class Plan:
         start.synchronization = ruckig.Synchronization.No
         start.current_position = self.positions[-1].tolist()
         start.current_velocity = self.velocities[-1].tolist()
-        start.current_acceleration = (self.accelerations()[1][-1] if len(self.knots_ns) > 1 else np.zeros(joints)).tolist()
+        start.current_acceleration = (
+            self.accelerations()[1][-1] if len(self.knots_ns) > 1 else np.zeros(joints)
+        ).tolist()
         start.target_velocity = start.target_acceleration = [0.0] * joints
         start.max_acceleration = [TAIL_SHARE * limit.acceleration for limit in limits]
         start.max_jerk = [TAIL_SHARE * limit.jerk for limit in limits]
@@ -117,8 +134,11 @@ class Plan:
         samples = [tail.at_time(min(time_ns / NS_PER_S, tail.duration))[:2] for time_ns in times_ns]
         positions, velocities = (np.array(column) for column in zip(*samples, strict=True))
         velocities[-1] = 0.0
-        return Plan(np.concatenate([self.knots_ns, self.knots_ns[-1] + times_ns]),
-                    np.concatenate([self.positions, positions]), np.concatenate([self.velocities, velocities]))
+        return Plan(
+            np.concatenate([self.knots_ns, self.knots_ns[-1] + times_ns]),
+            np.concatenate([self.positions, positions]),
+            np.concatenate([self.velocities, velocities]),
+        )
 
 
 def smootherstep(x: NDArray[np.float64]) -> Floats:

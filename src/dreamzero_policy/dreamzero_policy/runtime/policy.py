@@ -1,7 +1,8 @@
 """What the runtime asks of a model, wherever it runs: in this process, in a worker process, later on a server.
 
-Requests and replies are plain numpy, so that neither side knows the other's libraries. A policy never blocks its caller:
-`submit` returns at once and the reply is fetched with `poll`. Replies of an older epoch are dropped by the loop.
+Requests and replies are plain numpy, so that neither side knows the other's libraries. A policy never blocks its
+caller: `submit` returns at once and the reply is fetched with `poll`. Replies of an older epoch are dropped by the
+loop.
 """
 
 from collections.abc import Mapping

@@ -1,9 +1,9 @@
 """The scheduler: when the model observes and when its chunk begins, on the action grid of the observation.
 
-Regime `stop_and_go`: the robot comes to rest at the end of a chunk, the model thinks, the next chunk is executed from its
-first row. A session observes whole blocks only, so the next observation instant is one chunk after the first row began:
-the block's frames then show exactly the steps that were executed, spaced as in training. Row 0 begins on the grid of
-observation instants, so that frames of a camera in step with the grid stand exactly at the instants.
+Regime `stop_and_go`: the robot comes to rest at the end of a chunk, the model thinks, the next chunk is executed from
+its first row. A session observes whole blocks only, so the next observation instant is one chunk after the first row
+began: the block's frames then show exactly the steps that were executed, spaced as in training. Row 0 begins on the
+grid of observation instants, so that frames of a camera in step with the grid stand exactly at the instants.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """A world: what can be acted on. The robot, the twin, a bag and (later) a dream stand behind this one interface.
 
-What a world shows reaches the loop through the `ObservationBuffer` it fills; what the loop wants reaches the world through
-`act`. The world owns the clock.
+What a world shows reaches the loop through the `ObservationBuffer` it fills; what the loop wants reaches the world
+through `act`. The world owns the clock.
 """
 
 from typing import Protocol

@@ -11,8 +11,14 @@ from dreamzero_policy.cli.summary import RunRecord, write_summary
 
 
 def test_percentiles_and_rates_are_those_of_the_run(tmp_path: Path) -> None:
-    record = RunRecord(seconds=10.0, chunks=8, model_s=[0.08, 0.1, 0.12], overhead_s=[0.004] * 3,
-                       regime_seconds={"stop_and_go": 9.5}, seam_velocity_jumps=[0.0, 0.25])
+    record = RunRecord(
+        seconds=10.0,
+        chunks=8,
+        model_s=[0.08, 0.1, 0.12],
+        overhead_s=[0.004] * 3,
+        regime_seconds={"stop_and_go": 9.5},
+        seam_velocity_jumps=[0.0, 0.25],
+    )
     record.rejected["rejected_velocity"] = 2
     summary = record.summary()
     assert summary["chunk_rate_hz"] == 0.8

@@ -3,10 +3,10 @@
 import cv2
 import numpy as np
 import pytest
-from dreamzero_msgs.msg import ActionChunk
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, JointState
 
+from dreamzero_msgs.msg import ActionChunk
 from dreamzero_policy.ros.messages import decoder, image_message, to_ns, to_stamp, trajectory_message
 from dreamzero_policy.ros.recorder import recording_types, trimmed
 from dreamzero_policy.runtime.chunk import Verdict

@@ -21,5 +21,7 @@ def embodiment(contract: Contract) -> Embodiment:
     def around_zero(width: int, reach: float) -> Quantiles:
         return Quantiles(np.full(width, -reach), np.full(width, reach))
 
-    statistics = Statistics(around_zero(len(contract.model.state_joints), 2.0), around_zero(contract.model.action_width, 0.2), "")
+    statistics = Statistics(
+        around_zero(len(contract.model.state_joints), 2.0), around_zero(contract.model.action_width, 0.2), ""
+    )
     return Embodiment(contract, statistics)

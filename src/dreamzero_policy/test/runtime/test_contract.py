@@ -21,19 +21,23 @@ DOCUMENT = yaml.safe_load(CONTRACT.read_text())
 
 
 def changed(path: str, value: object) -> dict:
-    document = copy.deepcopy(DOCUMENT)
-    *parents, last = path.split(".")
+    node = document = copy.deepcopy(DOCUMENT)
+    *parents, last = (int(key) if key.isdigit() else key for key in path.split("."))
     for key in parents:
-        node = document if "node" not in locals() else node
-        node = node[int(key) if key.isdigit() else key]
-    node[int(last) if last.isdigit() else last] = value
+        node = node[key]
+    node[last] = value
     return document
 
 
 def test_the_shipped_contract_has_the_order_of_the_agibot_configuration(contract: Contract) -> None:
     assert [group.key for group in contract.model.state] == [
-        "left_arm_joint_position", "right_arm_joint_position", "left_effector_position", "right_effector_position",
-        "head_position", "waist_position"]
+        "left_arm_joint_position",
+        "right_arm_joint_position",
+        "left_effector_position",
+        "right_effector_position",
+        "head_position",
+        "waist_position",
+    ]
     assert len(contract.model.commanded_joints) == 20
     assert contract.model.action_width == 22
     assert contract.model.state[-1].joints == ("idx02_body_joint2", "idx01_body_joint1")  # pitch, lift
@@ -57,17 +61,20 @@ def test_a_saved_contract_is_the_same_contract(contract: Contract, tmp_path: Pat
     assert load_contract(tmp_path / "contract.yaml") == contract
 
 
-@pytest.mark.parametrize(("path", "value", "named"), [
-    ("model.cameras", ["head", "hand_left", "back"], "back"),
-    ("model.action_hz", -30.0, "model.action_hz"),
-    ("model.chunk.frame_offsets_steps", [-21, -18, -15, -12, -9, -6, -3, 1], "frame_offsets_steps"),
-    ("model.prompt.template", "no place", "{instruction}"),
-    ("model.state.0.joints", ["idx21_arm_l_joint1"] * 7, "idx21_arm_l_joint1"),
-    ("site.controllers.1.joints", ["idx99_unknown"], "idx99_unknown"),
-    ("site.limits.idx01_body_joint1.upper", -1.0, "idx01_body_joint1"),
-    ("site.grippers", {}, "idx41_gripper_l_outer_joint1"),
-    ("site.surprise", 1, "site.surprise"),
-])
+@pytest.mark.parametrize(
+    ("path", "value", "named"),
+    [
+        ("model.cameras", ["head", "hand_left", "back"], "back"),
+        ("model.action_hz", -30.0, "model.action_hz"),
+        ("model.chunk.frame_offsets_steps", [-21, -18, -15, -12, -9, -6, -3, 1], "frame_offsets_steps"),
+        ("model.prompt.template", "no place", "{instruction}"),
+        ("model.state.0.joints", ["idx21_arm_l_joint1"] * 7, "idx21_arm_l_joint1"),
+        ("site.controllers.1.joints", ["idx99_unknown"], "idx99_unknown"),
+        ("site.limits.idx01_body_joint1.upper", -1.0, "idx01_body_joint1"),
+        ("site.grippers", {}, "idx41_gripper_l_outer_joint1"),
+        ("site.surprise", 1, "site.surprise"),
+    ],
+)
 def test_a_malformed_contract_is_refused_by_name(path: str, value: object, named: str, tmp_path: Path) -> None:
     file = tmp_path / "contract.yaml"
     file.write_text(yaml.safe_dump(changed(path, value)))

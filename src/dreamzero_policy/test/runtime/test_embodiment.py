@@ -26,7 +26,9 @@ LEFT_GRIPPER = "idx41_gripper_l_outer_joint1"
 def test_shrinking_equals_the_antialiased_resize_the_model_was_trained_with() -> None:
     image = np.random.default_rng(0).random((45, 60), dtype=np.float32)
     ours = antialiased_bilinear(45, 32) @ image @ antialiased_bilinear(60, 48).T
-    theirs = torch.nn.functional.interpolate(torch.from_numpy(image)[None, None], (32, 48), mode="bilinear", antialias=True)
+    theirs = torch.nn.functional.interpolate(
+        torch.from_numpy(image)[None, None], (32, 48), mode="bilinear", antialias=True
+    )
     np.testing.assert_allclose(ours, theirs[0, 0].numpy(), atol=1e-6)
 
 
@@ -65,7 +67,9 @@ def test_a_gripper_saturates_at_its_stops_and_nothing_else_does(embodiment: Embo
 
 
 @given(arrays(np.float64, (24, 22), elements=st.floats(-0.19, 0.19)), arrays(np.float64, 20, elements=st.floats(-1, 1)))
-def test_actions_survive_the_way_to_the_model_and_back(embodiment: Embodiment, offsets: np.ndarray, anchor: np.ndarray) -> None:
+def test_actions_survive_the_way_to_the_model_and_back(
+    embodiment: Embodiment, offsets: np.ndarray, anchor: np.ndarray
+) -> None:
     actions = offsets.copy()
     actions[:, :20] += anchor
     rows = embodiment.normalised_actions(actions, anchor)

@@ -63,7 +63,9 @@ def test_the_nearest_frame_is_taken_for_any_phase_of_the_camera(embodiment: Embo
 
 def test_a_missing_frame_is_an_error_that_names_camera_instant_and_gap(embodiment: Embodiment) -> None:
     buffer = filled(embodiment, left_out=("hand_left", 12))
-    with pytest.raises(MissingObservation, match=r"camera hand_left: no frame at 1000\.400 s, the nearest is -33\.3 ms away"):
+    with pytest.raises(
+        MissingObservation, match=r"camera hand_left: no frame at 1000\.400 s, the nearest is -33\.3 ms away"
+    ):
         buffer.block(BEGIN_NS + 24 * PERIOD_NS, OFFSETS)
     assert buffer.cameras["hand_left"].dropped == 1
     assert buffer.cameras["head"].dropped == 0
@@ -110,7 +112,9 @@ def test_a_joint_state_that_is_not_finite_names_the_joint(embodiment: Embodiment
 
 def test_an_unknown_joint_set_names_what_is_absent_and_what_is_there(embodiment: Embodiment) -> None:
     buffer = ObservationBuffer(embodiment)
-    with pytest.raises(ObservationError, match=r"joint idx21_arm_l_joint1 is absent \(20 of 20 are\); the message names robot2_a"):
+    with pytest.raises(
+        ObservationError, match=r"joint idx21_arm_l_joint1 is absent \(20 of 20 are\); the message names robot2_a"
+    ):
         buffer.add_joint_state(BEGIN_NS, ["robot2_a"], [0.0])
 
 

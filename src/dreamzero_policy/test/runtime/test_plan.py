@@ -41,7 +41,11 @@ def test_a_plan_at_rest_stays_there() -> None:
 @given(st.floats(0.02, 0.15), st.floats(0, 6), st.floats(0, 0.7))
 @settings(deadline=None)
 def test_position_and_velocity_are_continuous_at_the_seam(amplitude: float, phase: float, when_s: float) -> None:
-    first = Plan.rest(np.zeros(2), BEGIN_NS).splice(sine(amplitude), BEGIN_NS, STEP_NS, 0.2).with_tail(LIMITS.by_joint, STEP_NS)
+    first = (
+        Plan.rest(np.zeros(2), BEGIN_NS)
+        .splice(sine(amplitude), BEGIN_NS, STEP_NS, 0.2)
+        .with_tail(LIMITS.by_joint, STEP_NS)
+    )
     start_ns = BEGIN_NS + round(when_s * NS_PER_S)
     second = first.splice(sine(amplitude, phase), start_ns, STEP_NS, 0.2)
     just = 1000  # ns
@@ -67,13 +71,17 @@ def test_the_tail_comes_to_rest_inside_the_limits(velocity: np.ndarray) -> None:
     plan = moving.with_tail(LIMITS.by_joint, STEP_NS)
     assert (plan.velocities[-1] == 0).all()
     assert LIMITS.judge(plan, BEGIN_NS)
-    assert (plan.end_ns - moving.end_ns) / NS_PER_S <= 0.3 * np.abs(velocity).max() / (0.9 * 6.0) + 6.0 / 120.0 / 0.9 + 0.04
+    assert (plan.end_ns - moving.end_ns) / NS_PER_S <= 0.3 * np.abs(velocity).max() / (
+        0.9 * 6.0
+    ) + 6.0 / 120.0 / 0.9 + 0.04
 
 
 @given(st.floats(0.0, 1.2))
 @settings(deadline=None)
 def test_cutting_a_plan_does_not_change_what_follows(when_s: float) -> None:
-    plan = Plan.rest(np.zeros(2), BEGIN_NS).splice(sine(0.1), BEGIN_NS, STEP_NS, 0.2).with_tail(LIMITS.by_joint, STEP_NS)
+    plan = (
+        Plan.rest(np.zeros(2), BEGIN_NS).splice(sine(0.1), BEGIN_NS, STEP_NS, 0.2).with_tail(LIMITS.by_joint, STEP_NS)
+    )
     cut = plan.after(BEGIN_NS + round(when_s * NS_PER_S))
     instants = np.arange(cut.knots_ns[0], plan.end_ns + NS_PER_S // 2, 7_000_000)
     np.testing.assert_allclose(cut.sample(instants)[0], plan.sample(instants)[0], atol=1e-9)
@@ -107,7 +115,10 @@ def test_a_rejection_names_joint_value_and_limit() -> None:
     judgement = LIMITS.judge_rows(rows, np.zeros(2))
     assert judgement.verdict is Verdict.REJECTED_NOT_FINITE and "b is nan in row 5" in judgement.reason
     judgement = LIMITS.judge_rows(np.full((24, 2), 0.3), np.zeros(2))
-    assert judgement.verdict is Verdict.REJECTED_STEP and judgement.reason == "a first row differs from the plan by 0.3000, limit 0.2000"
+    assert (
+        judgement.verdict is Verdict.REJECTED_STEP
+        and judgement.reason == "a first row differs from the plan by 0.3000, limit 0.2000"
+    )
     ramp = np.linspace(0, 1.2, 24)[:, None] * [1, 0]
     judgement = LIMITS.judge(Plan.rest(np.zeros(2), BEGIN_NS).splice(ramp, BEGIN_NS, STEP_NS, 0.4), BEGIN_NS)
     assert judgement.verdict is Verdict.REJECTED_POSITION and "a reaches 1.2" in judgement.reason
