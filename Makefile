@@ -1,5 +1,5 @@
 # The commands of this workspace. Each sets up what it needs first; a set-up that is up to date costs a fraction of a second.
-#   TORCH=cpu|cuda   build of torch (default: cuda where an NVIDIA driver is loaded, else cpu)
+#   TORCH=cpu|cuda   build of torch (default: the one installed; at first cuda where an NVIDIA driver is loaded, else cpu)
 #   PYTHON=…         interpreter for .venv (default: the first Python 3.10 to 3.13 found)
 #   ARGS="…"         options passed on: make demo ARGS="--seconds 30 --viewer"; make test ARGS="-k layers"
 .DEFAULT_GOAL := help

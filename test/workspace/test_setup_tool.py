@@ -187,7 +187,14 @@ def test_pip_output_becomes_megabytes_of_the_whole() -> None:
 def test_a_torch_build_of_no_kind_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH", "rocm")
     with pytest.raises(SetupError, match="TORCH is 'rocm', but must be cpu or cuda"):
-        packages.torch_choice()
+        packages.torch_choice("")
+
+
+def test_the_build_of_torch_stays_what_it_was_until_another_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCH", raising=False)
+    assert packages.torch_choice("cuda") == "cuda"
+    monkeypatch.setenv("TORCH", "cpu")
+    assert packages.torch_choice("cuda") == "cpu"
 
 
 def test_python_finds_messages_and_packages_with_nothing_sourced_also_in_a_subprocess(tmp_path: Path) -> None:

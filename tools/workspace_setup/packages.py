@@ -33,13 +33,14 @@ class Wanted:
         return ["-r", str(requirements), "-c", str(constraints)]
 
 
-def torch_choice() -> str:
-    """`cpu` or `cuda`: as TORCH says, else cuda where an NVIDIA driver is loaded.
+def torch_choice(before: str) -> str:
+    """`cpu` or `cuda`: as TORCH says, else as `before` (empty at the first set-up), else cuda under an NVIDIA driver.
 
     Raises:
         SetupError: TORCH says something else.
     """
-    asked = os.environ.get("TORCH") or ("cuda" if Path("/proc/driver/nvidia/version").exists() else "cpu")
+    found = "cuda" if Path("/proc/driver/nvidia/version").exists() else "cpu"
+    asked = os.environ.get("TORCH") or before or found
     if asked not in ("cpu", "cuda"):
         raise SetupError(f"TORCH is '{asked}', but must be cpu or cuda")
     return asked
@@ -78,7 +79,7 @@ def wanted(tools: Path, *, ros_numpy: str | None, torch_pin: str, cpu_build: boo
 
 
 def require_numpy(ros_numpy: str, ros_distro: str) -> None:
-    """The numpy of a sourced ROS 2 stays, since its messages were built against it, and the policy must be able to use it.
+    """The numpy of a sourced ROS 2 stays, for its messages were built against it, and the policy must work with it.
 
     Raises:
         SetupError: it is older than 1.26, as in ROS 2 Humble; says what can be built there.

@@ -43,8 +43,8 @@ def main() -> int:
 
 def _bring_up_to_date(report: Report) -> None:
     ros_distro = interpreter.sourced_ros()
-    torch = packages.torch_choice()
     stamps = Stamps(VENV / ".setup")
+    torch = packages.torch_choice(stamps.read("torch"))
     base_python = _base_python(stamps, ros_distro)
 
     # What each step depends on contains what the step before it depended on, so a change early on redoes the rest.
@@ -84,6 +84,7 @@ def _bring_up_to_date(report: Report) -> None:
         numpy_include = _ask_environment("import numpy; print(numpy.get_include())")
         changed = wheels.rewrite_paths(VENV, python.include, Path(numpy_include))
         report.say(f"      {len(changed)} files")
+    stamps.write("torch", torch)
     stamps.write("packages", packages_stamp)
     report.done()
 

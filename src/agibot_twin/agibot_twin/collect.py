@@ -1,11 +1,13 @@
 """Collects demonstrations of the scripted expert in the twin, as plain `.npz` episodes.
 
-    MUJOCO_GL=egl python -m agibot_twin.collect --contract config/agibot_g1.yaml --out demos --episodes 400 --processes 2
+    MUJOCO_GL=egl python -m agibot_twin.collect --contract config/agibot_g1.yaml --out demos --episodes 400
+    --processes 2
 
-An episode has the fields that `dreamzero_policy.data.episodes` reads: contract_hash, instruction, state [N, D], action [N, A]
-in the contract's units, views [V, C, height, width, 3] and view_steps [V]. Commands go through the twin's trajectory controllers like everybody else's; row n is the command for step n, the state is
-what was measured at that instant, pictures are taken at the instants of the contract's frames and stored as the views that
-live operation makes. A seed names an episode for good; episodes that exist already are left alone, so an interrupted
+An episode has the fields that `dreamzero_policy.data.episodes` reads: contract_hash, instruction, state [N, D],
+action [N, A] in the contract's units, views [V, C, height, width, 3] and view_steps [V]. Commands go through the
+twin's trajectory controllers like everybody else's; row n is the command for step n, the state is what was measured
+at that instant, pictures are taken at the instants of the contract's frames and stored as the views that live
+operation makes. A seed names an episode for good; episodes that exist already are left alone, so an interrupted
 collection continues. Demonstrations in which the hand never touches the object are not kept.
 """
 
@@ -17,8 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from dreamzero_policy.runtime.contract import Contract, load_contract
-from dreamzero_policy.runtime.embodiment import Embodiment, Quantiles, Statistics
 from numpy.typing import NDArray
 
 from agibot_twin.expert import STEP_S, CommandLimits, Expert, ExpertError, velocities
@@ -26,6 +26,8 @@ from agibot_twin.robot_model import DRIVEN_JOINTS
 from agibot_twin.tasks import sample_touch
 from agibot_twin.trajectory_controller import JointTarget, Trajectory, TrajectoryPoint
 from agibot_twin.world import TwinWorld
+from dreamzero_policy.runtime.contract import Contract, load_contract
+from dreamzero_policy.runtime.embodiment import Embodiment, Quantiles, Statistics
 
 Floats = NDArray[np.float64]
 NS_PER_S = 1_000_000_000
@@ -60,7 +62,9 @@ class Collector:
         self.world = TwinWorld()
         self.expert = Expert(command_limits(contract))
         model = contract.model
-        self.embodiment = Embodiment(contract, Statistics(_unit(len(model.state_joints)), _unit(model.action_width), ""))
+        self.embodiment = Embodiment(
+            contract, Statistics(_unit(len(model.state_joints)), _unit(model.action_width), "")
+        )
         self._command_columns = [DRIVEN_JOINTS.index(joint) for joint in model.state_joints]
         offsets = model.chunk.frame_offsets_steps
         self._steps_per_frame = offsets[-1] - offsets[-2]
@@ -93,7 +97,9 @@ class Collector:
             nearest_m = min(nearest_m, task.distance_m(hand, self.world.object_poses()))
         if not task.success(nearest_m):
             return None
-        return Demonstration(task.instruction, np.array(states), self._actions(commands), np.array(views), np.array(view_steps))
+        return Demonstration(
+            task.instruction, np.array(states), self._actions(commands), np.array(views), np.array(view_steps)
+        )
 
     def _go_to(self, start: Floats) -> None:
         home = self.expert.arms.home
@@ -109,7 +115,7 @@ class Collector:
         for group in self.contract.model.action:
             if group.commanded:
                 columns = [self.contract.model.state_joints.index(joint) for joint in group.joints]
-                actions[:, column:column + group.width] = absolute[:, columns]
+                actions[:, column : column + group.width] = absolute[:, columns]
             column += group.width
         return actions
 
@@ -117,7 +123,9 @@ class Collector:
 def command_limits(contract: Contract) -> CommandLimits:
     """The contract's limits in the order of the driven joints."""
     limits = [contract.site.limits[joint] for joint in DRIVEN_JOINTS]
-    return CommandLimits(np.array([limit.velocity for limit in limits]), np.array([limit.acceleration for limit in limits]))
+    return CommandLimits(
+        np.array([limit.velocity for limit in limits]), np.array([limit.acceleration for limit in limits])
+    )
 
 
 def follow(world: TwinWorld, commands: Floats) -> None:
@@ -125,8 +133,10 @@ def follow(world: TwinWorld, commands: Floats) -> None:
     speeds = velocities(commands)
     for name, controller in world.controllers.items():
         columns = [DRIVEN_JOINTS.index(joint) for joint in controller.joints]
-        points = [TrajectoryPoint(round(step * STEP_S * NS_PER_S), JointTarget(position[columns], speed[columns]))
-                  for step, (position, speed) in enumerate(zip(commands, speeds, strict=True))]
+        points = [
+            TrajectoryPoint(round(step * STEP_S * NS_PER_S), JointTarget(position[columns], speed[columns]))
+            for step, (position, speed) in enumerate(zip(commands, speeds, strict=True))
+        ]
         world.follow(name, Trajectory(controller.joints, points))
 
 
@@ -151,7 +161,9 @@ def _collect(arguments: tuple[str, str, list[int]]) -> None:
             made.save(path, collector.contract)
             kept += 1
         if number % 20 == 0:
-            print(f"{number}/{len(seeds)} done, {kept} kept, {(time.monotonic() - begin) / number:.2f} s each", flush=True)
+            print(
+                f"{number}/{len(seeds)} done, {kept} kept, {(time.monotonic() - begin) / number:.2f} s each", flush=True
+            )
     collector.world.close()
 
 
@@ -166,7 +178,7 @@ def main() -> None:
     Path(options.out).mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     seeds = list(range(options.first_seed, options.first_seed + options.episodes))
-    shares = [(options.contract, options.out, seeds[i::options.processes]) for i in range(options.processes)]
+    shares = [(options.contract, options.out, seeds[i :: options.processes]) for i in range(options.processes)]
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
         pool.map(_collect, shares)
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import mink
 import numpy as np
-from agibot_bringup.description import load_home, load_urdf
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
+from agibot_bringup.description import load_home, load_urdf
 from agibot_twin.robot_model import DRIVEN_JOINTS, robot_spec
 from agibot_twin.tasks import HAND_BODIES, Hand, Touch
 
@@ -23,7 +23,9 @@ Floats = NDArray[np.float64]
 COMMAND_HZ = 30.0
 STEP_S = 1.0 / COMMAND_HZ
 ITERATIONS = 5  # of inverse kinematics per command
-GAIN = 0.5  # of the error that one iteration takes away; a whole step swings to and fro where a joint stands at its stop
+GAIN = (
+    0.5  # of the error that one iteration takes away; a whole step swings to and fro where a joint stands at its stop
+)
 POSTURE_COST = 0.04  # per rad away from home, against 1 per m of the hand: keeps the arm from folding or stretching out
 SWIFTEST_RAD_S = 2.5  # what inverse kinematics may ask of an arm joint; demonstrations are far below
 STRETCH = 1.25  # of all durations when limits are broken
@@ -77,15 +79,21 @@ class Arms:
         self._configuration = mink.Configuration(self.model)
         self._columns = np.array([self.model.joint(name).qposadr[0] for name in DRIVEN_JOINTS])
         self.home = np.array([load_home()[name] for name in DRIVEN_JOINTS])
-        self._hands = {hand: mink.FrameTask(body, "body", position_cost=1.0, orientation_cost=0.03, gain=GAIN, lm_damping=1e-3)
-                       for hand, body in HAND_BODIES.items()}
+        self._hands = {
+            hand: mink.FrameTask(body, "body", position_cost=1.0, orientation_cost=0.03, gain=GAIN, lm_damping=1e-3)
+            for hand, body in HAND_BODIES.items()
+        }
         posture_cost = np.zeros(self.model.nv)
         posture_cost[[self.model.joint(name).dofadr[0] for name in DRIVEN_JOINTS]] = POSTURE_COST
         self._posture = mink.PostureTask(self.model, cost=posture_cost, gain=GAIN)
         arm_joints = ARM_JOINTS["left"] + ARM_JOINTS["right"]
-        self._limits = [mink.ConfigurationLimit(self.model),
-                        mink.VelocityLimit(self.model, dict.fromkeys(arm_joints, SWIFTEST_RAD_S))]
-        self._still = {hand: mink.DofFreezingTask(self.model, self._dofs_outside(ARM_JOINTS[hand])) for hand in HAND_BODIES}
+        self._limits = [
+            mink.ConfigurationLimit(self.model),
+            mink.VelocityLimit(self.model, dict.fromkeys(arm_joints, SWIFTEST_RAD_S)),
+        ]
+        self._still = {
+            hand: mink.DofFreezingTask(self.model, self._dofs_outside(ARM_JOINTS[hand])) for hand in HAND_BODIES
+        }
 
     def hand_position(self, hand: Hand, joints: Floats) -> Floats:
         """The point between the finger pads [3], m, in the robot's base frame."""
@@ -102,8 +110,15 @@ class Arms:
         for point in path:
             task.set_target(mink.SE3.from_rotation_and_translation(orientation, point))
             for _ in range(ITERATIONS):
-                velocity = mink.solve_ik(configuration, [task, self._posture], STEP_S / ITERATIONS, solver="daqp",
-                                         damping=1e-4, limits=self._limits, constraints=[self._still[hand]])
+                velocity = mink.solve_ik(
+                    configuration,
+                    [task, self._posture],
+                    STEP_S / ITERATIONS,
+                    solver="daqp",
+                    damping=1e-4,
+                    limits=self._limits,
+                    constraints=[self._still[hand]],
+                )
                 configuration.integrate_inplace(velocity, STEP_S / ITERATIONS)
             rows.append(configuration.q[self._columns].copy())
         return np.array(rows)
@@ -153,20 +168,29 @@ class Expert:
                 return commands
             pace = pace.slower()
         joint = DRIVEN_JOINTS[int(excess.argmax())]
-        raise ExpertError(f"{joint} needs {excess.max():.2f} times its limit even when the reach takes {pace.reach_s:.1f} s")
+        raise ExpertError(
+            f"{joint} needs {excess.max():.2f} times its limit even when the reach takes {pace.reach_s:.1f} s"
+        )
 
 
 def touch_path(begin: Floats, goal: Floats, away: Floats, pace: Pace) -> Floats:
     """Hand positions [N, 3], one every STEP_S."""
     waits, reaches_, dwells, retreats, rests = (
         max(1, round(duration * COMMAND_HZ))
-        for duration in (pace.wait_s, pace.reach_s, pace.dwell_s, pace.retreat_s, pace.rest_s))
+        for duration in (pace.wait_s, pace.reach_s, pace.dwell_s, pace.retreat_s, pace.rest_s)
+    )
     ahead, back = minimum_jerk(reaches_), minimum_jerk(retreats)
     down = np.stack([ahead, ahead, ahead**2], axis=1)  # sideways first
     up = np.stack([back, back, 1 - (1 - back) ** 2], axis=1)  # up first
-    return np.concatenate([
-        np.repeat(begin[None], waits, 0), begin + down * (goal - begin), np.repeat(goal[None], dwells, 0),
-        goal + up * (away - goal), np.repeat(away[None], rests, 0)])
+    return np.concatenate(
+        [
+            np.repeat(begin[None], waits, 0),
+            begin + down * (goal - begin),
+            np.repeat(goal[None], dwells, 0),
+            goal + up * (away - goal),
+            np.repeat(away[None], rests, 0),
+        ]
+    )
 
 
 def minimum_jerk(steps: int) -> Floats:

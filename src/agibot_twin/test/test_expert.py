@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from agibot_twin.collect import command_limits, follow
 from agibot_twin.expert import STEP_S, Expert, excesses, minimum_jerk
 from agibot_twin.robot_model import DRIVEN_JOINTS

@@ -78,10 +78,10 @@ def run_demo(options: DemoOptions, console: Console) -> dict:
         record = _conduct(options, processes, console, interrupted)
     summary = record.summary()
     write_summary(summary, options.folder / "summary.json")
-    if record.chunks:
-        _film(options, console)
     if interrupted.is_set():
         raise Interrupted
+    if record.chunks:
+        _film(options, console)
     return summary
 
 
@@ -140,19 +140,15 @@ def _conduct(options: DemoOptions, processes: Processes, console: Console, inter
     except Interrupted:
         console.print("stopping …", style="yellow")
     finally:
-        interrupted_before = interrupted.is_set()
-        interrupted.clear()
         if observer.recording:
             observer.stop_policy()
-            _come_to_rest(observer, lambda s: _spin_quietly(executor, s))
+            _come_to_rest(observer, lambda seconds: _spin_quietly(executor, seconds))
         record = observer.finish()
         record.peak_rss_mb = {**processes.peak_rss_mb, "demo": psutil.Process().memory_info().rss / 2**20}
         record.seed, record.versions = options.seed, versions()
         executor.shutdown()
         observer.destroy_node()
         rclpy.try_shutdown()
-        if interrupted_before:
-            interrupted.set()
     return record
 
 

@@ -45,6 +45,7 @@ def demo(
     """A simulated AgiBot G1 moves by a world-action model over real ROS 2; bag, film and numbers are kept."""
     from dreamzero_policy.cli import demo as room
     from dreamzero_policy.cli.console import console_for
+    from dreamzero_policy.cli.processes import ProcessDied
 
     console = console_for(json)
     if viewer and not room.has_display():
@@ -63,7 +64,7 @@ def demo(
     )
     try:
         summary = room.run_demo(options, console)
-    except (room.DemoFailed, room.ProcessDied) as error:
+    except (room.DemoFailed, ProcessDied) as error:
         console.print(f"demo failed: {error}", style="red", markup=False)
         raise typer.Exit(1) from error
     except room.Interrupted:

@@ -1,8 +1,9 @@
 """Episodes: what was seen, measured and commanded during one demonstration, on the contract's action grid.
 
-One `.npz` file each, without compression, named by the caller. Numbers are in the contract's units and order; pictures are
-the very views that live operation makes (`Embodiment.view`), at some of the steps. A file says which contract it was
-recorded for, and one of another contract, of another layout or with numbers that are not finite is refused by name.
+One `.npz` file each, without compression, named by the caller. Numbers are in the contract's units and order;
+pictures are the very views that live operation makes (`Embodiment.view`), at some of the steps. A file says which
+contract it was recorded for, and one of another contract, of another layout or with numbers that are not finite is
+refused by name.
 """
 
 from collections.abc import Iterator
@@ -39,7 +40,9 @@ class Episode:
     def views_at(self, steps: NDArray[np.int64]) -> Image:
         """The pictures [T, C, …] of the given steps. Raises EpisodeError if one was not taken."""
         found = np.searchsorted(self.view_steps, steps)
-        missing = (found == len(self.view_steps)) | (self.view_steps[np.minimum(found, len(self.view_steps) - 1)] != steps)
+        missing = (found == len(self.view_steps)) | (
+            self.view_steps[np.minimum(found, len(self.view_steps) - 1)] != steps
+        )
         if missing.any():
             raise EpisodeError(f"no picture was taken at step {steps[missing][0]}")
         return self.views[found]
@@ -48,8 +51,15 @@ class Episode:
         """Write the file whole or not at all."""
         aside = path.with_name(path.name + ".part")
         with aside.open("wb") as file:
-            np.savez(file, contract_hash=contract.hash, instruction=self.instruction, state=self.state, action=self.action,
-                     views=self.views, view_steps=self.view_steps)
+            np.savez(
+                file,
+                contract_hash=contract.hash,
+                instruction=self.instruction,
+                state=self.state,
+                action=self.action,
+                views=self.views,
+                view_steps=self.view_steps,
+            )
         aside.replace(path)
 
 
@@ -67,7 +77,9 @@ def load_episode(path: Path, contract: Contract) -> Episode:
     if absent := sorted({"contract_hash", "instruction", "state", "action", "views", "view_steps"} - set(content)):
         raise EpisodeError(f"{path} has no field {absent[0]}")
     if str(content["contract_hash"]) != contract.hash:
-        raise EpisodeError(f"{path} was recorded for contract {str(content['contract_hash'])[:12]}, not {contract.hash[:12]}")
+        raise EpisodeError(
+            f"{path} was recorded for contract {str(content['contract_hash'])[:12]}, not {contract.hash[:12]}"
+        )
     model, steps, pictures = contract.model, len(content["state"]), len(content["view_steps"])
     expected = {
         "state": (steps, len(model.state_joints)),
@@ -81,7 +93,9 @@ def load_episode(path: Path, contract: Contract) -> Episode:
     for name in ("state", "action"):
         if not np.isfinite(content[name]).all():
             raise EpisodeError(f"{path}: {name} is not finite at step {np.argwhere(~np.isfinite(content[name]))[0][0]}")
-    return Episode(str(content["instruction"]), content["state"], content["action"], content["views"], content["view_steps"])
+    return Episode(
+        str(content["instruction"]), content["state"], content["action"], content["views"], content["view_steps"]
+    )
 
 
 def episode_paths(folder: Path) -> list[Path]:

@@ -1,7 +1,7 @@
 """Windows: what one training sample of a world-action model sees of an episode, and the statistics it is scaled by.
 
-A window begins at an anchor step a with one frame and holds up to as many chunks as the model's memory. Of chunk k = 1, 2, …
-that begins at step s = a + 24 (k − 1) it takes
+A window begins at an anchor step a with one frame and holds up to as many chunks as the model's memory. Of chunk k =
+1, 2, … that begins at step s = a + 24 (k − 1) it takes
 
 * the frames at s + 3, s + 6, …, s + 24: the block that live operation observes at step s + 24;
 * the state measured at s, which is also the anchor of relative actions;
@@ -67,13 +67,19 @@ def window(embodiment: Embodiment, episode: Episode, anchor: int, chunks: int) -
     model = embodiment.contract.model
     possible = chunks_after(model, episode, anchor)
     if not 1 <= chunks <= possible:
-        raise ValueError(f"a window of {chunks} chunks at step {anchor} of {episode.steps}: at most {possible} fit there")
+        raise ValueError(
+            f"a window of {chunks} chunks at step {anchor} of {episode.steps}: at most {possible} fit there"
+        )
     pictures = episode.views_at(frame_steps(model, anchor, chunks))
     canvas = embodiment.canvas({camera: pictures[:, i] for i, camera in enumerate(model.cameras)})
     starts = anchor + model.chunk.actions * np.arange(chunks)
     rows = np.arange(model.chunk.actions) + model.chunk.first_action_step
-    action = np.stack([embodiment.normalised_actions(episode.action[start + rows], episode.state[start]) for start in starts])
-    return Window(embodiment.prompt(episode.instruction), canvas, embodiment.normalised_state(episode.state[starts]), action)
+    action = np.stack(
+        [embodiment.normalised_actions(episode.action[start + rows], episode.state[start]) for start in starts]
+    )
+    return Window(
+        embodiment.prompt(episode.instruction), canvas, embodiment.normalised_state(episode.state[starts]), action
+    )
 
 
 def quantiles(contract: Contract, episodes: Iterable[Episode]) -> tuple[Quantiles, Quantiles]:
@@ -89,7 +95,8 @@ def quantiles(contract: Contract, episodes: Iterable[Episode]) -> tuple[Quantile
 
 
 def relative_actions(contract: Contract, episode: Episode) -> Floats:
-    """Actions [N', A] in the contract's units as chunks at every step of the episode have them, before normalisation."""
+    """Actions [N', A] in the contract's units as chunks at every step of the episode have them, before
+    normalisation."""
     model = contract.model
     embodiment = Embodiment(contract, Statistics(_wide(len(model.state_joints)), _wide(model.action_width), ""))
     rows = np.arange(model.chunk.actions) + model.chunk.first_action_step

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from dreamzero_policy.runtime.policy import Dream, Failure, Reply, Request
 
-STOP_TIMEOUT_S = 3.0
+EXIT_TIMEOUT_S = 3.0  # from the end of the conversation to the exit code
 
 
 class WorkerError(RuntimeError):
@@ -118,17 +118,14 @@ class WorkerPolicy:
             return None
 
     def close(self) -> None:
-        """End the child: it leaves by itself when the socket closes, and is killed if it does not."""
+        """End the child. It holds nothing that would have to be saved, so it is not waited for."""
         self._notify = lambda: None
+        self.process.terminate()
         self._socket.shutdown(socket.SHUT_RDWR)
         self._listener.join()
+        self.process.wait()
         self._connection.close()
         self._socket.close()
-        try:
-            self.process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
 
     def _send(self, message: Reset | Request) -> None:
         # A child that is gone is reported by the listener, with its exit code; there is nothing to add here.
@@ -146,5 +143,5 @@ class WorkerPolicy:
 
     def _exit_code(self) -> int | None:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return self.process.wait(STOP_TIMEOUT_S)
+            return self.process.wait(EXIT_TIMEOUT_S)
         return None

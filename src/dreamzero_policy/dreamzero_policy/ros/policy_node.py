@@ -79,6 +79,7 @@ class PolicyNode(ManagedNode):
         self._goal: GoalRun | None = None
         self._state, self._message = PolicyStatus.UNCONFIGURED, ""
         self._active = False
+        self._absent_controllers: list[str] = []  # lines that name them; looked up at every tick
         self._owned: list[tuple[Callable[[object], object], object]] = []  # destroyers of what tear_down frees
         self._faults_logged: dict[str, str] = {}
         self._status = self.create_publisher(PolicyStatus, "~/status", qos.LATCHED)
@@ -199,7 +200,7 @@ class PolicyNode(ManagedNode):
             self.create_publisher(DiagnosticArray, "/diagnostics", qos.EVENT), self.destroy_publisher
         )
         for period_s, callback in (
-            (TICK_S, self._progress),
+            (TICK_S, self._tick),
             (1 / self._parameters.status_rate_hz, self._publish_status),
             (FEEDBACK_S, self._watch_goal),
             (1.0, self._publish_diagnostics),
@@ -233,15 +234,16 @@ class PolicyNode(ManagedNode):
     def _progress(self) -> None:
         if self.loop is None:
             return
-        waits = self._active and self.loop.phase is Phase.WAITING and self._parameters.require_controllers
-        if not (waits and self._world.absent_controllers()):
+        if not (self._absent_controllers and self.loop.phase is Phase.WAITING):
             self.loop.advance()
 
-    def _waiting_for(self) -> list[str]:
-        lines = self.loop.waiting_for()
+    def _tick(self) -> None:
         if self._parameters.require_controllers:
-            lines += self._world.absent_controllers()
-        return lines
+            self._absent_controllers = self._world.absent_controllers()
+        self._progress()
+
+    def _waiting_for(self) -> list[str]:
+        return self.loop.waiting_for() + self._absent_controllers
 
     # Commands
 

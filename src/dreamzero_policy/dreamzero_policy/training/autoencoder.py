@@ -1,12 +1,13 @@
 """Trains the small video autoencoder on a robot's own canvases.
 
 The network is the stock causal Wan autoencoder. Single frames and short clips take turns, so that the first frame of a
-window and the frames that follow it, which pass through other layers, both learn. Loss: absolute and squared error of the
-pixels and a faint pull of the latents towards a normal distribution. Afterwards mean and spread of every latent channel are
-measured and stored in the configuration, so that the transformer sees latents of mean 0 and spread 1.
+window and the frames that follow it, which pass through other layers, both learn. Loss: absolute and squared error of
+the pixels and a faint pull of the latents towards a normal distribution. Afterwards mean and spread of every latent
+channel are measured and stored in the configuration, so that the transformer sees latents of mean 0 and spread 1.
 
-Two things were needed for small networks and few steps: colourful pixels weigh more, since objects are small and a grey table
-is most of a picture; and clips are cut to full rows or columns of tiles, since an empty tile teaches nothing and costs as much.
+Two things were needed for small networks and few steps: colourful pixels weigh more, since objects are small and a
+grey table is most of a picture; and clips are cut to full rows or columns of tiles, since an empty tile teaches
+nothing and costs as much.
 """
 
 import time
@@ -47,19 +48,25 @@ def draw_clip(embodiment: Embodiment, episodes: Sequence[Episode], frames: int, 
     """Canvases [frames, height, width, 3] of consecutive pictures of a random episode."""
     episode = episodes[rng.integers(len(episodes))]
     first = rng.integers(len(episode.views) - frames + 1)
-    views = episode.views[first:first + frames]
+    views = episode.views[first : first + frames]
     return embodiment.canvas({camera: views[:, i] for i, camera in enumerate(embodiment.contract.model.cameras)})
 
 
 def full_strips(model: ModelSection) -> list[tuple[slice, slice]]:
-    """Rows and columns of the canvas that have a view in every cell, as slices of its pixels."""
+    """Rows and columns of the canvas that have a view in every cell, and the whole, as slices of its pixels."""
     canvas, view = model.canvas, model.view
     seen = {(tile.row, column) for tile in canvas.tiles for column in range(tile.column, tile.column + tile.columns)}
-    rows = [(slice(row * view.height_px, (row + 1) * view.height_px), slice(None)) for row in range(canvas.rows)
-            if all((row, column) in seen for column in range(canvas.columns))]
-    columns = [(slice(None), slice(column * view.width_px, (column + 1) * view.width_px)) for column in range(canvas.columns)
-               if all((row, column) in seen for row in range(canvas.rows))]
-    return rows + columns or [(slice(None), slice(None))]
+    rows = [
+        (slice(row * view.height_px, (row + 1) * view.height_px), slice(None))
+        for row in range(canvas.rows)
+        if all((row, column) in seen for column in range(canvas.columns))
+    ]
+    columns = [
+        (slice(None), slice(column * view.width_px, (column + 1) * view.width_px))
+        for column in range(canvas.columns)
+        if all((row, column) in seen for row in range(canvas.rows))
+    ]
+    return [*rows, *columns, (slice(None), slice(None))]
 
 
 def batch_of(clips: Sequence[Image]) -> Tensor:
@@ -67,8 +74,9 @@ def batch_of(clips: Sequence[Image]) -> Tensor:
     return torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
 
-def autoencoder_loss(network: AutoencoderKLWan, video: Tensor, settings: AutoencoderSettings,
-                     generator: torch.Generator) -> dict[str, Tensor]:
+def autoencoder_loss(
+    network: AutoencoderKLWan, video: Tensor, settings: AutoencoderSettings, generator: torch.Generator
+) -> dict[str, Tensor]:
     """Loss and its parts for video [B, 3, T, H, W]."""
     posterior = network.encode(video).latent_dist
     noise = torch.randn(posterior.mean.shape, generator=generator)
@@ -81,13 +89,20 @@ def autoencoder_loss(network: AutoencoderKLWan, video: Tensor, settings: Autoenc
     return {"loss": loss, "squared": error.square().mean(), "kl": kl}
 
 
-def train_autoencoder(network: AutoencoderKLWan, embodiment: Embodiment, episodes: Sequence[Episode],
-                      settings: AutoencoderSettings, report: Callable[[str], None] = print) -> None:
+def train_autoencoder(
+    network: AutoencoderKLWan,
+    embodiment: Embodiment,
+    episodes: Sequence[Episode],
+    settings: AutoencoderSettings,
+    report: Callable[[str], None] = print,
+) -> None:
     """Train in place."""
     network.train()
     _channels_last(network)
     optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-5)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: warm_cosine(step, settings.warm_up, settings.steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: warm_cosine(step, settings.warm_up, settings.steps)
+    )
     rng = np.random.default_rng(settings.seed)
     generator = torch.Generator().manual_seed(settings.seed)
     strips = full_strips(embodiment.contract.model)
@@ -107,8 +122,10 @@ def train_autoencoder(network: AutoencoderKLWan, embodiment: Embodiment, episode
         if step % 50 == 0 or step == 1:
             each_s = (time.monotonic() - begin) / step
             psnr = 10 * torch.log10(4 / parts["squared"]).item()
-            report(f"autoencoder {step}/{settings.steps} {'clips ' if clips else 'images'} psnr {psnr:.1f} dB "
-                   f"kl {parts['kl'].item():.2f} {each_s:.2f} s/step, {each_s * (settings.steps - step) / 60:.1f} min left")
+            report(
+                f"autoencoder {step}/{settings.steps} {'clips ' if clips else 'images'} psnr {psnr:.1f} dB "
+                f"kl {parts['kl'].item():.2f} {each_s:.2f} s/step, {each_s * (settings.steps - step) / 60:.1f} min left"
+            )
     network.eval()
 
 
@@ -130,8 +147,14 @@ def warm_cosine(step: int, warm_up: int, steps: int) -> float:
 
 
 @torch.no_grad()
-def measure_latents(autoencoder: VideoAutoencoder, embodiment: Embodiment, episodes: Sequence[Episode], clips: int,
-                    frames: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def measure_latents(
+    autoencoder: VideoAutoencoder,
+    embodiment: Embodiment,
+    episodes: Sequence[Episode],
+    clips: int,
+    frames: int,
+    seed: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and standard deviation [C] of the raw latents of random clips. The network must not normalise yet."""
     rng = np.random.default_rng(seed)
     values = []
@@ -144,6 +167,9 @@ def measure_latents(autoencoder: VideoAutoencoder, embodiment: Embodiment, episo
 
 def with_normalisation(config: ModelConfig, network: AutoencoderKLWan, mean: NDArray, std: NDArray) -> ModelConfig:
     """The configuration with the measured latents; the network's own is set to the same."""
-    numbers = {"latents_mean": tuple(round(float(x), 5) for x in mean), "latents_std": tuple(round(float(x), 5) for x in std)}
+    numbers = {
+        "latents_mean": tuple(round(float(x), 5) for x in mean),
+        "latents_std": tuple(round(float(x), 5) for x in std),
+    }
     network.register_to_config(**{name: list(values) for name, values in numbers.items()})
     return replace(config, autoencoder=replace(config.autoencoder, **numbers))

@@ -1,7 +1,7 @@
 """Windows of latents: encoded once by the trained autoencoder, kept on disk, drawn in batches.
 
-A window is encoded as a stream that begins with its own first frame, as a session does. Windows of one recording share a
-file; the file names the contract, so that latents of one robot never train another.
+A window is encoded as a stream that begins with its own first frame, as a session does. Windows of one recording
+share a file; the file names the contract, so that latents of one robot never train another.
 """
 
 from collections.abc import Iterable, Sequence
@@ -43,7 +43,8 @@ class LatentWindow:
 class Batch:
     """Windows padded at their ends to the longest one, and to the widths of the model.
 
-    `chunk_valid` [B, n] tells chunks from padding, `action_valid` [max_action_dim] columns of the contract from padding.
+    `chunk_valid` [B, n] tells chunks from padding, `action_valid` [max_action_dim] columns of the contract from
+    padding.
     """
 
     prompts: tuple[str, ...]
@@ -65,21 +66,30 @@ def collate(windows: Sequence[LatentWindow], config: ModelConfig) -> Batch:
     action = torch.zeros(len(windows), count * per_chunk, geometry.max_action_dim)
     chunk_valid = torch.zeros(len(windows), count, dtype=torch.bool)
     for row, item in enumerate(windows):
-        latents[row, :, :item.latents.shape[1]] = item.latents
-        state[row, :item.chunks, :item.state.shape[1]] = item.state
-        action[row, :item.chunks * per_chunk, :item.action.shape[2]] = item.action.flatten(0, 1)
-        chunk_valid[row, :item.chunks] = True
+        latents[row, :, : item.latents.shape[1]] = item.latents
+        state[row, : item.chunks, : item.state.shape[1]] = item.state
+        action[row, : item.chunks * per_chunk, : item.action.shape[2]] = item.action.flatten(0, 1)
+        chunk_valid[row, : item.chunks] = True
     pixels = torch.from_numpy(np.stack([item.first_frame for item in windows])).permute(0, 3, 1, 2)
-    return Batch(tuple(item.prompt for item in windows), pixels.float() / 127.5 - 1, latents, state, action, chunk_valid,
-                 torch.arange(geometry.max_action_dim) < windows[0].action.shape[2])
+    return Batch(
+        tuple(item.prompt for item in windows),
+        pixels.float() / 127.5 - 1,
+        latents,
+        state,
+        action,
+        chunk_valid,
+        torch.arange(geometry.max_action_dim) < windows[0].action.shape[2],
+    )
 
 
 @torch.no_grad()
-def encode_windows(autoencoder: VideoAutoencoder, embodiment: Embodiment, episodes: Iterable[Episode], per_episode: int,
-                   seed: int) -> Iterable[LatentWindow]:
-    """Windows at random anchors of every episode, as long as they can be."""
+def encode_windows(
+    autoencoder: VideoAutoencoder, embodiment: Embodiment, episodes: Iterable[tuple[int, Episode]],
+    per_episode: int, seed: int
+) -> Iterable[LatentWindow]:
+    """Windows at random anchors of every numbered episode, as long as they can be."""
     model = embodiment.contract.model
-    for number, episode in enumerate(episodes):
+    for number, episode in episodes:
         places = anchors(model, episode)
         rng = np.random.default_rng((seed, number))
         # The first anchor is always there: how a task begins must be seen.
@@ -88,7 +98,9 @@ def encode_windows(autoencoder: VideoAutoencoder, embodiment: Embodiment, episod
             item = window(embodiment, episode, int(anchor), chunks_after(model, episode, int(anchor)))
             video = torch.from_numpy(item.canvas).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
             latents = autoencoder.encode(video.to(autoencoder.dtype), Stream())[0].float()
-            yield LatentWindow(item.prompt, item.canvas[0], latents, torch.from_numpy(item.state), torch.from_numpy(item.action))
+            yield LatentWindow(
+                item.prompt, item.canvas[0], latents, torch.from_numpy(item.state), torch.from_numpy(item.action)
+            )
 
 
 def save_latents(path: Path, contract: Contract, windows: Sequence[LatentWindow]) -> None:
@@ -117,16 +129,23 @@ def load_latents(path: Path, contract: Contract) -> list[LatentWindow]:
     with np.load(path) as file:
         content = {name: file[name] for name in file.files}
     if str(content["contract_hash"]) != contract.hash:
-        raise LatentsError(f"{path} was made for contract {str(content['contract_hash'])[:12]}, not {contract.hash[:12]}")
+        raise LatentsError(
+            f"{path} was made for contract {str(content['contract_hash'])[:12]}, not {contract.hash[:12]}"
+        )
     per_chunk = contract.model.chunk.latent_frames
     chunks = content["chunks"]
     frame_ends, chunk_ends = np.cumsum(1 + per_chunk * chunks), np.cumsum(chunks)
     windows = []
     for i, count in enumerate(chunks):
-        frames = content["latents"][frame_ends[i] - 1 - per_chunk * count:frame_ends[i]]
+        frames = content["latents"][frame_ends[i] - 1 - per_chunk * count : frame_ends[i]]
         rows = slice(chunk_ends[i] - count, chunk_ends[i])
-        windows.append(LatentWindow(
-            str(content["prompts"][i]), content["first_frame"][i],
-            torch.from_numpy(frames.astype(np.float32)).transpose(0, 1).contiguous(),
-            torch.from_numpy(content["state"][rows]), torch.from_numpy(content["action"][rows])))
+        windows.append(
+            LatentWindow(
+                str(content["prompts"][i]),
+                content["first_frame"][i],
+                torch.from_numpy(frames.astype(np.float32)).transpose(0, 1).contiguous(),
+                torch.from_numpy(content["state"][rows]),
+                torch.from_numpy(content["action"][rows]),
+            )
+        )
     return windows

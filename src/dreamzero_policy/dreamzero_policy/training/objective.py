@@ -1,13 +1,14 @@
 """The joint objective: video and actions of every chunk of a window, denoised together, given the clean past.
 
-Teacher forcing over `[clean video | noisy video | actions | states]`. Flow matching: x_t = (1 − σ) x0 + σ ε with the target
-v = ε − x0; t = 1000 is noise. Decisions:
+Teacher forcing over `[clean video | noisy video | actions | states]`. Flow matching: x_t = (1 − σ) x0 + σ ε with the
+target v = ε − x0; t = 1000 is noise. Decisions:
 
 * one noise level per chunk, drawn uniformly from the shifted table, shared by its latent frames and its actions; latent
   frame 0 has a level of its own;
 * squared errors are weighted by the table's bell around t = 500;
-* an item's video loss is the mean over its own latent frames, its action loss the mean over its own chunks and the columns
-  that the contract uses. A batch is the mean of its items, so padding and the lengths of neighbours do not matter;
+* an item's video loss is the mean over its own latent frames, its action loss the mean over its own chunks and the
+  columns that the contract uses. A batch is the mean of its items, so padding and the lengths of neighbours do not
+  matter;
 * video : action = 1 : 1.
 
 Columns of the action vector beyond the contract's carry pure noise at every level and no loss: at inference the network
@@ -74,12 +75,22 @@ def corrupt(batch: Batch, table: NoiseTable, generator: torch.Generator) -> Nois
     )
 
 
-def velocities(transformer: WorldActionTransformer, noisy: NoisyBatch, context: Context, state_attention: str) -> tuple[Tensor, Tensor]:
+def velocities(
+    transformer: WorldActionTransformer, noisy: NoisyBatch, context: Context, state_attention: str
+) -> tuple[Tensor, Tensor]:
     """What the transformer says: float32 velocities of video and action. Layouts without image condition only."""
     dtype = transformer.patch_embedding.weight.dtype
     video, action = transformer(
-        noisy.batch.latents.to(dtype), noisy.video.to(dtype), None, noisy.action.to(dtype), noisy.batch.state.to(dtype),
-        noisy.video_time, noisy.action_time, context, state_attention=state_attention)
+        noisy.batch.latents.to(dtype),
+        noisy.video.to(dtype),
+        None,
+        noisy.action.to(dtype),
+        noisy.batch.state.to(dtype),
+        noisy.video_time,
+        noisy.action_time,
+        context,
+        state_attention=state_attention,
+    )
     return video.float(), action.float()
 
 
@@ -87,8 +98,9 @@ def losses(video: Tensor, action: Tensor, noisy: NoisyBatch) -> Losses:
     """Weighted squared errors of predicted velocities."""
     valid = noisy.batch.chunk_valid.float()
     chunks = valid.shape[1]
-    frame_valid = torch.cat([torch.ones_like(valid[:, :1]),
-                             valid.repeat_interleave((video.shape[2] - 1) // chunks, 1)], dim=1)
+    frame_valid = torch.cat(
+        [torch.ones_like(valid[:, :1]), valid.repeat_interleave((video.shape[2] - 1) // chunks, 1)], dim=1
+    )
     row_valid = valid.repeat_interleave(action.shape[1] // chunks, 1)
     video_error = (video - noisy.video_target).square().mean((1, 3, 4)) * noisy.video_weight
     columns = noisy.batch.action_valid

@@ -2,8 +2,8 @@
 
     python -m dreamzero_policy.training.train --recipe config/training/agibot_g1_tiny.yaml --run run --out checkpoint
 
-`run` is the folder that `prepare` filled. AdamW with warm-up and cosine, clipped gradients, averaged weights (EMA), which
-are the ones exported. Networks compute in bfloat16 where the recipe says so; the optimiser keeps float32 masters.
+`run` is the folder that `prepare` filled. AdamW with warm-up and cosine, clipped gradients, averaged weights (EMA),
+which are the ones exported. Networks compute in bfloat16 where the recipe says so; the optimiser keeps float32 masters.
 
 What a step sees follows from the seed and the step number alone, and everything else is in `state.pt`: a run that was
 interrupted and resumed gives the same weights as one that was not.
@@ -39,7 +39,9 @@ TRAINED = ("transformer", "text_encoder", "image_encoder")
 class Trainer:
     """Networks, masters, optimiser and step counter of one run."""
 
-    def __init__(self, config: ModelConfig, settings: JointSettings, windows: Sequence[LatentWindow], vae: nn.Module) -> None:
+    def __init__(
+        self, config: ModelConfig, settings: JointSettings, windows: Sequence[LatentWindow], vae: nn.Module
+    ) -> None:
         self.config, self.settings, self.windows, self.vae = config, settings, windows, vae
         self.table = NoiseTable.shifted(settings.shift)
         with torch.random.fork_rng(devices=[]):
@@ -48,8 +50,11 @@ class Trainer:
             self.networks = {name: made[name]() for name in TRAINED}
             self.networks["transformer"].initialise_weights()
         ignore_padding(self.networks["transformer"], collate(windows[:1], config).action_valid)
-        self.masters = {f"{name}.{key}": parameter.detach().clone().float()
-                        for name, network in self.networks.items() for key, parameter in network.named_parameters()}
+        self.masters = {
+            f"{name}.{key}": parameter.detach().clone().float()
+            for name, network in self.networks.items()
+            for key, parameter in network.named_parameters()
+        }
         self.average = {key: tensor.clone() for key, tensor in self.masters.items()}
         if settings.bfloat16:
             checkpoints.cast(self.networks["transformer"], torch.bfloat16)
@@ -59,7 +64,9 @@ class Trainer:
         vectors = [tensor for tensor in self.masters.values() if tensor.ndim <= 1]
         self.optimiser = torch.optim.AdamW(
             [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-            lr=settings.learning_rate, betas=(0.9, settings.beta2))
+            lr=settings.learning_rate,
+            betas=(0.9, settings.beta2),
+        )
         self.text = TextConditioner(self.networks["text_encoder"], ByteTokenizer(config.text_encoder.text_length))
         self.image = ImageConditioner(self.networks["image_encoder"])
         self.step = 0
@@ -69,8 +76,12 @@ class Trainer:
     def advance(self) -> tuple[Losses, float]:
         """One optimiser step; returns its losses and the norm of the gradient before clipping."""
         for group in self.optimiser.param_groups:
-            group["lr"] = self.settings.learning_rate * warm_cosine(self.step, self.settings.warm_up, self.settings.steps)
-        found = self.losses_of(self.batch(self.step), torch.Generator().manual_seed(self.settings.seed * 1_000_003 + self.step))
+            group["lr"] = self.settings.learning_rate * warm_cosine(
+                self.step, self.settings.warm_up, self.settings.steps
+            )
+        found = self.losses_of(
+            self.batch(self.step), torch.Generator().manual_seed(self.settings.seed * 1_000_003 + self.step)
+        )
         found.total.backward()
         norm = self._take_gradients()
         self.optimiser.step()
@@ -124,8 +135,15 @@ class Trainer:
     def save_state(self, path: Path) -> None:
         """Everything that a continued run needs, written whole or not at all."""
         aside = path.with_name(path.name + ".part")
-        torch.save({"step": self.step, "masters": self.masters, "average": self.average,
-                    "optimiser": self.optimiser.state_dict()}, aside)
+        torch.save(
+            {
+                "step": self.step,
+                "masters": self.masters,
+                "average": self.average,
+                "optimiser": self.optimiser.state_dict(),
+            },
+            aside,
+        )
         aside.replace(path)
 
     def load_state(self, path: Path) -> None:
@@ -143,7 +161,7 @@ class Trainer:
         networks = {}
         for name in TRAINED:
             networks[name] = made[name]()
-            own = {key[len(name) + 1:]: tensor for key, tensor in self.average.items() if key.startswith(f"{name}.")}
+            own = {key[len(name) + 1 :]: tensor for key, tensor in self.average.items() if key.startswith(f"{name}.")}
             state = networks[name].state_dict()
             networks[name].load_state_dict({**state, **_with_ties(own, state)})
         return Networks(vae=self.vae, **networks)
@@ -163,8 +181,10 @@ def export(trainer: Trainer, recipe: Recipe, run: Path, out: Path) -> None:
     checkpoints.save(trainer.averaged_networks(), trainer.config, aside, torch.bfloat16)
     save_contract(load_contract(recipe.contract), aside / "contract.yaml")
     shutil.copy(run / "statistics.json", aside / "statistics.json")
-    (aside / "training.json").write_text(json.dumps({"step": trainer.step, "seed": trainer.settings.seed,
-                                                     "windows": len(trainer.windows)}, indent=1) + "\n")
+    (aside / "training.json").write_text(
+        json.dumps({"step": trainer.step, "seed": trainer.settings.seed, "windows": len(trainer.windows)}, indent=1)
+        + "\n"
+    )
     if (out / "README.md").exists():
         shutil.copy(out / "README.md", aside / "README.md")
     replaced = out.with_name(out.name + ".old")
@@ -196,8 +216,11 @@ class Progress:
         self.count += 1
         if step % self.every == 0:
             each_s = (now - self.since) / max(1, self.count - 1)
-            self.report(f"step {step}/{self.steps}  video {self.video / self.count:.4f}  action {self.action / self.count:.4f}  "
-                        f"gradient {norm:.2f}  {each_s:.2f} s/step  {each_s * (self.steps - step) / 60:.1f} min left")
+            video, action = self.video / self.count, self.action / self.count
+            self.report(
+                f"step {step}/{self.steps}  video {video:.4f}  action {action:.4f}  gradient {norm:.2f}  "
+                f"{each_s:.2f} s/step  {each_s * (self.steps - step) / 60:.1f} min left"
+            )
             self.video = self.action = 0.0
             self.count, self.since = 0, now
 
@@ -216,7 +239,9 @@ def train(recipe: Recipe, run: Path, out: Path, report: Callable[[str], None]) -
     while trainer.step < recipe.joint.steps:
         found, norm = trainer.advance()
         if not torch.isfinite(found.total):
-            raise FloatingPointError(f"the loss is {found.total.item()} at step {trainer.step}; lower the learning rate")
+            raise FloatingPointError(
+                f"the loss is {found.total.item()} at step {trainer.step}; lower the learning rate"
+            )
         progress.note(trainer.step, found, norm)
         if trainer.step % recipe.joint.save_every == 0:
             trainer.save_state(state)
@@ -231,7 +256,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", type=Path, required=True)
     parser.add_argument("--run", type=Path, required=True, help="folder of this training, filled by `prepare`")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint; replaced when training is done")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of the checkpoint; replaced when training is done"
+    )
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from dreamzero_policy.data.episodes import Episode, EpisodeError, load_episode
 from dreamzero_policy.data.windows import anchors, chunks_after, frame_steps, quantiles, window
 from dreamzero_policy.runtime.contract import load_contract

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+
 from dreamzero_policy.model import checkpoint as checkpoints
 from dreamzero_policy.model.config import ModelConfig
 from dreamzero_policy.model.flow import NoiseTable
@@ -18,34 +19,83 @@ TABLE = NoiseTable.shifted(5.0)
 
 def small_config() -> ModelConfig:
     """One layer on a canvas of 16 × 16 pixels."""
-    return ModelConfig.from_dict({
-        "variant": "test",
-        "geometry": {"canvas_height": 16, "canvas_width": 16, "actions_per_chunk": 4, "max_action_dim": 6, "max_state_dim": 5},
-        "transformer": {"num_layers": 1, "num_attention_heads": 2, "attention_head_dim": 12, "ffn_dim": 32, "freq_dim": 16,
-                        "control_hidden_dim": 16, "image_condition": False},
-        "autoencoder": {"base_dim": 4, "latent_channels": 4, "dim_mult": [1, 1, 1], "num_res_blocks": 1,
-                        "temporal_downsample": [True, True], "patch_size": 2, "latents_mean": [0.0] * 4, "latents_std": [1.0] * 4},
-        "text_encoder": {"tokenizer": "bytes", "vocab_size": 259, "text_length": 24, "dim": 16, "num_layers": 1,
-                         "num_heads": 2, "head_dim": 8, "ffn_dim": 16},
-        "image_encoder": {"image_size": 16, "patch_size": 8, "dim": 16, "num_layers": 2, "num_heads": 2, "ffn_dim": 16},
-        "sampler": {"cfg_scale": 1.0, "steps": 2, "state_attention": "training"},
-    })
+    return ModelConfig.from_dict(
+        {
+            "variant": "test",
+            "geometry": {
+                "canvas_height": 16,
+                "canvas_width": 16,
+                "actions_per_chunk": 4,
+                "max_action_dim": 6,
+                "max_state_dim": 5,
+            },
+            "transformer": {
+                "num_layers": 1,
+                "num_attention_heads": 2,
+                "attention_head_dim": 12,
+                "ffn_dim": 32,
+                "freq_dim": 16,
+                "control_hidden_dim": 16,
+                "image_condition": False,
+            },
+            "autoencoder": {
+                "base_dim": 4,
+                "latent_channels": 4,
+                "dim_mult": [1, 1, 1],
+                "num_res_blocks": 1,
+                "temporal_downsample": [True, True],
+                "patch_size": 2,
+                "latents_mean": [0.0] * 4,
+                "latents_std": [1.0] * 4,
+            },
+            "text_encoder": {
+                "tokenizer": "bytes",
+                "vocab_size": 259,
+                "text_length": 24,
+                "dim": 16,
+                "num_layers": 1,
+                "num_heads": 2,
+                "head_dim": 8,
+                "ffn_dim": 16,
+            },
+            "image_encoder": {
+                "image_size": 16,
+                "patch_size": 8,
+                "dim": 16,
+                "num_layers": 2,
+                "num_heads": 2,
+                "ffn_dim": 16,
+            },
+            "sampler": {"cfg_scale": 1.0, "steps": 2, "state_attention": "training"},
+        }
+    )
 
 
 def some_window(chunks: int, seed: int) -> LatentWindow:
     g = torch.Generator().manual_seed(seed)
-    return LatentWindow(f"touch object {seed}", np.full((16, 16, 3), 10 * seed, np.uint8),
-                        torch.randn(4, 1 + 2 * chunks, 2, 2, generator=g), torch.randn(chunks, 3, generator=g),
-                        torch.randn(chunks, 4, 5, generator=g))
+    return LatentWindow(
+        f"touch object {seed}",
+        np.full((16, 16, 3), 10 * seed, np.uint8),
+        torch.randn(4, 1 + 2 * chunks, 2, 2, generator=g),
+        torch.randn(chunks, 3, generator=g),
+        torch.randn(chunks, 4, 5, generator=g),
+    )
 
 
 def trainer(**changes) -> Trainer:
     windows = [some_window(1 + i % 2, i) for i in range(6)]
-    return Trainer(small_config(), JointSettings(**{"steps": 8, "batch": 1, "warm_up": 2, "bfloat16": False, **changes}), windows, None)
+    return Trainer(
+        small_config(),
+        JointSettings(**{"steps": 8, "batch": 1, "warm_up": 2, "bfloat16": False, **changes}),
+        windows,
+        None,
+    )
 
 
 def test_a_perfect_prediction_has_no_loss_whatever_it_says_about_padding():
-    noisy = corrupt(collate([some_window(1, 0), some_window(2, 1)], small_config()), TABLE, torch.Generator().manual_seed(0))
+    noisy = corrupt(
+        collate([some_window(1, 0), some_window(2, 1)], small_config()), TABLE, torch.Generator().manual_seed(0)
+    )
     video, action = noisy.video_target.clone(), noisy.action_target.clone()
     video[0, :, 3:] = 1e3  # the second chunk of an item that has one
     action[0, 4:] = 1e3
@@ -60,10 +110,20 @@ def part_of(noisy, item: int, chunks: int):
     """One item of a noisy batch, without its padding."""
     batch = noisy.batch
     rows, frames = 4 * chunks, 1 + 2 * chunks
-    one = Batch((batch.prompts[item],), batch.first_frame[[item]], batch.latents[[item], :, :frames], batch.state[[item], :chunks],
-                batch.action[[item], :rows], batch.chunk_valid[[item], :chunks], batch.action_valid)
+    one = Batch(
+        (batch.prompts[item],),
+        batch.first_frame[[item]],
+        batch.latents[[item], :, :frames],
+        batch.state[[item], :chunks],
+        batch.action[[item], :rows],
+        batch.chunk_valid[[item], :chunks],
+        batch.action_valid,
+    )
     cut = {name: getattr(noisy, name)[[item], :, :frames] for name in ("video", "video_target")}
-    cut |= {name: getattr(noisy, name)[[item], :rows] for name in ("action", "action_target", "action_time", "action_weight")}
+    cut |= {
+        name: getattr(noisy, name)[[item], :rows]
+        for name in ("action", "action_target", "action_time", "action_weight")
+    }
     cut |= {name: getattr(noisy, name)[[item], :frames] for name in ("video_time", "video_weight")}
     return dataclasses.replace(noisy, batch=one, **cut)
 
@@ -72,7 +132,9 @@ def test_a_batch_of_two_lengths_is_the_mean_of_its_items():
     train = trainer()
     for parameter in train.networks["transformer"].parameters():  # the video head starts at zero
         torch.nn.init.normal_(parameter, std=0.2, generator=torch.Generator().manual_seed(parameter.numel()))
-    noisy = corrupt(collate([some_window(1, 0), some_window(2, 1)], train.config), TABLE, torch.Generator().manual_seed(3))
+    noisy = corrupt(
+        collate([some_window(1, 0), some_window(2, 1)], train.config), TABLE, torch.Generator().manual_seed(3)
+    )
 
     def found(noisy):
         return losses(*velocities(train.networks["transformer"], noisy, train.context(noisy.batch), "training"), noisy)
@@ -110,7 +172,9 @@ def test_an_interrupted_run_ends_with_the_weights_of_one_that_was_not(tmp_path):
 
 def test_training_lowers_the_loss_and_never_moves_padding_columns():
     train = trainer(steps=150, learning_rate=5e-3, batch=2)
-    before = sum(train.losses_of(train.batch(1000 + i), torch.Generator().manual_seed(i)).total.item() for i in range(8))
+    before = sum(
+        train.losses_of(train.batch(1000 + i), torch.Generator().manual_seed(i)).total.item() for i in range(8)
+    )
     for _ in range(150):
         train.advance()
     after = sum(train.losses_of(train.batch(1000 + i), torch.Generator().manual_seed(i)).total.item() for i in range(8))
@@ -118,7 +182,9 @@ def test_training_lowers_the_loss_and_never_moves_padding_columns():
     networks = train.averaged_networks()
     assert (networks.transformer.action_decoder.layer2.W[..., 5:] == 0).all()
     noisy = corrupt(train.batch(0), TABLE, torch.Generator().manual_seed(0))
-    assert (velocities(train.networks["transformer"], noisy, train.context(noisy.batch), "training")[1][..., 5] == 0).all()
+    assert (
+        velocities(train.networks["transformer"], noisy, train.context(noisy.batch), "training")[1][..., 5] == 0
+    ).all()
 
 
 def test_averaged_networks_can_be_saved_and_loaded(tmp_path):
