@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from ament_index_python.packages import get_package_share_directory
-from robot import CAMERAS, JOINTS, Bench, bench
+from .robot import CAMERAS, JOINTS, Bench, bench
 
 from dreamzero_msgs.msg import PolicyStatus
 

@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agibot_twin.collect import command_limits, follow
+from agibot_twin.collect import Collector, command_limits, follow
 from agibot_twin.expert import STEP_S, Expert, excesses, minimum_jerk
 from agibot_twin.robot_model import DRIVEN_JOINTS
 from agibot_twin.tasks import TOUCH_DISTANCE_M, sample_touch
 from agibot_twin.world import TwinWorld
+from dreamzero_policy.data.episodes import load_episode
 from dreamzero_policy.runtime.contract import load_contract
 
 CONTRACT = load_contract(Path(__file__).resolve().parents[3] / "config" / "agibot_g1.yaml")
@@ -65,3 +66,18 @@ def test_minimum_jerk_starts_after_rest_and_ends_at_rest():
     path = np.concatenate([[0.0], minimum_jerk(30), [1.0]])
     assert path[-2] == 1.0
     assert np.abs(np.diff(path))[[0, -1]].max() < 1e-3
+
+
+def test_a_collected_demonstration_is_an_episode_of_the_policy_and_the_same_again_for_its_seed(tmp_path):
+    collector = Collector(CONTRACT)
+    first, again = collector.demonstration(3), collector.demonstration(3)
+    first.save(tmp_path / "demonstration.npz", CONTRACT)
+    episode = load_episode(tmp_path / "demonstration.npz", CONTRACT)
+    assert episode.instruction.startswith("touch the ")
+    assert episode.view_steps[:4].tolist() == [0, 3, 6, 9]
+    # The twin follows: measured and commanded positions stay together, and the first picture is not black.
+    assert np.abs(episode.state - episode.action[:, :20]).max() < 0.05
+    assert episode.views[0].mean() > 50
+    np.testing.assert_array_equal(first.state, again.state)
+    np.testing.assert_array_equal(first.views, again.views)
+    collector.world.close()

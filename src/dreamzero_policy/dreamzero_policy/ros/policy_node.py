@@ -93,6 +93,11 @@ class PolicyNode(ManagedNode):
         self.contract = load_contract(settings.contract)
         trained = load_contract(settings.checkpoint / "contract.yaml")
         require_same_model(self.contract, trained, settings.checkpoint)
+        longest = 2 * self.contract.model.chunk.actions - 1
+        if settings.smoothing_window > longest:
+            raise parameters.ParameterError(
+                f"parameter smoothing_window is {settings.smoothing_window}, a chunk has {longest} samples at most"
+            )
         statistics = Statistics.load(settings.checkpoint / "statistics.json", self.contract)
         embodiment = Embodiment(self.contract, statistics)
         self._state, self._message = PolicyStatus.LOADING, f"loading {settings.checkpoint}"
@@ -119,6 +124,7 @@ class PolicyNode(ManagedNode):
                 seed=settings.noise_seed,
                 lead_s=settings.lead_s,
                 first_point_s=settings.first_point_s,
+                smoothing_window=settings.smoothing_window,
                 blend_s=settings.blend_s,
             ),
             session=uuid.uuid4().hex,

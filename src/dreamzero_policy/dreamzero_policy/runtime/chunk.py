@@ -1,8 +1,8 @@
 """A chunk: what one prediction wants, as absolute joint targets with everything needed to know where they come from.
 
-Predicted rows carry the sampler's residual noise. They are smoothed as DreamZero's paper describes (cubic up-sampling
-by 2, Savitzky-Golay filter of window 21 and order 3, down-sampling; arXiv 2602.15922), which its released code leaves
-out.
+Predicted rows carry the sampler's residual noise. They are smoothed as DreamZero's paper describes (cubic up-sampling by
+2, Savitzky-Golay filter of order 3, down-sampling; arXiv 2602.15922), which its released code leaves out. The paper's
+window is 21 samples; a small model leaves more noise and wants a wider one.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,6 @@ from dreamzero_policy.runtime.observation import Block
 from dreamzero_policy.runtime.policy import Reply
 
 UPSAMPLING = 2
-WINDOW = 21  # samples after up-sampling: 0.35 s at 30 Hz
 ORDER = 3
 
 
@@ -57,11 +56,12 @@ class Chunk:
     observation_to_command_s: float = 0.0
 
 
-def smoothed(positions: NDArray[np.float64]) -> Floats:
+def smoothed(positions: NDArray[np.float64], window: int) -> Floats:
     """Rows [H, J] at even spacing → rows of the same shape without the sampler's noise.
 
-    Polynomials up to third degree pass unchanged, so a motion keeps its speed and its ends.
+    `window` counts samples after up-sampling: odd, more than the order, at most 2 H - 1. Polynomials up to third degree
+    pass unchanged, so a motion keeps its speed and its ends.
     """
     rows = np.arange(len(positions))
     fine = np.linspace(0, rows[-1], UPSAMPLING * rows[-1] + 1)
-    return savgol_filter(CubicSpline(rows, positions, axis=0)(fine), WINDOW, ORDER, axis=0, mode="interp")[::UPSAMPLING]
+    return savgol_filter(CubicSpline(rows, positions, axis=0)(fine), window, ORDER, axis=0, mode="interp")[::UPSAMPLING]

@@ -46,6 +46,7 @@ class LoopSettings:
     seed: int
     lead_s: float
     first_point_s: float
+    smoothing_window: int
     blend_s: tuple[float, ...]  # tried in order until the limits allow one
 
 
@@ -217,7 +218,7 @@ class Loop:
         block = pending.block
         rows = self.embodiment.positions(reply.actions, block.state)
         if np.isfinite(rows).all():
-            rows = self.embodiment.at_stops(smoothed(rows))
+            rows = self.embodiment.at_stops(smoothed(rows, self.settings.smoothing_window))
         chunk = Chunk(
             self.session,
             self.epoch,

@@ -84,8 +84,11 @@ def collate(windows: Sequence[LatentWindow], config: ModelConfig) -> Batch:
 
 @torch.no_grad()
 def encode_windows(
-    autoencoder: VideoAutoencoder, embodiment: Embodiment, episodes: Iterable[tuple[int, Episode]],
-    per_episode: int, seed: int
+    autoencoder: VideoAutoencoder,
+    embodiment: Embodiment,
+    episodes: Iterable[tuple[int, Episode]],
+    per_episode: int,
+    seed: int,
 ) -> Iterable[LatentWindow]:
     """Windows at random anchors of every numbered episode, as long as they can be."""
     model = embodiment.contract.model

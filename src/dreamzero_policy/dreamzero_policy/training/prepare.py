@@ -56,9 +56,7 @@ def fit_autoencoder(recipe: Recipe, folder: Path, out: Path, start: Path | None)
         network.load_state_dict(read_tensors(start))
     train_autoencoder(network, embodiment, episodes, settings, lambda line: print(line, flush=True))
     autoencoder = VideoAutoencoder(network)
-    mean, std = measure_latents(
-        autoencoder, embodiment, episodes, LATENT_CLIPS, settings.clip_frames, settings.seed
-    )
+    mean, std = measure_latents(autoencoder, embodiment, episodes, LATENT_CLIPS, settings.clip_frames, settings.seed)
     config = with_normalisation(config, network, mean, std)
     network.save_pretrained(out / "vae")
     (out / "config.json").write_text(json.dumps(config.to_dict(), indent=1) + "\n")

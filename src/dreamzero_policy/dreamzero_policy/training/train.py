@@ -172,8 +172,8 @@ class Trainer:
 def scale_control_path(transformer: nn.Module) -> None:
     """Draw the layers of action and state again so that they keep the size of what passes through them.
 
-    They are built with a spread of 0.02, which does that at a width of 5120 only; in a narrow network the noise of an action
-    would reach the first block a thousand times smaller than its time, and learning would begin by undoing that.
+    They are built with a spread of 0.02, which does that at a width of 5120 only; in a narrow network the noise of an
+    action would reach the first block a thousand times smaller than its time, and learning would begin by undoing that.
     """
     for module in transformer.modules():
         if isinstance(module, EmbodimentLinear):

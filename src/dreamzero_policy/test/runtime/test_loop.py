@@ -12,7 +12,7 @@ from dreamzero_policy.runtime.observation import NS_PER_S, ObservationBuffer
 from dreamzero_policy.runtime.plan import Plan
 from dreamzero_policy.runtime.policy import Failure, Reply, Request
 
-SETTINGS = LoopSettings(steps=4, seed=7, lead_s=0.06, first_point_s=0.05, blend_s=(0.1, 0.2, 0.3, 0.45))
+SETTINGS = LoopSettings(steps=4, seed=7, lead_s=0.06, first_point_s=0.05, smoothing_window=21, blend_s=(0.1, 0.2, 0.3, 0.45))
 LATENCY_NS = 100_000_000
 TICK_NS = NS_PER_S // 300
 FRAME_TICKS, JOINT_TICKS = 10, 3  # 30 Hz cameras, 100 Hz joints

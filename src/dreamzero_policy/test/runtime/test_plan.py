@@ -127,9 +127,9 @@ def test_a_rejection_names_joint_value_and_limit() -> None:
 def test_smoothing_keeps_motion_and_removes_noise() -> None:
     t = np.arange(24)[:, None] / 30
     cubic = 0.2 * t - 0.5 * t**2 + 0.3 * t**3
-    np.testing.assert_allclose(smoothed(cubic), cubic, atol=1e-12)
+    np.testing.assert_allclose(smoothed(cubic, 21), cubic, atol=1e-12)
     noise = 0.01 * np.random.default_rng(0).standard_normal((24, 1))
-    rough, smooth = np.abs(np.diff(noise, 2, axis=0)).max(), np.abs(np.diff(smoothed(noise), 2, axis=0)).max()
+    rough, smooth = np.abs(np.diff(noise, 2, axis=0)).max(), np.abs(np.diff(smoothed(noise, 21), 2, axis=0)).max()
     assert smooth < 0.1 * rough
 
 
