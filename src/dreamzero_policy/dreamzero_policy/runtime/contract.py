@@ -11,12 +11,14 @@ Everything is checked here, once, on load; the rest of the runtime trusts a `Con
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
 Unit = Literal["rad", "m", "fraction", "m/s", "rad/s"]
@@ -109,8 +111,8 @@ class Prompt(Strict):
 
     @model_validator(mode="after")
     def template_has_a_place(self) -> "Prompt":
-        if "{instruction}" not in self.template:
-            raise ValueError(f"prompt template has no {{instruction}}: {self.template!r}")
+        if self.template.count("{instruction}") < 1 or re.search(r"[{}]", self.template.replace("{instruction}", "")):
+            raise ValueError(f"prompt template must have {{instruction}} and no other braces: {self.template!r}")
         return self
 
 
@@ -191,17 +193,18 @@ class Tolerances(Strict):
     frame_s: Positive  # a frame farther than this from its instant is missing
     state_s: Positive  # a joint state farther than this from the observation instant is missing
     silence_s: Positive  # a camera or joint state silent for longer is lost
+    tracking: Positive  # [rad, m] a robot at rest farther from its plan than this was moved by something else
 
 
 class JointLimits(Strict):
     """What a command may ask of a joint, in the joint's own units (rad or m, and s)."""
 
-    lower: float
-    upper: float
+    lower: Finite
+    upper: Finite
     velocity: Positive
     acceleration: Positive
     jerk: Positive
-    step: Positive  # largest difference between the first commanded point and the position then executed
+    step: Positive  # largest difference between a chunk's first row and the plan it takes over from
 
     @model_validator(mode="after")
     def range_is_a_range(self) -> "JointLimits":
@@ -213,8 +216,14 @@ class JointLimits(Strict):
 class Gripper(Strict):
     """The model's fraction (0 open, 1 closed) against the joint that drives the fingers."""
 
-    open_rad: float
-    closed_rad: float
+    open_rad: Finite
+    closed_rad: Finite
+
+    @model_validator(mode="after")
+    def stops_differ(self) -> "Gripper":
+        if self.open_rad == self.closed_rad:
+            raise ValueError(f"open_rad and closed_rad are both {self.open_rad}")
+        return self
 
 
 class Controller(Strict):

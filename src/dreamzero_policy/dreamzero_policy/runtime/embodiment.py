@@ -13,7 +13,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -219,12 +218,6 @@ class Embodiment:
         for columns, state_columns in self._relative:
             rows[:, columns] -= anchor[state_columns]
         return self.statistics.action.normalise(rows).astype(np.float32)
-
-    @cached_property
-    def state_columns_of_commands(self) -> NDArray[np.int64]:
-        """For each commanded joint, its column in the state vector."""
-        joints = self.contract.model.state_joints
-        return np.array([joints.index(joint) for joint in self.contract.model.commanded_joints])
 
     def _fractions(self, x: Floats, joints: Sequence[str]) -> Floats:
         for i, joint in enumerate(joints):

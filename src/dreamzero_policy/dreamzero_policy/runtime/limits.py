@@ -19,6 +19,7 @@ from dreamzero_policy.runtime.plan import Plan
 
 POINTS_BETWEEN_KNOTS = 9
 ROUNDING = 1e-9
+START_EXCESS = 0.01  # [rad, m] a joint that stands outside its range may move back in, never farther out than this
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,9 @@ class Limits:
         spans = np.diff(plan.knots_ns)
         instants = np.append((plan.knots_ns[:-1, None] + spans[:, None] * inner).astype(np.int64).ravel(), plan.end_ns)
         positions, _ = plan.sample(instants)
-        outside = np.maximum(positions - self.upper, self.lower - positions)
+        upper = self.upper + np.where(positions[0] > self.upper, START_EXCESS, 0.0)
+        lower = self.lower - np.where(positions[0] < self.lower, START_EXCESS, 0.0)
+        outside = np.maximum(positions - upper, lower - positions)
         if (outside > ROUNDING).any():
             row, joint = np.unravel_index(np.argmax(outside), outside.shape)
             return Judgement(

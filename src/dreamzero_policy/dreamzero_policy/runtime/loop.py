@@ -23,7 +23,7 @@ from dreamzero_policy.runtime.observation import (
     ObservationBuffer,
     ObservationError,
 )
-from dreamzero_policy.runtime.plan import Plan
+from dreamzero_policy.runtime.plan import Plan, seam_velocity_jump
 from dreamzero_policy.runtime.policy import Dream, Failure, Policy, Reply, Request
 from dreamzero_policy.runtime.scheduler import REGIME, StopAndGo
 from dreamzero_policy.runtime.world import World
@@ -46,6 +46,7 @@ class LoopSettings:
     seed: int
     lead_s: float
     first_point_s: float
+    inference_timeout_s: float
     smoothing_window: int
     blend_s: tuple[float, ...]  # tried in order until the limits allow one
 
@@ -73,6 +74,7 @@ class Pending:
 
     block: Block
     submitted_ns: int
+    submitted_monotonic_ns: int
 
 
 class Loop:
@@ -94,6 +96,7 @@ class Loop:
         self.model = model
         self.limits = Limits(model.commanded_joints, embodiment.contract.site.limits)
         self.scheduler = StopAndGo(model, settings.lead_s)
+        self._grippers = np.isin(model.commanded_joints, list(embodiment.contract.site.grippers))
         self.phase = Phase.IDLE
         self.prompt = ""
         self.epoch = 0
@@ -104,12 +107,15 @@ class Loop:
         self.counters = Counters()
         self._observation_ns: int | None = None  # None: a window is to be opened with the newest frame
         self._pending: Pending | None = None
+        self._at_rest_ns = 0
+        self._last_advance_ns = 0
 
     # Commands
 
     def run(self, prompt: str) -> None:
         """Follow an instruction from now on, in a new epoch."""
         self.prompt = prompt
+        self.counters.consecutive_rejections = 0
         self._reopen(f"following: {prompt}")
 
     def reset(self, reason: str) -> None:
@@ -124,25 +130,34 @@ class Loop:
         """Stop following the prompt and come to rest as fast as the limits allow."""
         if self.phase is not Phase.FAULT:
             self.phase = Phase.IDLE
+            self.message = reason
         self.epoch += 1
         self.prompt = ""
-        self.message = reason
         self._pending = None
         self._come_to_rest()
 
+    def forget_plan(self) -> None:
+        """Something else may have moved the robot: the next chunk starts from where it is measured."""
+        self.plan = None
+
     def clock_jumped(self) -> None:
-        """The world's clock went backwards: stamps of before mean nothing any more."""
+        """The world's clock went backwards: stamps of before mean nothing any more. The robot finishes its plan."""
         self.buffer.clear()
+        if self.plan is not None:
+            self._at_rest_ns = self.world.now_ns() + max(0, self.plan.end_ns - self._last_advance_ns)
         self.plan = None
         self.reset("the clock went backwards: new epoch")
 
     # Progress
 
-    def advance(self) -> None:
-        """Do whatever can be done now: take answers, prepare frames, ask for the next chunk."""
+    def advance(self, may_observe: bool = True) -> None:
+        """Do whatever can be done now: take answers and, if the world is ready, prepare frames and ask for a chunk."""
+        self._last_advance_ns = self.world.now_ns()
         while (answer := self.policy.poll()) is not None:
             self._take(answer)
-        if self.phase is not Phase.WAITING:
+        if self.phase is Phase.THINKING:
+            self._check_patience()
+        if self.phase is not Phase.WAITING or not may_observe:
             return
         try:
             if self._observation_ns is None:
@@ -155,6 +170,15 @@ class Loop:
     def waiting_for(self) -> list[str]:
         """What is missing, source by source; empty while all is well."""
         return self.buffer.missing()
+
+    def _check_patience(self) -> None:
+        waited_s = (time.monotonic_ns() - self._pending.submitted_monotonic_ns) / NS_PER_S
+        if waited_s > self.settings.inference_timeout_s:
+            self._fail(f"the model has not answered for {waited_s:.1f} s")
+
+    def _fail(self, message: str) -> None:
+        if self.phase is not Phase.FAULT:
+            self.phase, self.message, self._pending = Phase.FAULT, message, None
 
     def _reopen(self, message: str) -> None:
         if self.phase is Phase.FAULT:
@@ -177,6 +201,8 @@ class Loop:
         instant_ns = self.buffer.newest_common_ns()
         if instant_ns is None or not self.buffer.covers(instant_ns):
             return
+        if self.world.now_ns() < self._at_rest_ns:
+            return  # the plan of before a clock jump is still being finished
         if self.world.now_ns() - instant_ns <= self.embodiment.contract.site.tolerances.silence_s * NS_PER_S:
             self._ask(self.buffer.block(instant_ns, (0,)))
 
@@ -188,7 +214,7 @@ class Loop:
             self._ask(self.buffer.block(observation_ns, offsets))
 
     def _ask(self, block: Block) -> None:
-        self._pending = Pending(block, self.world.now_ns())
+        self._pending = Pending(block, self.world.now_ns(), time.monotonic_ns())
         self._observation_ns = block.observation_ns
         self.phase = Phase.THINKING
         self.policy.submit(
@@ -204,9 +230,7 @@ class Loop:
 
     def _take(self, answer: Reply | Dream | Failure) -> None:
         if isinstance(answer, Failure):
-            self.phase = Phase.FAULT
-            self.message = answer.message
-            self._pending = None
+            self._fail(answer.message)
         elif isinstance(answer, Dream):
             if self.last_chunk is not None and answer.epoch == self.epoch:
                 self.world.show_dream(self.last_chunk, answer.canvas)
@@ -254,12 +278,18 @@ class Loop:
         self.world.show(chunk)
 
     def _present_plan(self, block: Block, now_ns: int) -> Plan:
-        """What is being executed. A robot that was moved by something else while at rest is taken where it is."""
+        """What is being executed. Joints moved by something else while the robot was at rest are taken where they are.
+
+        Grippers are left out: one that holds an object stands away from its command by intention.
+        """
         plan = self.plan
         if plan is None:
             return Plan.rest(block.positions, now_ns)
-        moved = np.abs(block.positions - plan.positions[-1]) > self.limits.step
-        return Plan.rest(block.positions, now_ns) if plan.end_ns <= block.observation_ns and moved.any() else plan
+        if plan.end_ns > block.observation_ns:
+            return plan
+        moved = np.abs(block.positions - plan.positions[-1]) > self.embodiment.contract.site.tolerances.tracking
+        moved &= ~self._grippers
+        return Plan.rest(np.where(moved, block.positions, plan.positions[-1]), now_ns) if moved.any() else plan
 
     def _splice(self, present: Plan, chunk: Chunk, start_ns: int, now_ns: int) -> tuple[Judgement, Plan]:
         """The first cross-fade, shortest first, whose plan stays inside the limits; else the last judgement."""
@@ -277,13 +307,15 @@ class Loop:
         return judgement, plan
 
     def _accept(self, chunk: Chunk, present: Plan, plan: Plan, start_ns: int, now_ns: int) -> None:
-        (position,), (before,) = present.sample([start_ns])
-        _, (after,) = plan.after(start_ns).sample([start_ns])
+        (position,), _ = present.sample([start_ns])
+        first_ns = now_ns + round(self.settings.first_point_s * NS_PER_S)
         chunk.start_ns = start_ns
         chunk.seam_position_jump = float(np.abs(chunk.positions[0] - position).max())
-        chunk.seam_velocity_jump = float(np.abs(after - before).max())
-        self.plan = plan.after(now_ns)
-        self.world.act(self.plan.after(now_ns + round(self.settings.first_point_s * NS_PER_S)))
+        chunk.seam_velocity_jump = max(
+            seam_velocity_jump(present, plan, instant_ns, self.limits.acceleration)
+            for instant_ns in (first_ns, start_ns)
+        )
+        self._execute(plan.after(now_ns), first_ns)
         chunk.observation_to_command_s = (
             self.world.now_ns() + self.settings.first_point_s * NS_PER_S - chunk.block.observation_ns
         ) / NS_PER_S
@@ -293,14 +325,18 @@ class Loop:
         self.counters.accepted_monotonic_ns.append(time.monotonic_ns())
 
     def _come_to_rest(self) -> None:
-        if self.plan is None:
-            return
+        """Brake now, if that stays inside the limits; else the plan's own tail is the way to rest."""
         now_ns = self.world.now_ns()
         begin_ns = now_ns + round(self.settings.first_point_s * NS_PER_S)
-        if self.plan.end_ns <= begin_ns:
+        if self.plan is None or self.plan.end_ns <= begin_ns:
             return
-        self.plan = self.plan.after(now_ns).until(begin_ns).with_tail(self.limits.by_joint, self.scheduler.step_ns)
-        self.world.act(self.plan.after(begin_ns))
+        plan = self.plan.after(now_ns).until(begin_ns).with_tail(self.limits.by_joint, self.scheduler.step_ns)
+        if self.limits.judge(plan, now_ns):
+            self._execute(plan, begin_ns)
+
+    def _execute(self, plan: Plan, first_ns: int) -> None:
+        self.plan = plan
+        self.world.act(plan.after(first_ns))
 
     @property
     def regime(self) -> str:

@@ -77,6 +77,7 @@ class Stream(Generic[Item]):
     items: deque[Item] = field(default_factory=deque)
     duplicates: int = 0
     dropped: int = 0
+    skew_s: float = 0.0  # receipt minus stamp of the newest item
     fault: str = ""  # why the newest message was refused; empty once a good one follows
     silent_since_monotonic_ns: int = field(default_factory=time.monotonic_ns)
 
@@ -110,6 +111,8 @@ class ObservationBuffer:
     def add_image(self, camera: str, stamp_ns: int, received_ns: int, decode: Callable[[], Image]) -> None:
         """Keep one image. A stamp that is not newer than the last one is a duplicate and is left out."""
         stream = self.cameras[camera]
+        stream.skew_s = (received_ns - stamp_ns) / NS_PER_S
+        self._restart(stream, stamp_ns)
         if stream.items:
             gap_ns = stamp_ns - stream.items[-1].stamp_ns
             if gap_ns <= 0:
@@ -120,7 +123,9 @@ class ObservationBuffer:
         stream.items.append(Frame(stamp_ns, received_ns, stream.silent_since_monotonic_ns, decode))
         self._forget(stream)
 
-    def add_joint_state(self, stamp_ns: int, names: Sequence[str], positions: Sequence[float]) -> None:
+    def add_joint_state(
+        self, stamp_ns: int, received_ns: int, names: Sequence[str], positions: Sequence[float]
+    ) -> None:
         """Keep one joint state. Joints the contract does not know are ignored.
 
         Raises:
@@ -132,6 +137,8 @@ class ObservationBuffer:
             self.joints.fault = str(error)
             raise
         self.joints.fault = ""
+        self.joints.skew_s = (received_ns - stamp_ns) / NS_PER_S
+        self._restart(self.joints, stamp_ns)
         if self.joints.items and stamp_ns <= self.joints.items[-1].stamp_ns:
             self.joints.duplicates += 1
             return
@@ -159,6 +166,11 @@ class ObservationBuffer:
             if not np.isfinite(by_name[joint]):
                 raise ObservationError(f"{topic}: position of {joint} is {by_name[joint]}, a finite number is needed")
         return JointSample(stamp_ns, time.monotonic_ns(), by_name)
+
+    def _restart(self, stream: Stream, stamp_ns: int) -> None:
+        """A source whose stamps begin again far in the past was restarted: what it said before is void."""
+        if stream.items and stamp_ns < stream.items[-1].stamp_ns - HISTORY_S * NS_PER_S:
+            stream.items.clear()
 
     def _forget(self, stream: Stream) -> None:
         while stream.items[-1].stamp_ns - stream.items[0].stamp_ns > HISTORY_S * NS_PER_S:
@@ -214,13 +226,6 @@ class ObservationBuffer:
             complete_monotonic_ns=max(youngest.received_monotonic_ns, sample.received_monotonic_ns),
         )
 
-    def latest_positions(self) -> Floats | None:
-        """Newest positions [J] of the commanded joints, rad and m; None before the first joint state."""
-        if not self.joints.items:
-            return None
-        positions = self.joints.items[-1].positions
-        return np.array([positions[joint] for joint in self.contract.model.commanded_joints])
-
     def missing(self) -> list[str]:
         """A line for every source that has sent nothing, nothing usable, or nothing for too long."""
         site = self.contract.site
@@ -237,6 +242,11 @@ class ObservationBuffer:
             return [f"{name}: no message yet on {topic}"]
         if silence_s > self.contract.site.tolerances.silence_s:
             return [f"{name}: silent for {silence_s:.1f} s on {topic}"]
+        if abs(stream.skew_s) > self.contract.site.tolerances.silence_s:
+            side = "behind" if stream.skew_s > 0 else "ahead of"
+            return [
+                f"{name}: stamps are {abs(stream.skew_s):.1f} s {side} this node's clock; check clocks and use_sim_time"
+            ]
         return []
 
     @property

@@ -19,6 +19,7 @@ from dreamzero_policy.runtime.contract import JointLimits
 from dreamzero_policy.runtime.embodiment import Floats
 from dreamzero_policy.runtime.observation import NS_PER_S
 
+SHORTEST_NS = 1_000_000  # between two knots: below it, rounding would dominate the acceleration
 TAIL_SHARE = 0.9  # of the acceleration and jerk limits: knots a step apart are not the exact profile
 
 
@@ -73,9 +74,9 @@ class Plan:
 
     def after(self, instant_ns: int) -> "Plan":
         """The plan from an instant on, with a knot there: what is still to be checked or sent to a controller."""
-        if instant_ns >= self.end_ns:
+        if instant_ns >= self.end_ns - SHORTEST_NS:
             return Plan.rest(self.positions[-1], instant_ns)
-        keep = self.knots_ns > instant_ns
+        keep = self.knots_ns > instant_ns + SHORTEST_NS
         position, velocity = self.sample([instant_ns])
         return Plan(
             np.append(instant_ns, self.knots_ns[keep]),
@@ -85,7 +86,7 @@ class Plan:
 
     def until(self, instant_ns: int) -> "Plan":
         """The plan up to an instant, with a knot there."""
-        keep = self.knots_ns < instant_ns
+        keep = self.knots_ns < instant_ns - SHORTEST_NS
         position, velocity = self.sample([instant_ns])
         return Plan(
             np.append(self.knots_ns[keep], instant_ns),
@@ -139,6 +140,19 @@ class Plan:
             np.concatenate([self.positions, positions]),
             np.concatenate([self.velocities, velocities]),
         )
+
+
+def seam_velocity_jump(before: Plan, after: Plan, instant_ns: int, acceleration: Floats) -> float:
+    """How much the commanded velocity steps around an instant at which one plan takes over from another.
+
+    The largest change of velocity between 10 ms samples of the command within 50 ms of the instant, less what the
+    acceleration limits [J] allow in 10 ms, not below zero [rad/s, m/s].
+    """
+    step_ns = NS_PER_S // 100
+    instants = instant_ns + step_ns * np.arange(-6, 7)
+    command = np.where((instants < instant_ns)[:, None], before.sample(instants)[0], after.sample(instants)[0])
+    steps = np.abs(np.diff(command, 2, axis=0)) * NS_PER_S / step_ns
+    return float(max(0.0, (steps - acceleration * step_ns / NS_PER_S).max()))
 
 
 def smootherstep(x: NDArray[np.float64]) -> Floats:

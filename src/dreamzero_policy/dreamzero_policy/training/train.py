@@ -42,6 +42,11 @@ class Trainer:
     def __init__(
         self, config: ModelConfig, settings: JointSettings, windows: Sequence[LatentWindow], vae: nn.Module
     ) -> None:
+        if config.transformer.image_condition:
+            raise ValueError(
+                "transformer.image_condition is true in the model configuration; training prepares no image condition yet, "
+                "set it to false"
+            )
         self.config, self.settings, self.windows, self.vae = config, settings, windows, vae
         self.table = NoiseTable.shifted(settings.shift)
         with torch.random.fork_rng(devices=[]):

@@ -1,6 +1,7 @@
 """The loop over a small world: what it observes, what it executes, and what it refuses to execute."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,15 @@ from dreamzero_policy.runtime.observation import NS_PER_S, ObservationBuffer
 from dreamzero_policy.runtime.plan import Plan
 from dreamzero_policy.runtime.policy import Failure, Reply, Request
 
-SETTINGS = LoopSettings(steps=4, seed=7, lead_s=0.06, first_point_s=0.05, smoothing_window=21, blend_s=(0.1, 0.2, 0.3, 0.45))
+SETTINGS = LoopSettings(
+    steps=4,
+    seed=7,
+    lead_s=0.06,
+    first_point_s=0.05,
+    inference_timeout_s=5.0,
+    smoothing_window=21,
+    blend_s=(0.1, 0.2, 0.3, 0.45),
+)
 LATENCY_NS = 100_000_000
 TICK_NS = NS_PER_S // 300
 FRAME_TICKS, JOINT_TICKS = 10, 3  # 30 Hz cameras, 100 Hz joints
@@ -50,7 +59,7 @@ class Robot:
             number = round((self.ns - self.begin_ns) / TICK_NS)
             if number % JOINT_TICKS == 0:
                 (position,), _ = self.plan.sample([self.ns])
-                self.buffer.add_joint_state(self.ns, self.joints, position.tolist())
+                self.buffer.add_joint_state(self.ns, self.ns, self.joints, position.tolist())
             if number % FRAME_TICKS == 0:
                 for camera in cameras:
                     grey = np.full((240, 320, 3), (number // FRAME_TICKS * 2) % 250, np.uint8)
@@ -214,17 +223,19 @@ def test_a_dead_policy_is_a_fault_that_says_so(robot: Robot) -> None:
     assert robot.acts == []
 
 
-def test_a_clock_that_jumps_back_begins_a_new_epoch(robot: Robot) -> None:
+def test_a_clock_that_jumps_back_lets_the_plan_end_and_begins_a_new_epoch(robot: Robot) -> None:
     policy = Scripted(robot, value=0.1)
     loop = loop_of(robot, policy)
     loop.run("go")
     run(loop, robot, 0.5)
+    left_ns = robot.plan.end_ns - robot.ns
     robot.ns -= 100 * NS_PER_S
-    robot.begin_ns = robot.ns
+    robot.begin_ns = jumped_ns = robot.ns
     loop.clock_jumped()
-    run(loop, robot, 0.5)
+    run(loop, robot, 1.5)
     assert policy.prompts[-1] == ("go", 2)
     assert robot.chunks[-1].epoch == 2 and robot.chunks[-1].verdict is Verdict.ACCEPTED
+    assert robot.chunks[1].block.observation_ns >= jumped_ns + left_ns - NS_PER_S // 30
 
 
 def test_the_same_recording_gives_the_same_requests(embodiment: Embodiment) -> None:
@@ -239,3 +250,27 @@ def test_the_same_recording_gives_the_same_requests(embodiment: Embodiment) -> N
     for ours, theirs in zip(requests(), requests(), strict=True):
         np.testing.assert_array_equal(ours.canvas, theirs.canvas)
         np.testing.assert_array_equal(ours.state, theirs.state)
+
+
+def test_a_model_that_does_not_answer_is_a_fault(robot: Robot) -> None:
+    policy = Scripted(robot)
+    loop = Loop(
+        robot.embodiment, robot.buffer, policy, robot, replace(SETTINGS, inference_timeout_s=0.0), session="test"
+    )
+    loop.run("go")
+    run(loop, robot, 0.2)
+    assert loop.phase is Phase.FAULT and "has not answered" in loop.message
+    assert robot.acts == []
+
+
+def test_a_robot_that_was_moved_by_hand_is_taken_where_it_is(robot: Robot) -> None:
+    loop = loop_of(robot, Scripted(robot, value=0.2))
+    loop.run("go")
+    run(loop, robot, 0.7)
+    loop.halt("stopped")
+    run(loop, robot, 0.5)
+    robot.plan = Plan.rest(robot.plan.positions[-1] + 0.1, robot.ns)
+    loop.run("go on")
+    run(loop, robot, 0.5)
+    arms = slice(0, 14)
+    np.testing.assert_allclose(robot.acts[-1].positions[0, arms], robot.chunks[-1].block.positions[arms], atol=0.01)

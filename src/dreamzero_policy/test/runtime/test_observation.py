@@ -33,7 +33,7 @@ def filled(embodiment: Embodiment, frames: int = 31, left_out: tuple[str, int] |
 
 def add_state(buffer: ObservationBuffer, stamp_ns: int, value: float) -> None:
     joints = buffer.contract.model.state_joints
-    buffer.add_joint_state(stamp_ns, joints, [value] * len(joints))
+    buffer.add_joint_state(stamp_ns, stamp_ns, joints, [value] * len(joints))
 
 
 def grey(block) -> list[int]:
@@ -106,7 +106,7 @@ def test_a_joint_state_that_is_not_finite_names_the_joint(embodiment: Embodiment
     positions = [0.0] * len(joints)
     positions[3] = value
     with pytest.raises(ObservationError, match=f"position of {joints[3]} is {text}"):
-        buffer.add_joint_state(BEGIN_NS, joints, positions)
+        buffer.add_joint_state(BEGIN_NS, BEGIN_NS, joints, positions)
     assert joints[3] in buffer.missing()[-1]
 
 
@@ -115,17 +115,29 @@ def test_an_unknown_joint_set_names_what_is_absent_and_what_is_there(embodiment:
     with pytest.raises(
         ObservationError, match=r"joint idx21_arm_l_joint1 is absent \(20 of 20 are\); the message names robot2_a"
     ):
-        buffer.add_joint_state(BEGIN_NS, ["robot2_a"], [0.0])
+        buffer.add_joint_state(BEGIN_NS, BEGIN_NS, ["robot2_a"], [0.0])
 
 
 def test_joints_the_contract_does_not_know_are_no_obstacle(embodiment: Embodiment) -> None:
     buffer = ObservationBuffer(embodiment)
     joints = [*buffer.contract.model.state_joints, "wheel"]
-    buffer.add_joint_state(BEGIN_NS, joints, [float("nan") if joint == "wheel" else 0.0 for joint in joints])
-    assert buffer.latest_positions() is not None
+    buffer.add_joint_state(BEGIN_NS, BEGIN_NS, joints, [float("nan") if joint == "wheel" else 0.0 for joint in joints])
+    assert buffer.joints.items[-1].positions["wheel"] != 0.0
 
 
 def test_what_never_came_is_named_with_its_topic(embodiment: Embodiment) -> None:
     lines = ObservationBuffer(embodiment).missing()
     assert "camera hand_left: no message yet on hand_left/color/image_raw" in lines
     assert "joint states: no message yet on joint_states" in lines
+
+
+def test_stamps_of_another_clock_are_named(embodiment: Embodiment) -> None:
+    buffer = ObservationBuffer(embodiment)
+    buffer.add_image("head", BEGIN_NS, BEGIN_NS + 3 * NS_PER_S, lambda: image(0))
+    assert "camera head: stamps are 3.0 s behind this node's clock" in buffer.missing()[0]
+
+
+def test_a_restarted_source_is_heard_again(embodiment: Embodiment) -> None:
+    buffer = filled(embodiment)
+    buffer.add_image("head", BEGIN_NS - 10 * NS_PER_S, BEGIN_NS, lambda: image(1))
+    assert [frame.stamp_ns for frame in buffer.cameras["head"].items] == [BEGIN_NS - 10 * NS_PER_S]

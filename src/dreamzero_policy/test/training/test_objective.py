@@ -196,3 +196,10 @@ def test_averaged_networks_can_be_saved_and_loaded(tmp_path):
     assert config == train.config
     expected = train.average["transformer.patch_embedding.weight"]
     assert torch.allclose(networks.transformer.patch_embedding.weight, expected, atol=1e-2)
+
+
+def test_a_layout_that_training_does_not_prepare_for_is_refused_by_name():
+    config = small_config()
+    config = dataclasses.replace(config, transformer=dataclasses.replace(config.transformer, image_condition=True))
+    with pytest.raises(ValueError, match=r"transformer\.image_condition"):
+        Trainer(config, JointSettings(steps=1), [some_window(1, 0)], None)
