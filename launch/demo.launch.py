@@ -1,4 +1,4 @@
-"""The demo on a real ROS 2: the twin, the policy and (by argument) a bag recorder.
+"""The demo on a real ROS 2: the twin, the policy and a bag recorder. Numbers and film are `dreamzero demo`'s alone.
 
 ros2 launch dreamzero demo.launch.py prompt:="touch the red cube with the left hand"
 """
@@ -7,6 +7,7 @@ from launch.actions import DeclareLaunchArgument, ExecuteProcess, Shutdown, Time
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 from launch import LaunchDescription
@@ -17,7 +18,7 @@ ARGUMENTS = (
     ("seed", "0", "Seed of the scene."),
     ("viewer", "false", "Open MuJoCo's viewer."),
     ("prompt", "touch the red cube with the left hand", "Instruction to follow from the start."),
-    ("seconds", "60.0", "Length of the run [s]; everything is shut down afterwards."),
+    ("seconds", "60.0", "Everything is shut down after so long, start-up included [s]."),
     ("contract", PathJoinSubstitution([FindPackageShare("dreamzero"), "config", "agibot_g1.yaml"]), "Contract file."),
     (
         "checkpoint",
@@ -25,7 +26,7 @@ ARGUMENTS = (
         "Checkpoint folder.",
     ),
     ("denoise_steps", "4", "Solver steps per chunk."),
-    ("record", "false", "Record the run with ros2 bag."),
+    ("record", "true", "Record the run with ros2 bag."),
     ("bag", "demo_bag", "Folder of the bag."),
     ("log_level", "info", "Log level of the nodes."),
 )
@@ -64,7 +65,7 @@ def generate_launch_description() -> LaunchDescription:
                     {
                         "use_sim_time": argument["use_sim_time"],
                         "autostart": True,
-                        "prompt": argument["prompt"],
+                        "prompt": ParameterValue(argument["prompt"], value_type=str),
                         "contract": argument["contract"],
                         "checkpoint": argument["checkpoint"],
                         "denoise_steps": argument["denoise_steps"],

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-DOMAIN = random.SystemRandom().randrange(101, 200)
+DOMAIN = random.SystemRandom().randrange(1, 60)
 os.environ["ROS_DOMAIN_ID"] = str(DOMAIN)
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"

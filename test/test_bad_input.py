@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 from ament_index_python.packages import get_package_share_directory
-from .robot import CAMERAS, JOINTS, Bench, bench
 
 from dreamzero_msgs.msg import PolicyStatus
+
+from .robot import CAMERAS, JOINTS, Bench, bench
 
 pytestmark = pytest.mark.stack
 SHARE = Path(get_package_share_directory("dreamzero"))

@@ -18,6 +18,7 @@ from dreamzero_policy.ros.recorder import recording_types
 
 pytestmark = pytest.mark.stack
 SECONDS = 20
+DEMO_DOMAIN, INTERRUPTED_DOMAIN = "61", "62"  # apart from those of other tests
 KEYS = {
     "seconds",
     "chunks",
@@ -57,7 +58,7 @@ def leftovers(domain: str) -> list[str]:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path]:
     folder = tmp_path_factory.mktemp("demo") / "out"
-    environment = dict(os.environ, ROS_DOMAIN_ID="201")
+    environment = dict(os.environ, ROS_DOMAIN_ID=DEMO_DOMAIN)
     done = subprocess.run(
         command("--seconds", SECONDS, "--seed", 7, "--json", "--out", folder),
         env=environment,
@@ -67,7 +68,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path]:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert leftovers("201") == []
+    assert leftovers(DEMO_DOMAIN) == []
     return json.loads(done.stdout), folder
 
 
@@ -143,7 +144,7 @@ def test_the_film_shows_the_whole_run(run: tuple[dict, Path]) -> None:
 
 @pytest.mark.parametrize("after_s", [1.0, random.uniform(2.0, 12.0)])
 def test_ctrl_c_ends_everything_at_any_moment(tmp_path: Path, after_s: float) -> None:
-    environment = dict(os.environ, ROS_DOMAIN_ID="202")
+    environment = dict(os.environ, ROS_DOMAIN_ID=INTERRUPTED_DOMAIN)
     process = subprocess.Popen(
         command("--seconds", 60, "--out", tmp_path / "out"),
         env=environment,
@@ -156,4 +157,4 @@ def test_ctrl_c_ends_everything_at_any_moment(tmp_path: Path, after_s: float) ->
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, f"interrupted after {after_s:.1f} s: {output}"
     assert "Traceback" not in output
-    assert leftovers("202") == []
+    assert leftovers(INTERRUPTED_DOMAIN) == []

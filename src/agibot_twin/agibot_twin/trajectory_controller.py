@@ -15,6 +15,7 @@ Position limits are not this controller's business, as in ros2_control. Numpy on
 """
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -63,14 +64,14 @@ class TrajectoryController:
         """`positions` [J]: where the joints are now, in the order of `joints`."""
         self.name = name
         self.joints = tuple(joints)
-        self._pending: Trajectory | None = None
+        self._pending: deque[Trajectory] = deque(maxlen=1)  # the newest; filled by another thread
         self.hold(positions)
 
     def hold(self, positions: Floats | None = None) -> None:
         """Forget every trajectory and stay at `positions` [J] (default: the desired ones)."""
         if positions is None:
             positions = self._desired.positions
-        self._pending = None
+        self._pending.clear()
         self._trajectory: Trajectory | None = None
         self._desired = _at_rest(np.array(positions, dtype=np.float64))
 
@@ -86,17 +87,17 @@ class TrajectoryController:
         values, values that are not finite, times that do not increase, an end in the past, a velocity at the end.
         """
         if not trajectory.joint_names and not trajectory.points:
-            self._pending = trajectory  # an empty message: stop
+            self._pending.append(trajectory)  # an empty message: stop
             return
-        self._pending = self._checked(trajectory, now_ns)
+        self._pending.append(self._checked(trajectory, now_ns))
 
     def update(self, now_ns: int, sample_ns: int | None = None) -> JointTarget:
         """One control cycle: take a pending trajectory, return the desired state at `sample_ns` (default: now).
 
         Sampling ahead of the cycle's start lets the caller ramp its drives over the cycle.
         """
-        pending, self._pending = self._pending, None
-        if pending is not None:
+        if self._pending:
+            pending = self._pending.popleft()
             if pending.points:
                 self._start(pending, now_ns)
             else:

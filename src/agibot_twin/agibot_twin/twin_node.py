@@ -318,7 +318,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         executor.add_node(node)
         while node.running and not asked_to_stop.is_set():
             executor.spin_once(timeout_sec=0.2)
-        node.close()
         if node.fault is not None:
             raise node.fault
         return 0
@@ -327,6 +326,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     finally:
         if node is not None:
+            node.close()
             node.destroy_node()
         rclpy.shutdown()
 

@@ -22,11 +22,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from dreamzero_policy.cli.processes import Processes
+from dreamzero_policy.cli.share import shipped_contract
 from dreamzero_policy.cli.summary import RunRecord, write_summary
+from dreamzero_policy.runtime.contract import Contract, save_contract
 
 NODE = "/policy_node"
 START_TIMEOUT_S = 180.0
 REST_TIMEOUT_S = 4.0
+GOAL_GRACE_S = 15.0
+CONTRACT = "contract.yaml"
 TASKS = (
     "touch the red cube with the left hand",
     "touch the blue block with the right hand",
@@ -72,16 +76,18 @@ def run_demo(options: DemoOptions, console: Console) -> dict:
         signal.signal(number, lambda *_: interrupted.set())
     console.print(f"ROS_DOMAIN_ID={os.environ['ROS_DOMAIN_ID']}  logs and results in {options.folder}", style="dim")
     environment = dict(os.environ, OMP_WAIT_POLICY="PASSIVE", PYTHONUNBUFFERED="1", OPENBLAS_NUM_THREADS="1")
+    contract = contract_for(options)
+    save_contract(contract, options.folder / CONTRACT)
     with Processes(options.folder / "log", environment) as processes:
         processes.start("twin", "agibot_twin.twin_node", twin_arguments(options))
         processes.start("policy", "dreamzero_policy.ros.policy_node", policy_arguments(options))
-        record = _conduct(options, processes, console, interrupted)
+        record = _conduct(options, contract, processes, console, interrupted)
     summary = record.summary()
     write_summary(summary, options.folder / "summary.json")
     if interrupted.is_set():
         raise Interrupted
     if record.chunks:
-        _film(options, console)
+        _film(options, contract, console, interrupted)
     return summary
 
 
@@ -106,13 +112,29 @@ def policy_arguments(options: DemoOptions) -> list[str]:
         f"denoise_steps:={options.steps}",
         "-p",
         f"image_transport:={options.transport}",
+        "-p",
+        f"contract:={(options.folder / CONTRACT).resolve()}",
     ]
     if options.checkpoint is not None:
         arguments += ["-p", f"checkpoint:={options.checkpoint.resolve()}"]
     return arguments
 
 
-def _conduct(options: DemoOptions, processes: Processes, console: Console, interrupted: threading.Event) -> RunRecord:
+def contract_for(options: DemoOptions) -> Contract:
+    """The shipped contract with the image size asked for; that is the site's matter, the model stays the same."""
+    contract = shipped_contract()
+    size = {"width_px": options.image_width, "height_px": options.image_width * 3 // 4}
+    cameras = {name: camera.model_copy(update=size) for name, camera in contract.site.cameras.items()}
+    return contract.model_copy(update={"site": contract.site.model_copy(update={"cameras": cameras})})
+
+
+def _conduct(
+    options: DemoOptions,
+    contract: Contract,
+    processes: Processes,
+    console: Console,
+    interrupted: threading.Event,
+) -> RunRecord:
     """Everything that happens over DDS, from this process's node."""
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
@@ -135,7 +157,8 @@ def _conduct(options: DemoOptions, processes: Processes, console: Console, inter
 
     try:
         _await_start(observer, spin, console)
-        observer.start_recording(options.folder / "bag")
+        observer.start_recording(options.folder / "bag", contract)
+        _await_recorder(observer, spin)
         _follow_tasks(options, observer, processes, spin, console)
     except Interrupted:
         console.print("stopping …", style="yellow")
@@ -171,13 +194,24 @@ def _await_start(observer, spin, console: Console) -> None:
     console.print(f"ready after {time.monotonic() - began:.1f} s")
 
 
+def _await_recorder(observer, spin) -> None:
+    began = time.monotonic()
+    while observer.unheard():
+        spin(0.1)
+        if time.monotonic() - began > REST_TIMEOUT_S:
+            raise DemoFailed(f"the recorder hears nothing on {', '.join(observer.unheard())}")
+
+
 def _follow_tasks(options: DemoOptions, observer, processes: Processes, spin, console: Console) -> None:
     share_s = options.seconds / len(options.prompts)
     shown = 0.0
     with Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else _NoLive() as live:
         for number, prompt in enumerate(options.prompts, 1):
             observer.send_goal(prompt, share_s)
+            deadline = time.monotonic() + share_s + GOAL_GRACE_S
             while not observer.goal_done():
+                if time.monotonic() > deadline:
+                    raise DemoFailed(f"task {number} did not end: no result {GOAL_GRACE_S:.0f} s after its time")
                 spin(0.25)
                 processes.measure()
                 live.update(progress_table(observer, options, number))
@@ -223,20 +257,19 @@ class _NoLive:
         pass
 
 
-def _film(options: DemoOptions, console: Console) -> None:
-    from dreamzero_policy.cli.share import shipped_contract
+def _film(options: DemoOptions, contract: Contract, console: Console, interrupted: threading.Event) -> None:
     from dreamzero_policy.cli.video import render
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("writing the film", total=1.0)
-        render(
-            options.folder / "bag",
-            options.folder / "demo.mp4",
-            shipped_contract(),
-            NODE,
-            lambda share: progress.update(task, completed=share),
-        )
+
+        def done(share: float) -> None:
+            progress.update(task, completed=share)
+            if interrupted.is_set():
+                raise Interrupted
+
+        render(options.folder / "bag", options.folder / "demo.mp4", contract, NODE, done)
 
 
 def versions() -> dict[str, str]:

@@ -12,10 +12,10 @@ from std_srvs.srv import Trigger
 
 from dreamzero_msgs.action import RunPolicy
 from dreamzero_msgs.msg import ActionChunk, PolicyStatus
-from dreamzero_policy.cli.share import shipped_contract
 from dreamzero_policy.cli.summary import RunRecord
 from dreamzero_policy.ros import qos
 from dreamzero_policy.ros.recorder import Recorder, topics_of_a_run
+from dreamzero_policy.runtime.contract import Contract
 
 VERDICTS = {
     value: name.lower()
@@ -34,10 +34,9 @@ class Observer(Node):
         self._recorder: Recorder | None = None
         self._status: PolicyStatus | None = None
         self._status_at = 0.0
-        self._began = self._ended = 0.0
+        self._began = 0.0  # when the first goal was sent
         self._goal_handle = None
         self._outcome: tuple[int, str] | None = None
-        self._twin_seen = False
         self.create_subscription(PolicyStatus, f"{policy}/status", self._on_status, qos.LATCHED)
         self.create_subscription(ActionChunk, f"{policy}/chunk", self._on_chunk, qos.EVENT)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.EVENT)
@@ -70,12 +69,18 @@ class Observer(Node):
     def recording(self) -> bool:
         return self._recorder is not None
 
-    def start_recording(self, folder: Path) -> None:
-        self._recorder = Recorder(self, folder, topics_of_a_run(shipped_contract(), self._policy))
-        self._began = self._status_at = time.monotonic()
+    def start_recording(self, folder: Path, contract: Contract) -> None:
+        self._recorder = Recorder(self, folder, topics_of_a_run(contract, self._policy))
+        self._sources = [f"{camera.topic}/compressed" for camera in contract.site.cameras.values()]
+        self._sources.append(contract.site.joint_states.topic)
+
+    def unheard(self) -> list[str]:
+        """Sources of which the recorder has not received anything yet."""
+        return [topic for topic in self._sources if topic not in self._recorder.heard]
 
     def send_goal(self, prompt: str, duration_s: float) -> None:
         self._outcome = None
+        self._began = self._began or time.monotonic()
         self._record.prompts.append(prompt)
         goal = RunPolicy.Goal(prompt=prompt, max_duration=Duration(seconds=duration_s).to_msg())
         self._client.send_goal_async(goal).add_done_callback(self._on_accepted)
@@ -96,7 +101,7 @@ class Observer(Node):
         )
 
     def elapsed_s(self) -> float:
-        return time.monotonic() - self._began
+        return time.monotonic() - self._began if self._began else 0.0
 
     def figures(self, total_s: float) -> list[tuple[str, str]]:
         """What a person wants to see while it runs."""
@@ -130,7 +135,7 @@ class Observer(Node):
 
     def _on_status(self, status: PolicyStatus) -> None:
         now = time.monotonic()
-        if self._recorder is not None and status.state in (PolicyStatus.RUNNING, PolicyStatus.WAITING):
+        if self._began and status.state in (PolicyStatus.RUNNING, PolicyStatus.WAITING):
             seconds = self._record.regime_seconds
             seconds[status.regime] = seconds.get(status.regime, 0.0) + now - self._status_at
         self._status, self._status_at = status, now

@@ -50,7 +50,12 @@ class Processes:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def start(self, name: str, module: str, arguments: Sequence[str] = (), **environment: str) -> None:
+    def start(
+        self,
+        name: str,
+        module: str,
+        arguments: Sequence[str] = (),
+    ) -> None:
         """Run `python -m module`, logging to `<name>.log`."""
         log = self._log_folder / f"{name}.log"
         with log.open("wb") as stream:
@@ -59,7 +64,7 @@ class Processes:
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
-                env={**self._environment, **environment},
+                env=self._environment,
                 start_new_session=True,
                 preexec_fn=_die_with_parent,
             )

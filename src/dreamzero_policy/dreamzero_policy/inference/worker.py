@@ -48,7 +48,7 @@ class Reset:
 class WorkerPolicy:
     """A policy in a child process."""
 
-    def __init__(self, checkpoint: Path, *, device: str, dtype: str, threads: int, steps: int, seed: int) -> None:
+    def __init__(self, checkpoint: Path, *, device: str, dtype: str, threads: int, steps: int) -> None:
         """Start the child; it loads and warms up in the background. Fetch the outcome with `wait_until_ready`."""
         ours, theirs = socket.socketpair()
         theirs.set_inheritable(True)
@@ -68,8 +68,6 @@ class WorkerPolicy:
             str(threads),
             "--steps",
             str(steps),
-            "--seed",
-            str(seed),
         ]
         environment = dict(os.environ, OMP_WAIT_POLICY="PASSIVE", OMP_NUM_THREADS=str(threads))
         # A session of its own: Ctrl-C reaches the parent only, which then closes the socket.
@@ -79,6 +77,9 @@ class WorkerPolicy:
         self._connection = Connection(os.dup(ours.fileno()))
         self._answers: queue.SimpleQueue[Ready | Reply | Dream | Failure] = queue.SimpleQueue()
         self._notify: Callable[[], None] = lambda: None
+        self._outbox: queue.SimpleQueue[Reset | Request | None] = queue.SimpleQueue()
+        self._speaker = threading.Thread(target=self._speak, name="worker-speaker", daemon=True)
+        self._speaker.start()
         self._listener = threading.Thread(target=self._listen, name="worker-listener", daemon=True)
         self._listener.start()
 
@@ -106,10 +107,10 @@ class WorkerPolicy:
         self._notify = notify
 
     def reset(self, prompt: str, epoch: int) -> None:
-        self._send(Reset(prompt, epoch))
+        self._outbox.put(Reset(prompt, epoch))
 
     def submit(self, request: Request) -> None:
-        self._send(request)
+        self._outbox.put(request)
 
     def poll(self) -> Reply | Dream | Failure | None:
         try:
@@ -122,15 +123,19 @@ class WorkerPolicy:
         self._notify = lambda: None
         self.process.terminate()
         self._socket.shutdown(socket.SHUT_RDWR)
+        self._outbox.put(None)
         self._listener.join()
+        self._speaker.join()
         self.process.wait()
         self._connection.close()
         self._socket.close()
 
-    def _send(self, message: Reset | Request) -> None:
-        # A child that is gone is reported by the listener, with its exit code; there is nothing to add here.
+    def _speak(self) -> None:
+        # In a thread, since a large request waits in the socket for a child that is busy. A child that is gone is
+        # reported by the listener, with its exit code; there is nothing to add here.
         with contextlib.suppress(OSError):
-            self._connection.send(message)
+            while (message := self._outbox.get()) is not None:
+                self._connection.send(message)
 
     def _listen(self) -> None:
         try:

@@ -35,8 +35,10 @@ def serve(connection: Connection, arguments: argparse.Namespace) -> None:
     while True:
         message = connection.recv()
         if isinstance(message, Reset):
-            session = session or Session(policy, message.prompt, steps=arguments.steps, seed=arguments.seed)
-            session.reset(message.prompt)
+            if session is None:
+                session = Session(policy, message.prompt)
+            else:
+                session.reset(message.prompt)
             epoch = message.epoch
         elif session is not None and message.epoch == epoch:
             began = time.perf_counter()
@@ -76,7 +78,6 @@ def main() -> None:
     parser.add_argument("--dtype", required=True)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--steps", type=int, required=True)
-    parser.add_argument("--seed", type=int, required=True)
     arguments = parser.parse_args()
     connection = Connection(arguments.socket)
     try:

@@ -43,12 +43,16 @@ class ManagedNode(LifecycleNode):
         return self._attempt(self.tear_down, super().on_cleanup, state)
 
     def on_shutdown(self, state: State) -> TransitionCallbackReturn:
-        self.end()
-        return self._attempt(self.tear_down, super().on_shutdown, state)
+        return self._attempt(self._end_and_tear_down, super().on_shutdown, state)
 
     def on_error(self, state: State) -> TransitionCallbackReturn:
-        self.end()
-        return self._attempt(self.tear_down, super().on_error, state)
+        return self._attempt(self._end_and_tear_down, super().on_error, state)
+
+    def _end_and_tear_down(self) -> None:
+        try:
+            self.end()
+        finally:
+            self.tear_down()
 
     def _attempt(
         self, hook: Callable[[], None], transition: Callable[[State], TransitionCallbackReturn], state: State

@@ -21,7 +21,6 @@ class Parameter:
         descriptor = ParameterDescriptor(
             name=self.name,
             description=self.description,
-            read_only=True,
             additional_constraints=f"one of: {', '.join(self.choices)}" if self.choices else "",
         )
         if self.low is not None and isinstance(self.default, int) and not isinstance(self.default, bool):
@@ -77,9 +76,10 @@ PARAMETERS = (
         "first_point_s",
         0.05,
         "How far ahead the first point of a trajectory lies [s]; 0.05 to 0.17 is gentle on controllers.",
-        0.0,
+        0.02,
         0.5,
     ),
+    Parameter("inference_timeout_s", 10.0, "A model that has not answered for so long is a fault [s].", 0.1, 600.0),
     Parameter(
         "smoothing_window",
         41,
@@ -123,6 +123,7 @@ class Parameters:
     noise_seed: int
     lead_s: float
     first_point_s: float
+    inference_timeout_s: float
     smoothing_window: int
     blend_s: tuple[float, ...]
     observation_timeout_s: float

@@ -9,6 +9,7 @@ holds no tensor: callbacks only store messages and move the loop on, the model r
 """
 
 import signal
+import sys
 import threading
 import uuid
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.clock import ClockChange, JumpThreshold, TimeJump
 from rclpy.duration import Duration
+from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
@@ -45,6 +47,7 @@ from dreamzero_policy.runtime.observation import NS_PER_S, ObservationBuffer, Ob
 
 TICK_S = 0.05
 FEEDBACK_S = 0.2
+LAST_CALLBACKS = 50  # handled after the end has begun, so that a goal's result can leave
 STATES = {
     Phase.IDLE: PolicyStatus.IDLE,
     Phase.WAITING: PolicyStatus.WAITING,
@@ -108,7 +111,6 @@ class PolicyNode(ManagedNode):
             dtype=settings.dtype,
             threads=settings.threads,
             steps=settings.denoise_steps,
-            seed=settings.noise_seed,
         )
         self._ready = self.policy.wait_until_ready(settings.load_timeout_s, interrupted=self._interrupted.is_set)
         self.get_logger().info(_introduction(self._ready, self.contract))
@@ -124,6 +126,7 @@ class PolicyNode(ManagedNode):
                 seed=settings.noise_seed,
                 lead_s=settings.lead_s,
                 first_point_s=settings.first_point_s,
+                inference_timeout_s=settings.inference_timeout_s,
                 smoothing_window=settings.smoothing_window,
                 blend_s=settings.blend_s,
             ),
@@ -139,7 +142,8 @@ class PolicyNode(ManagedNode):
 
     def begin(self) -> None:
         self._active = True
-        self._message = "active: publish ~/prompt, call ~/start or send a ~/run_policy goal"
+        self.loop.forget_plan()
+        self.loop.message = "active: publish ~/prompt, call ~/start or send a ~/run_policy goal"
         if self._parameters.prompt:
             self.loop.run(self._parameters.prompt)
         self._publish_status()
@@ -151,13 +155,13 @@ class PolicyNode(ManagedNode):
             self._publish_status()
 
     def tear_down(self) -> None:
+        if self.policy is not None:
+            self.policy.close()  # first: it wakes a guard condition that is about to go
         for resource, destroy in reversed(self._owned):
             destroy(resource)
         self._owned.clear()
         if self._world is not None:
             self._world.destroy()
-        if self.policy is not None:
-            self.policy.close()
         self._world = self.policy = self.loop = self.buffer = self.contract = None
         if self._state != PolicyStatus.FAULT:
             self._state, self._message = PolicyStatus.UNCONFIGURED, "cleaned up"
@@ -225,23 +229,26 @@ class PolicyNode(ManagedNode):
 
     def _on_joint_state(self, message: JointState) -> None:
         try:
-            self.buffer.add_joint_state(to_ns(message.header.stamp), message.name, message.position)
+            self.buffer.add_joint_state(
+                to_ns(message.header.stamp), self._world.now_ns(), message.name, message.position
+            )
         except ObservationError:
             return  # the buffer keeps the reason; status and log name it
         self._progress()
 
     def _on_jump(self, jump: TimeJump) -> None:
         switched = jump.clock_change in (ClockChange.ROS_TIME_ACTIVATED, ClockChange.ROS_TIME_DEACTIVATED)
-        if self._active and (switched or jump.delta.nanoseconds < 0):
+        if self.loop is not None and (switched or jump.delta.nanoseconds < 0):
             self.loop.clock_jumped()
+            if self._goal is not None:
+                self._goal.began_ns, self._goal.missing_since_ns = self._world.now_ns(), None
 
     # Progress
 
     def _progress(self) -> None:
         if self.loop is None:
             return
-        if not (self._absent_controllers and self.loop.phase is Phase.WAITING):
-            self.loop.advance()
+        self.loop.advance(may_observe=not self._absent_controllers)
 
     def _tick(self) -> None:
         if self._parameters.require_controllers:
@@ -262,15 +269,22 @@ class PolicyNode(ManagedNode):
 
     def _on_start(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         prompt = self._parameters.prompt
-        response.success = self._active and bool(prompt)
-        if not self._active:
-            response.message = "the node is not active: activate it first"
+        response.success = not self._refusal() and bool(prompt)
+        if self._refusal():
+            response.message = self._refusal()
         elif not prompt:
             response.message = "no prompt: set the parameter prompt, publish ~/prompt, or send a ~/run_policy goal"
         else:
+            self._finish_goal(RunPolicy.Result.STOPPED, "~/start was called")
             self.loop.run(prompt)
             response.message = f"following: {prompt}"
         return response
+
+    def _refusal(self) -> str:
+        """Why nothing can be followed now; empty if it can."""
+        if not self._active:
+            return "the node is not active: activate it first"
+        return self.loop.message if self.loop.phase is Phase.FAULT else ""
 
     def _on_stop(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._stop(RunPolicy.Result.STOPPED, "~/stop was called")
@@ -278,9 +292,12 @@ class PolicyNode(ManagedNode):
         return response
 
     def _on_reset(self, request: ResetSession.Request, response: ResetSession.Response) -> ResetSession.Response:
-        if not self._active:
-            response.message = "the node is not active: activate it first"
+        if self._refusal():
+            response.message = self._refusal()
+        elif request.prompt.strip() and self.loop.phase is Phase.IDLE:
+            response.message = "nothing is being followed: publish ~/prompt or send a ~/run_policy goal"
         elif request.prompt.strip():
+            self._finish_goal(RunPolicy.Result.STOPPED, "the session was reset with another prompt")
             self.loop.run(request.prompt.strip())
             response.success, response.message = True, self.loop.message
         else:
@@ -396,10 +413,14 @@ class PolicyNode(ManagedNode):
 
     def _log_faults(self, status: PolicyStatus) -> None:
         """Each missing source once, not at the rate of the status."""
-        present = {line.split(":")[0]: line for line in status.waiting_for} if self._active else {}
+        if not self._active:
+            return
+        present = {line.split(":")[0]: line for line in status.waiting_for}
+        if self.loop.phase is Phase.FAULT:
+            present["fault"] = self.loop.message
         for source, line in present.items():
             if source not in self._faults_logged:
-                self.get_logger().warning(f"waiting for {line}")
+                self.get_logger().warning(line if source == "fault" else f"waiting for {line}")
         for source in self._faults_logged.keys() - present.keys():
             self.get_logger().info(f"{source} is there")
         self._faults_logged = present
@@ -425,6 +446,7 @@ class PolicyNode(ManagedNode):
             "checkpoint_hash": self._ready.checkpoint_hash,
         }
         values |= {f"rejected.{verdict.name.lower()}": count for verdict, count in counters.rejected.items()}
+        values |= {f"duplicate_frames.{camera}": stream.duplicates for camera, stream in self.buffer.cameras.items()}
         values |= {f"dropped_frames.{camera}": stream.dropped for camera, stream in self.buffer.cameras.items()}
         if loop.last_chunk:
             values |= {f"{stage}_s": f"{seconds:.4f}" for stage, seconds in loop.last_chunk.reply.timings_s.items()}
@@ -456,19 +478,25 @@ def main() -> None:
     interrupted = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: interrupted.set())
-    node = PolicyNode(interrupted)
+    try:
+        node = PolicyNode(interrupted)
+    except ParameterException as error:
+        sys.exit(f"policy_node: {error}")
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    if node.get_parameter("autostart").value:
-        _start(node)
-    while not interrupted.is_set():
-        executor.spin_once(timeout_sec=TICK_S)
-    node.end()
-    executor.spin_once(timeout_sec=TICK_S)  # lets a goal's result leave
-    node.tear_down()
-    executor.shutdown()
-    node.destroy_node()
-    rclpy.try_shutdown()
+    try:
+        if node.get_parameter("autostart").value:
+            _start(node)
+        while not interrupted.is_set():
+            executor.spin_once(timeout_sec=TICK_S)
+    finally:
+        node.end()
+        for _ in range(LAST_CALLBACKS):
+            executor.spin_once(timeout_sec=0.0)
+        node.tear_down()
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown()
 
 
 def _start(node: PolicyNode) -> None:

@@ -4,7 +4,7 @@ Jazzy's serializer leaves spare, uninitialised bytes behind messages that end in
 refuse them. Every message is therefore cut to the length its type really uses; nothing else is touched.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,12 +26,11 @@ FRAMES = QoSProfile(depth=60, reliability=qos.EVENT.reliability)
 
 @dataclass(frozen=True)
 class Topic:
-    """Something to record, and what else to do with its bytes."""
+    """Something to record."""
 
     name: str
     kind: type
     profile: QoSProfile
-    also: Callable[[bytes, int], None] | None = None  # (serialised message, receipt in nanoseconds)
 
 
 def topics_of_a_run(contract: Contract, node_name: str) -> list[Topic]:
@@ -58,6 +57,7 @@ class Recorder:
         """Open the bag; `folder` must not exist yet."""
         self._node = node
         self._types = recording_types()
+        self.heard: set[str] = set()  # names of topics of which at least one message was written
         self._writer = Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP)
         self._writer.open()
         self._subscriptions = [self._record(topic) for topic in topics]
@@ -75,8 +75,7 @@ class Recorder:
         def receive(data: bytes) -> None:
             now_ns = self._node.get_clock().now().nanoseconds
             self._writer.write(connection, now_ns, trimmed(data, connection.msgtype, self._types))
-            if topic.also is not None:
-                topic.also(data, now_ns)
+            self.heard.add(topic.name)
 
         return self._node.create_subscription(topic.kind, topic.name, receive, topic.profile, raw=True)
 

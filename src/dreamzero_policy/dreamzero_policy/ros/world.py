@@ -26,7 +26,7 @@ class RosWorld:
             for controller in contract.site.controllers
         }
         self._chunks = node.create_publisher(ActionChunk, "~/chunk", qos.EVENT)
-        self._video = node.create_publisher(Image, "~/predicted_image", qos.VIDEO)
+        self._video = node.create_publisher(Image, "~/predicted_image", qos.EVENT)
 
     def now_ns(self) -> int:
         return self._node.get_clock().now().nanoseconds

@@ -44,8 +44,8 @@ class Trainer:
     ) -> None:
         if config.transformer.image_condition:
             raise ValueError(
-                "transformer.image_condition is true in the model configuration; training prepares no image condition yet, "
-                "set it to false"
+                "transformer.image_condition is true in the model configuration; training prepares no image condition "
+                "yet, set it to false"
             )
         self.config, self.settings, self.windows, self.vae = config, settings, windows, vae
         self.table = NoiseTable.shifted(settings.shift)
