@@ -82,7 +82,7 @@ PARAMETERS = (
     Parameter("inference_timeout_s", 10.0, "A model that has not answered for so long is a fault [s].", 0.1, 600.0),
     Parameter(
         "smoothing_window",
-        41,
+        47,
         "Samples of the filter over a chunk, at twice the action rate; odd. The paper has 21 for its 14B model; wider "
         "takes out more of a small model's noise and more of its detail.",
         5,

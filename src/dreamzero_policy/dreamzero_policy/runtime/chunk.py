@@ -1,8 +1,8 @@
 """A chunk: what one prediction wants, as absolute joint targets, with all that is needed to know where they come from.
 
 Predicted rows carry the sampler's residual noise. They are smoothed as DreamZero's paper describes (cubic up-sampling
-by 2, Savitzky-Golay filter of order 3, down-sampling; arXiv 2602.15922), which its released code leaves out. The paper's
-window is 21 samples; a small model leaves more noise and wants a wider one.
+by 2, Savitzky-Golay filter of order 3, down-sampling; arXiv 2602.15922), which its released code leaves out. The
+paper's window is 21 samples; a small model leaves more noise and wants a wider one.
 """
 
 from dataclasses import dataclass

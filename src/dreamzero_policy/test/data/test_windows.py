@@ -58,7 +58,7 @@ def test_training_and_live_blocks_are_equal_frame_by_frame():
         radians = dict(zip(MODEL.state_joints, made.state[step], strict=True))
         for joint, gripper in CONTRACT.site.grippers.items():
             radians[joint] = gripper.open_rad + radians[joint] * (gripper.closed_rad - gripper.open_rad)
-        buffer.add_joint_state(stamp_ns, list(radians), list(radians.values()))
+        buffer.add_joint_state(stamp_ns, stamp_ns, list(radians), list(radians.values()))
     trained = window(robot, made, anchor=3, chunks=2)
     opening = buffer.block(begin_ns + round(3 * step_ns), (0,))
     second = buffer.block(begin_ns + round(27 * step_ns), MODEL.chunk.frame_offsets_steps)
