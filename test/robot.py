@@ -9,7 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import rclpy
+import psutil
 from ament_index_python.packages import get_package_share_directory
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -107,6 +107,11 @@ class Bench:
             assert time.monotonic() < until, f"no {what} in {timeout_s} s; last status: {self.robot.status}"
             self._executor.spin_once(timeout_sec=0.05)
 
+    def kill_model(self) -> None:
+        """The worker's process dies without a word."""
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            child.kill()
+
     def close(self) -> None:
         self._executor.shutdown()
         self.robot.destroy_node()
@@ -138,6 +143,3 @@ def bench(folder: Path, **parameters: object) -> Iterator[Bench]:
         except subprocess.TimeoutExpired:
             process.kill()
             raise
-
-
-__all__ = ["CAMERAS", "CONTRACT", "JOINTS", "Bench", "Robot", "bench", "rclpy"]

@@ -17,7 +17,7 @@ SHARE = Path(get_package_share_directory("dreamzero"))
 LOAD_S = 60
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def loaded(ros, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     with bench(tmp_path_factory.mktemp("policy")) as own:
         own.wait(
@@ -51,30 +51,29 @@ def names_it(own: Bench, text: str) -> None:
     assert own.robot.trajectories == [] and own.process.poll() is None
 
 
-def test_a_camera_that_never_publishes_is_named(stand: Bench) -> None:
-    give(stand, cameras=("head", "hand_right"))
-    names_it(stand, "camera hand_left")
+class TestOneNode:
+    """One process of policy_node for all of these: it must live through every one of them."""
 
+    def test_a_camera_that_never_publishes_is_named(self, stand: Bench) -> None:
+        give(stand, cameras=("head", "hand_right"))
+        names_it(stand, "camera hand_left")
 
-def test_an_image_of_the_wrong_size_is_named_with_both_sizes(stand: Bench) -> None:
-    give(stand, size=(480, 640))
-    names_it(stand, "image is 640 x 480")
+    def test_an_image_of_the_wrong_size_is_named_with_both_sizes(self, stand: Bench) -> None:
+        give(stand, size=(480, 640))
+        names_it(stand, "image is 640 x 480")
 
+    def test_joint_states_that_are_not_numbers_name_the_joint(self, stand: Bench) -> None:
+        give(stand, positions=[0.1] * 5 + [float("nan")] + [0.1] * (len(JOINTS) - 6))
+        names_it(stand, f"position of {JOINTS[5]} is nan")
 
-def test_joint_states_that_are_not_numbers_name_the_joint(stand: Bench) -> None:
-    give(stand, positions=[0.1] * 5 + [float("nan")] + [0.1] * (len(JOINTS) - 6))
-    names_it(stand, f"position of {JOINTS[5]} is nan")
+    def test_unknown_joints_are_named(self, stand: Bench) -> None:
+        give(stand, names=[f"robot2_{joint}" for joint in JOINTS])
+        names_it(stand, "joint idx21_arm_l_joint1 is absent")
 
-
-def test_unknown_joints_are_named(stand: Bench) -> None:
-    give(stand, names=[f"robot2_{joint}" for joint in JOINTS])
-    names_it(stand, "joint idx21_arm_l_joint1 is absent")
-
-
-def test_the_node_works_once_the_input_is_good_again(stand: Bench) -> None:
-    give(stand)
-    stand.wait(lambda: len(stand.robot.chunks) > 0, 10, "chunk")
-    assert stand.robot.status.waiting_for == []
+    def test_the_node_works_once_the_input_is_good_again(self, stand: Bench) -> None:
+        give(stand)
+        stand.wait(lambda: len(stand.robot.chunks) > 0, 10, "chunk")
+        stand.wait(lambda: not stand.robot.status.waiting_for, 2, "status without complaints")
 
 
 def test_a_raw_image_of_another_encoding_is_named(ros, tmp_path: Path) -> None:

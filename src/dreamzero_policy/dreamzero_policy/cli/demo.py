@@ -30,11 +30,16 @@ NODE = "/policy_node"
 START_TIMEOUT_S = 180.0
 REST_TIMEOUT_S = 4.0
 GOAL_GRACE_S = 15.0
+DURATION_REACHED, TOO_MANY_REJECTIONS = 1, 204  # of dreamzero_msgs/RunPolicy
 CONTRACT = "contract.yaml"
+EPISODE_S = 10.0
 TASKS = (
     "touch the red cube with the left hand",
     "touch the blue block with the right hand",
     "touch the yellow ball with the left hand",
+    "touch the green cylinder with the right hand",
+    "touch the orange cube with the left hand",
+    "touch the purple cylinder with the right hand",
 )
 PACKAGES = ("torch", "diffusers", "transformers", "mujoco", "numpy", "ros-jazzy-rclpy", "rosbags", "ruckig")
 
@@ -203,24 +208,38 @@ def _await_recorder(observer, spin) -> None:
 
 
 def _follow_tasks(options: DemoOptions, observer, processes: Processes, spin, console: Console) -> None:
-    share_s = options.seconds / len(options.prompts)
+    """One episode after the other: home pose, a scene of its own, one goal."""
+    episodes = max(1, round(options.seconds / EPISODE_S))
+    share_s = options.seconds / episodes
     shown = 0.0
     with Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else _NoLive() as live:
-        for number, prompt in enumerate(options.prompts, 1):
+        for number in range(episodes):
+            prompt = options.prompts[number % len(options.prompts)]
+            _set_the_scene(observer, spin, options.seed + number)
             observer.send_goal(prompt, share_s)
             deadline = time.monotonic() + share_s + GOAL_GRACE_S
             while not observer.goal_done():
                 if time.monotonic() > deadline:
-                    raise DemoFailed(f"task {number} did not end: no result {GOAL_GRACE_S:.0f} s after its time")
+                    raise DemoFailed(f"task {prompt!r} did not end: no result {GOAL_GRACE_S:.0f} s after its time")
                 spin(0.25)
                 processes.measure()
-                live.update(progress_table(observer, options, number))
+                live.update(progress_table(observer, options, prompt))
                 if not console.is_terminal and observer.elapsed_s() - shown >= 5:
                     shown = observer.elapsed_s()
-                    console.print(progress_line(observer, options, number))
+                    console.print(progress_line(observer, options, prompt), soft_wrap=True)
             code, message = observer.goal_outcome()
-            if code != 1:
-                raise DemoFailed(f"task {number} ended early ({code}): {message}")
+            if code == TOO_MANY_REJECTIONS:
+                console.print(f"task ended early: {message}", style="yellow")
+            elif code != DURATION_REACHED:
+                raise DemoFailed(f"task {prompt!r} was aborted ({code}): {message}")
+
+
+def _set_the_scene(observer, spin, seed: int) -> None:
+    done, began = observer.reset_twin(seed), time.monotonic()
+    while not done():
+        spin(0.02)
+        if time.monotonic() - began > REST_TIMEOUT_S:
+            raise DemoFailed("the twin does not answer to its reset")
 
 
 def _come_to_rest(observer, spin) -> None:
@@ -229,19 +248,16 @@ def _come_to_rest(observer, spin) -> None:
         spin(0.1)
 
 
-def progress_table(observer, options: DemoOptions, number: int) -> Table:
+def progress_table(observer, options: DemoOptions, prompt: str) -> Table:
     table = Table.grid(padding=(0, 2))
     for name, value in observer.figures(options.seconds):
         table.add_row(f"[dim]{name}[/dim]", value)
-    table.add_row(
-        "[dim]task[/dim]", f"[bold]{options.prompts[number - 1]}[/bold]  [dim]{number}/{len(options.prompts)}[/dim]"
-    )
+    table.add_row("[dim]task[/dim]", f"[bold]{prompt}[/bold]")
     return table
 
 
-def progress_line(observer, options: DemoOptions, number: int) -> str:
-    figures = "  ".join(f"{name} {value}" for name, value in observer.figures(options.seconds))
-    return f"{figures}  task {number}/{len(options.prompts)} {options.prompts[number - 1]}"
+def progress_line(observer, options: DemoOptions, prompt: str) -> str:
+    return "  ".join(f"{name} {value}" for name, value in observer.figures(options.seconds)) + f"  task: {prompt}"
 
 
 class _NoLive:

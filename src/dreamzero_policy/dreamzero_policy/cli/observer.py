@@ -1,13 +1,16 @@
 """The demo's own node: watches status and chunks, sends goals, records the bag, collects the numbers of the run."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from action_msgs.msg import GoalStatus
 from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.srv import SetParameters
 from rclpy.action import ActionClient
 from rclpy.duration import Duration
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from std_srvs.srv import Trigger
 
 from dreamzero_msgs.action import RunPolicy
@@ -42,6 +45,8 @@ class Observer(Node):
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.EVENT)
         self._client = ActionClient(self, RunPolicy, f"{policy}/run_policy")
         self._stop = self.create_client(Trigger, f"{policy}/stop")
+        self._twin_parameters = self.create_client(SetParameters, "/twin/set_parameters")
+        self._twin_reset = self.create_client(Trigger, "/twin/reset")
 
     # Starting
 
@@ -51,6 +56,8 @@ class Observer(Node):
             and self._status.state == PolicyStatus.IDLE
             and not self._status.waiting_for
             and self._client.server_is_ready()
+            and self._twin_reset.service_is_ready()
+            and self._twin_parameters.service_is_ready()
         )
 
     def starting(self) -> str:
@@ -73,6 +80,15 @@ class Observer(Node):
         self._recorder = Recorder(self, folder, topics_of_a_run(contract, self._policy))
         self._sources = [f"{camera.topic}/compressed" for camera in contract.site.cameras.values()]
         self._sources.append(contract.site.joint_states.topic)
+
+    def reset_twin(self, seed: int) -> Callable[[], bool]:
+        """Ask for the home pose and a scene by seed; gives a function that tells whether it has been done."""
+        request = SetParameters.Request(parameters=[Parameter("seed", value=seed).to_parameter_msg()])
+        answers = []
+        self._twin_parameters.call_async(request).add_done_callback(
+            lambda _: self._twin_reset.call_async(Trigger.Request()).add_done_callback(answers.append)
+        )
+        return lambda: bool(answers)
 
     def unheard(self) -> list[str]:
         """Sources of which the recorder has not received anything yet."""

@@ -40,7 +40,7 @@ from dreamzero_policy.ros import parameters, qos
 from dreamzero_policy.ros.lifecycle import ManagedNode
 from dreamzero_policy.ros.messages import decoder, to_ns, to_stamp
 from dreamzero_policy.ros.world import RosWorld
-from dreamzero_policy.runtime.contract import Contract, load_contract, require_same_model
+from dreamzero_policy.runtime.contract import Contract, load_contract, load_model_section, require_same_model
 from dreamzero_policy.runtime.embodiment import Embodiment, Statistics
 from dreamzero_policy.runtime.loop import Loop, LoopSettings, Phase
 from dreamzero_policy.runtime.observation import NS_PER_S, ObservationBuffer, ObservationError
@@ -91,10 +91,10 @@ class PolicyNode(ManagedNode):
     # Lifecycle
 
     def set_up(self) -> None:
-        self._parameters = parameters.read(self, Path(get_package_share_directory("dreamzero")))
-        settings = self._parameters
+        self._settings = parameters.read(self, Path(get_package_share_directory("dreamzero")))
+        settings = self._settings
         self.contract = load_contract(settings.contract)
-        trained = load_contract(settings.checkpoint / "contract.yaml")
+        trained = load_model_section(settings.checkpoint / "contract.yaml")
         require_same_model(self.contract, trained, settings.checkpoint)
         longest = 2 * self.contract.model.chunk.actions - 1
         if settings.smoothing_window > longest:
@@ -144,8 +144,8 @@ class PolicyNode(ManagedNode):
         self._active = True
         self.loop.forget_plan()
         self.loop.message = "active: publish ~/prompt, call ~/start or send a ~/run_policy goal"
-        if self._parameters.prompt:
-            self.loop.run(self._parameters.prompt)
+        if self._settings.prompt:
+            self.loop.run(self._settings.prompt)
         self._publish_status()
 
     def end(self) -> None:
@@ -175,7 +175,7 @@ class PolicyNode(ManagedNode):
         return resource
 
     def _subscribe(self) -> None:
-        kind, suffix = (Image, "") if self._parameters.image_transport == "raw" else (CompressedImage, "/compressed")
+        kind, suffix = (Image, "") if self._settings.image_transport == "raw" else (CompressedImage, "/compressed")
         for camera, site in self.contract.site.cameras.items():
             self._own(
                 self.create_subscription(
@@ -211,7 +211,7 @@ class PolicyNode(ManagedNode):
         )
         for period_s, callback in (
             (TICK_S, self._tick),
-            (1 / self._parameters.status_rate_hz, self._publish_status),
+            (1 / self._settings.status_rate_hz, self._publish_status),
             (FEEDBACK_S, self._watch_goal),
             (1.0, self._publish_diagnostics),
         ):
@@ -251,7 +251,7 @@ class PolicyNode(ManagedNode):
         self.loop.advance(may_observe=not self._absent_controllers)
 
     def _tick(self) -> None:
-        if self._parameters.require_controllers:
+        if self._settings.require_controllers:
             self._absent_controllers = self._world.absent_controllers()
         self._progress()
 
@@ -268,7 +268,7 @@ class PolicyNode(ManagedNode):
             self.loop.run(prompt)
 
     def _on_start(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        prompt = self._parameters.prompt
+        prompt = self._settings.prompt
         response.success = not self._refusal() and bool(prompt)
         if self._refusal():
             response.message = self._refusal()
@@ -361,9 +361,9 @@ class PolicyNode(ManagedNode):
             self._stop(RunPolicy.Result.DURATION_REACHED, f"ran for {limit_ns / NS_PER_S:.1f} s")
         elif loop.phase is Phase.FAULT:
             self._finish_goal(RunPolicy.Result.MODEL_FAILED, loop.message)
-        elif loop.counters.consecutive_rejections >= self._parameters.max_consecutive_rejections:
+        elif loop.counters.consecutive_rejections >= self._settings.max_consecutive_rejections:
             self._stop(RunPolicy.Result.TOO_MANY_REJECTIONS, loop.message)
-        elif missing and now_ns - run.missing_since_ns >= self._parameters.observation_timeout_s * NS_PER_S:
+        elif missing and now_ns - run.missing_since_ns >= self._settings.observation_timeout_s * NS_PER_S:
             invalid = self.buffer.joints.fault or any(stream.fault for stream in self.buffer.cameras.values())
             code = RunPolicy.Result.INVALID_OBSERVATION if invalid else RunPolicy.Result.OBSERVATION_LOST
             self._stop(code, "; ".join(missing))

@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -22,6 +22,9 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
 Unit = Literal["rad", "m", "fraction", "m/s", "rad/s"]
+
+
+Section = TypeVar("Section", bound=BaseModel)
 
 
 class ContractError(ValueError):
@@ -273,8 +276,13 @@ class Contract(Strict):
 
     @property
     def hash(self) -> str:
-        """SHA-256 (hex) of the canonical JSON of the model section."""
-        return hashlib.sha256(canonical_json(self.model).encode()).hexdigest()
+        """The hash of the model section."""
+        return model_hash(self.model)
+
+
+def model_hash(model: ModelSection) -> str:
+    """SHA-256 (hex) of the section's canonical JSON."""
+    return hashlib.sha256(canonical_json(model).encode()).hexdigest()
 
 
 def canonical_json(section: BaseModel) -> str:
@@ -288,15 +296,31 @@ def load_contract(path: Path | str) -> Contract:
     Raises:
         ContractError: the file is missing, is not YAML, or breaks the schema; every offending field is named.
     """
-    path = Path(path)
+    return _validated(Contract, _document(Path(path)), Path(path))
+
+
+def load_model_section(path: Path | str) -> ModelSection:
+    """Read only what training fixed: a checkpoint's `site` is that of another place and another day.
+
+    Raises:
+        ContractError: as `load_contract`.
+    """
+    document = _document(Path(path))
+    return _validated(ModelSection, document.get("model") if isinstance(document, dict) else None, Path(path))
+
+
+def _document(path: Path) -> Any:
     try:
-        document = yaml.safe_load(path.read_text())
+        return yaml.safe_load(path.read_text())
     except OSError as error:
         raise ContractError(f"contract {path} cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
         raise ContractError(f"contract {path} is not YAML: {error}") from error
+
+
+def _validated(schema: type[Section], document: Any, path: Path) -> Section:
     try:
-        return Contract.model_validate(document)
+        return schema.model_validate(document)
     except ValidationError as error:
         fields = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'contract'}: {e['msg']}" for e in error.errors())
         raise ContractError(f"contract {path} is malformed: {fields}") from error
@@ -328,16 +352,16 @@ def _differences(ours: Any, theirs: Any, path: str) -> list[str]:
     return [] if ours == theirs else [f"{path}: {ours!r} | {theirs!r}"]
 
 
-def require_same_model(site_contract: Contract, checkpoint_contract: Contract, checkpoint: Path) -> None:
+def require_same_model(contract: Contract, trained: ModelSection, checkpoint: Path) -> None:
     """Refuse a checkpoint that was trained for another contract.
 
     Raises:
         ContractError: names every differing field with both values.
     """
-    if site_contract.hash != checkpoint_contract.hash:
-        lines = "\n  ".join(differing_fields(site_contract.model, checkpoint_contract.model))
+    if contract.hash != model_hash(trained):
+        lines = "\n  ".join(differing_fields(contract.model, trained))
         raise ContractError(
-            f"checkpoint {checkpoint} was trained for contract {checkpoint_contract.hash[:12]}, the node runs "
-            f"{site_contract.hash[:12]}. Differing fields (contract | checkpoint):\n  {lines}\n"
+            f"checkpoint {checkpoint} was trained for contract {model_hash(trained)[:12]}, the node runs "
+            f"{contract.hash[:12]}. Differing fields (contract | checkpoint):\n  {lines}\n"
             "Load a checkpoint trained for this contract, or run the node with the checkpoint's own contract.yaml."
         )

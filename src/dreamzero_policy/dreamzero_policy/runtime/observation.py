@@ -236,7 +236,7 @@ class ObservationBuffer:
 
     def _silence(self, name: str, topic: str, stream: Stream) -> list[str]:
         if stream.fault:
-            return [f"{name}: {stream.fault}"]
+            return [stream.fault]
         silence_s = (time.monotonic_ns() - stream.silent_since_monotonic_ns) / NS_PER_S
         if not stream.items:
             return [f"{name}: no message yet on {topic}"]

@@ -81,9 +81,7 @@ def test_the_fast_kernels_give_the_plain_latents(autoencoder, small_config):
     torch.manual_seed(0)
     fast = VideoAutoencoder(build_autoencoder(small_config.autoencoder).eval().requires_grad_(False))
     speed_up_on_cpu(fast.network)
-    torch.testing.assert_close(
-        fast.encode(CLIP, Stream()), autoencoder.encode(CLIP, Stream()), rtol=0, atol=1e-5
-    )
+    torch.testing.assert_close(fast.encode(CLIP, Stream()), autoencoder.encode(CLIP, Stream()), rtol=0, atol=1e-5)
 
 
 def test_pixels_survive_the_round_trip():

@@ -58,9 +58,7 @@ def test_nothing_sees_the_future_and_what_is_generated_sees_no_noise_of_the_past
     assert mask.any(1).all()
 
 
-@given(
-    chunk=st.integers(1, 4), frames_per_chunk=st.integers(1, 3), actions=st.integers(1, 4), rows=st.integers(1, 2)
-)
+@given(chunk=st.integers(1, 4), frames_per_chunk=st.integers(1, 3), actions=st.integers(1, 4), rows=st.integers(1, 2))
 @settings(deadline=None, max_examples=30)
 def test_a_chunk_at_inference_has_the_places_it_had_in_training(chunk, frames_per_chunk, actions, rows):
     layout = TokenLayout(frames_per_chunk, actions, 16)

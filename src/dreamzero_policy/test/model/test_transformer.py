@@ -119,9 +119,7 @@ def test_branches_of_guidance_may_share_their_latents(small_config, small_transf
     def run(rows: dict[str, torch.Tensor]):
         context = small_transformer.context(rows["text"], rows["image"])
         cache = small_transformer.empty_cache(batch=2, frames=3, height=HEIGHT, width=WIDTH)
-        small_transformer.observe(
-            cache, context, rows["clean"][:, :, :1], rows["condition"][:, :, :1], first_frame=0
-        )
+        small_transformer.observe(cache, context, rows["clean"][:, :, :1], rows["condition"][:, :, :1], first_frame=0)
         return small_transformer.denoise(
             cache,
             context,
@@ -145,9 +143,7 @@ def test_denoising_leaves_the_cache_bit_for_bit(small_config, small_transformer)
     cache = small_transformer.empty_cache(batch=1, frames=3, height=HEIGHT, width=WIDTH)
     cache.keys.zero_()
     cache.values.zero_()
-    small_transformer.observe(
-        cache, context, inputs["clean"][:, :, :1], inputs["condition"][:, :, :1], first_frame=0
-    )
+    small_transformer.observe(cache, context, inputs["clean"][:, :, :1], inputs["condition"][:, :, :1], first_frame=0)
     before = cache.clone()
     small_transformer.denoise(
         cache,

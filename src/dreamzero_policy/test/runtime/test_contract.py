@@ -11,6 +11,7 @@ from dreamzero_policy.runtime.contract import (
     ContractError,
     differing_fields,
     load_contract,
+    load_model_section,
     require_same_model,
     save_contract,
 )
@@ -94,6 +95,11 @@ def test_a_missing_file_and_broken_yaml_are_refused_by_name(tmp_path: Path) -> N
 def test_a_checkpoint_of_another_contract_is_refused_with_both_values(contract: Contract, tmp_path: Path) -> None:
     other = Contract.model_validate(changed("model.view.width_px", 320))
     with pytest.raises(ContractError, match=r"model\.view\.width_px: 64 \| 320"):
-        require_same_model(contract, other, tmp_path)
+        require_same_model(contract, other.model, tmp_path)
     assert differing_fields(contract.model, other.model) == ["model.view.width_px: 64 | 320"]
-    require_same_model(contract, contract, tmp_path)
+    require_same_model(contract, contract.model, tmp_path)
+
+
+def test_the_site_of_a_checkpoint_does_not_matter(contract: Contract, tmp_path: Path) -> None:
+    (tmp_path / "contract.yaml").write_text(yaml.safe_dump(DOCUMENT | {"site": {"of": "another day"}}))
+    assert load_model_section(tmp_path / "contract.yaml") == contract.model
