@@ -45,6 +45,11 @@ class Reset:
     epoch: int
 
 
+@dataclass(frozen=True)
+class Imagine:
+    epoch: int
+
+
 class WorkerPolicy:
     """A policy in a child process."""
 
@@ -77,7 +82,7 @@ class WorkerPolicy:
         self._connection = Connection(os.dup(ours.fileno()))
         self._answers: queue.SimpleQueue[Ready | Reply | Dream | Failure] = queue.SimpleQueue()
         self._notify: Callable[[], None] = lambda: None
-        self._outbox: queue.SimpleQueue[Reset | Request | None] = queue.SimpleQueue()
+        self._outbox: queue.SimpleQueue[Reset | Request | Imagine | None] = queue.SimpleQueue()
         self._speaker = threading.Thread(target=self._speak, name="worker-speaker", daemon=True)
         self._speaker.start()
         self._listener = threading.Thread(target=self._listen, name="worker-listener", daemon=True)
@@ -111,6 +116,9 @@ class WorkerPolicy:
 
     def submit(self, request: Request) -> None:
         self._outbox.put(request)
+
+    def dream(self, epoch: int) -> None:
+        self._outbox.put(Imagine(epoch))
 
     def poll(self) -> Reply | Dream | Failure | None:
         try:

@@ -9,9 +9,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from dreamzero_policy.inference.loading import load_policy
-from dreamzero_policy.inference.session import Session
-from dreamzero_policy.inference.worker import Ready, Reset
-from dreamzero_policy.runtime.policy import Dream, Failure, Reply
+from dreamzero_policy.inference.session import Prediction, Session
+from dreamzero_policy.inference.worker import Imagine, Ready, Reset
+from dreamzero_policy.runtime.policy import Dream, Failure, Reply, Request
 
 
 def serve(connection: Connection, arguments: argparse.Namespace) -> None:
@@ -20,6 +20,7 @@ def serve(connection: Connection, arguments: argparse.Namespace) -> None:
     policy = load_policy(checkpoint, device=arguments.device, dtype=arguments.dtype, threads=arguments.threads)
     warm_up_s = sum(policy.warm_up(arguments.steps).values())
     session: Session | None = None
+    prediction: Prediction | None = None
     epoch = 0
     connection.send(
         Ready(
@@ -39,25 +40,31 @@ def serve(connection: Connection, arguments: argparse.Namespace) -> None:
                 session = Session(policy, message.prompt)
             else:
                 session.reset(message.prompt)
-            epoch = message.epoch
-        elif session is not None and message.epoch == epoch:
-            began = time.perf_counter()
-            session.observe(message.canvas)
-            prediction = session.predict(message.state, steps=message.steps, seed=message.seed)
-            timings_s = dict(prediction.timings_s, model=time.perf_counter() - began)
-            connection.send(
-                Reply(
-                    epoch=epoch,
-                    actions=prediction.actions,
-                    steps=prediction.steps,
-                    evaluations=prediction.evaluations,
-                    seed=prediction.seed,
-                    guidance_scale=prediction.cfg_scale,
-                    timings_s=timings_s,
-                )
-            )
-            if message.dream and not connection.poll(0):
+            epoch, prediction = message.epoch, None
+        elif session is None or message.epoch != epoch:
+            continue
+        elif isinstance(message, Imagine):
+            if prediction is not None and not connection.poll(0):
                 connection.send(Dream(epoch=epoch, canvas=session.decode(prediction)))
+        else:
+            prediction, reply = answer(session, message)
+            connection.send(reply)
+
+
+def answer(session: Session, request: Request) -> tuple[Prediction, Reply]:
+    """Observe the block, predict the chunk."""
+    began = time.perf_counter()
+    session.observe(request.canvas)
+    prediction = session.predict(request.state, steps=request.steps, seed=request.seed)
+    return prediction, Reply(
+        epoch=request.epoch,
+        actions=prediction.actions,
+        steps=prediction.steps,
+        evaluations=prediction.evaluations,
+        seed=prediction.seed,
+        guidance_scale=prediction.cfg_scale,
+        timings_s=dict(prediction.timings_s, model=time.perf_counter() - began),
+    )
 
 
 def checkpoint_hash(folder: Path) -> str:

@@ -47,6 +47,7 @@ from dreamzero_policy.runtime.observation import NS_PER_S, ObservationBuffer, Ob
 
 TICK_S = 0.05
 FEEDBACK_S = 0.2
+SWITCH_INTERVAL_S = 0.5e-3  # a thread with an answer waits no longer than this for a busy callback's interpreter
 LAST_CALLBACKS = 50  # handled after the end has begun, so that a goal's result can leave
 STATES = {
     Phase.IDLE: PolicyStatus.IDLE,
@@ -478,6 +479,7 @@ def main() -> None:
     interrupted = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: interrupted.set())
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
         node = PolicyNode(interrupted)
     except ParameterException as error:

@@ -7,6 +7,7 @@ paper's window is 21 samples; a small model leaves more noise and wants a wider 
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +63,13 @@ def smoothed(positions: NDArray[np.float64], window: int) -> Floats:
     `window` counts samples after up-sampling: odd, more than the order, at most 2 H - 1. Polynomials up to third degree
     pass unchanged, so a motion keeps its speed and its ends.
     """
-    rows = np.arange(len(positions))
+    return smoothing_matrix(len(positions), window) @ positions
+
+
+@lru_cache
+def smoothing_matrix(count: int, window: int) -> Floats:
+    """The filter is linear in the rows: this is what it does to the unit rows [count, count]."""
+    rows = np.arange(count)
     fine = np.linspace(0, rows[-1], UPSAMPLING * rows[-1] + 1)
-    return savgol_filter(CubicSpline(rows, positions, axis=0)(fine), window, ORDER, axis=0, mode="interp")[::UPSAMPLING]
+    upsampled = CubicSpline(rows, np.eye(count), axis=0)(fine)
+    return savgol_filter(upsampled, window, ORDER, axis=0, mode="interp")[::UPSAMPLING]

@@ -58,6 +58,14 @@ class Limits:
             Verdict.REJECTED_STEP, np.abs(rows[0] - present)[None], self.step, "first row differs from the plan by"
         )
 
+    def judge_range(self, rows: Floats) -> Judgement:
+        """Rows [·, J] that will be executed as they are, against the position limits: a cheap first look."""
+        outside = np.maximum(rows - self.upper, self.lower - rows) - START_EXCESS
+        if (outside <= 0).all():
+            return ACCEPTED
+        row, joint = np.unravel_index(np.argmax(outside), outside.shape)
+        return self._out_of_range(joint, rows[row, joint])
+
     def judge(self, plan: Plan, from_ns: int) -> Judgement:
         """A plan from an instant on: position, velocity and acceleration of everything still to be executed."""
         plan = plan.after(from_ns)
@@ -70,11 +78,7 @@ class Limits:
         outside = np.maximum(positions - upper, lower - positions)
         if (outside > ROUNDING).any():
             row, joint = np.unravel_index(np.argmax(outside), outside.shape)
-            return Judgement(
-                Verdict.REJECTED_POSITION,
-                f"{self.joints[joint]} reaches {positions[row, joint]:.4f}, "
-                f"limits {self.lower[joint]:.4f} to {self.upper[joint]:.4f}",
-            )
+            return self._out_of_range(joint, positions[row, joint])
         if len(plan.knots_ns) == 1:
             return ACCEPTED
         first, last = plan.accelerations()
@@ -85,6 +89,12 @@ class Limits:
             np.maximum(np.abs(first), np.abs(last)),
             self.acceleration,
             "reaches the acceleration",
+        )
+
+    def _out_of_range(self, joint: int, position: float) -> Judgement:
+        return Judgement(
+            Verdict.REJECTED_POSITION,
+            f"{self.joints[joint]} reaches {position:.4f}, limits {self.lower[joint]:.4f} to {self.upper[joint]:.4f}",
         )
 
     def _judge(self, verdict: Verdict, values: Floats, limit: Floats, what: str) -> Judgement:

@@ -108,6 +108,7 @@ class Loop:
         self._observation_ns: int | None = None  # None: a window is to be opened with the newest frame
         self._pending: Pending | None = None
         self._at_rest_ns = 0
+        self._opened_monotonic_ns = 0  # when the epoch began: frames of before are not waited on earlier
         self._last_advance_ns = 0
 
     # Commands
@@ -186,6 +187,7 @@ class Loop:
         self.epoch += 1
         self.chunk_index = 0
         self.message = message
+        self._opened_monotonic_ns = time.monotonic_ns()
         self.policy.reset(self.embodiment.prompt(self.prompt), self.epoch)
         self._observation_ns, self._pending = None, None
         self.phase = Phase.WAITING
@@ -224,7 +226,6 @@ class Loop:
                 state=self.embodiment.normalised_state(block.state),
                 steps=self.settings.steps,
                 seed=self.settings.seed,
-                dream=self.wants_dream(),
             )
         )
 
@@ -272,10 +273,11 @@ class Loop:
             self.counters.consecutive_rejections += 1
             self.message = f"chunk {chunk.index} rejected: {judgement.reason}"
             self._observation_ns = self.scheduler.observation_after_rejection_ns(block.observation_ns)
-        chunk.overhead_s = (time.monotonic_ns() - block.complete_monotonic_ns) / NS_PER_S - reply.timings_s.get(
-            "model", 0.0
-        )
+        waited_from_ns = max(block.complete_monotonic_ns, self._opened_monotonic_ns)
+        chunk.overhead_s = (time.monotonic_ns() - waited_from_ns) / NS_PER_S - reply.timings_s.get("model", 0.0)
         self.world.show(chunk)
+        if self.wants_dream():
+            self.policy.dream(self.epoch)
 
     def _present_plan(self, block: Block, now_ns: int) -> Plan:
         """What is being executed. Joints moved by something else while the robot was at rest are taken where they are.
@@ -294,7 +296,8 @@ class Loop:
     def _splice(self, present: Plan, chunk: Chunk, start_ns: int, now_ns: int) -> tuple[Judgement, Plan]:
         """The first cross-fade, shortest first, whose plan stays inside the limits; else the last judgement."""
         (position,), _ = present.sample([start_ns])
-        judgement = self.limits.judge_rows(chunk.positions, position)
+        executed_as_they_are = chunk.positions[round(self.settings.blend_s[-1] / self.model.step_s) :]
+        judgement = self.limits.judge_rows(chunk.positions, position) and self.limits.judge_range(executed_as_they_are)
         plan = present
         for blend_s in self.settings.blend_s if judgement else ():
             plan = present.splice(chunk.positions, start_ns, self.scheduler.step_ns, blend_s)

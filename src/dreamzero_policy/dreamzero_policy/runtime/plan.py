@@ -9,6 +9,7 @@ finishes the tail and stands.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import ruckig
@@ -104,10 +105,9 @@ class Plan:
         old, _ = self.sample(times_ns)
         weight = smootherstep((times_ns - start_ns) / NS_PER_S / blend_s)[:, None]
         blended = (1 - weight) * old + weight * rows
-        spline = CubicSpline(
-            (times_ns - start_ns) / NS_PER_S, blended, axis=0, bc_type=((1, committed.velocities[-1]), "not-a-knot")
-        )
-        velocities = spline(spline.x, 1)
+        from_rows, from_start = spline_velocities(len(rows))
+        step_s = step_ns / NS_PER_S
+        velocities = from_rows @ blended / step_s + from_start[:, None] * committed.velocities[-1]
         return Plan(
             np.concatenate([committed.knots_ns, times_ns[1:]]),
             np.concatenate([committed.positions, blended[1:]]),
@@ -140,6 +140,18 @@ class Plan:
             np.concatenate([self.positions, positions]),
             np.concatenate([self.velocities, velocities]),
         )
+
+
+@lru_cache
+def spline_velocities(count: int) -> tuple[Floats, Floats]:
+    """Velocities at the knots of a cubic spline through rows a unit step apart, as a linear map of what determines it.
+
+    [count, count] from the rows and [count] from the velocity at the first knot; the far end is "not-a-knot".
+    """
+    knots = np.arange(count)
+    rows = CubicSpline(knots, np.eye(count), axis=0, bc_type=((1, np.zeros(count)), "not-a-knot"))(knots, 1)
+    start = CubicSpline(knots, np.zeros(count), bc_type=((1, 1.0), "not-a-knot"))(knots, 1)
+    return rows, start
 
 
 def seam_velocity_jump(before: Plan, after: Plan, instant_ns: int, acceleration: Floats) -> float:

@@ -22,7 +22,6 @@ class Request:
     state: NDArray[np.float32]  # [D] normalised
     steps: int
     seed: int
-    dream: bool  # also decode the predicted video, after the reply
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,9 @@ class Policy(Protocol):
 
     def submit(self, request: Request) -> None:
         """Begin observing and predicting. At most one request is under way."""
+
+    def dream(self, epoch: int) -> None:
+        """Decode the video of the last prediction, if there is time before the next request."""
 
     def poll(self) -> Reply | Dream | Failure | None:
         """The next thing the model has to say, or None."""

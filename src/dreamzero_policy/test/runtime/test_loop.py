@@ -86,6 +86,9 @@ class Scripted:
         reply = Reply(epoch=request.epoch, actions=rows, steps=4, evaluations=4, seed=request.seed, guidance_scale=1.0)
         self.answers.append((self.robot.ns + LATENCY_NS, reply))
 
+    def dream(self, epoch: int) -> None:
+        raise AssertionError("nobody asked for a dream")
+
     def poll(self) -> Reply | Failure | None:
         if self.answers and self.answers[0][0] <= self.robot.ns:
             return self.answers.pop(0)[1]

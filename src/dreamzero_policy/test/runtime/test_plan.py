@@ -4,12 +4,13 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.interpolate import CubicSpline
 
 from dreamzero_policy.runtime.chunk import Verdict, smoothed
 from dreamzero_policy.runtime.contract import JointLimits
 from dreamzero_policy.runtime.limits import Limits
 from dreamzero_policy.runtime.observation import NS_PER_S
-from dreamzero_policy.runtime.plan import Plan, seam_velocity_jump, smootherstep
+from dreamzero_policy.runtime.plan import Plan, seam_velocity_jump, smootherstep, spline_velocities
 
 STEP_NS = NS_PER_S // 30
 JOINTS = ("a", "b")
@@ -165,3 +166,12 @@ def test_a_joint_measured_just_outside_its_range_may_come_back_in_but_not_go_on(
 
     assert LIMITS.judge(moving(0.9), BEGIN_NS)
     assert LIMITS.judge(moving(1.03), BEGIN_NS).verdict is Verdict.REJECTED_POSITION
+
+
+def test_the_cached_spline_is_the_spline() -> None:
+    rows, start = sine(0.1, 0.5), np.array([0.2, -0.3])
+    from_rows, from_start = spline_velocities(24)
+    step_s = 1 / 30
+    expected = CubicSpline(np.arange(24) * step_s, rows, axis=0, bc_type=((1, start), "not-a-knot"))
+    ours = from_rows @ rows / step_s + from_start[:, None] * start
+    np.testing.assert_allclose(ours, expected(np.arange(24) * step_s, 1), atol=1e-10)
