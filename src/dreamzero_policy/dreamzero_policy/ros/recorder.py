@@ -14,7 +14,7 @@ from rclpy.qos import QoSProfile
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
+from sensor_msgs.msg import CompressedImage, Image, JointState
 from trajectory_msgs.msg import JointTrajectory
 
 from dreamzero_msgs.msg import ActionChunk, PolicyStatus
@@ -38,7 +38,6 @@ def topics_of_a_run(contract: Contract, node_name: str) -> list[Topic]:
     cameras = contract.site.cameras.values()
     return [
         *(Topic(f"{camera.topic}/compressed", CompressedImage, FRAMES) for camera in cameras),
-        *(Topic(f"{camera.topic.rsplit('/', 1)[0]}/camera_info", CameraInfo, qos.EVENT) for camera in cameras),
         Topic(contract.site.joint_states.topic, JointState, FRAMES),
         *(
             Topic(f"{controller.name}/joint_trajectory", JointTrajectory, qos.EVENT)
@@ -74,7 +73,9 @@ class Recorder:
 
         def receive(data: bytes) -> None:
             now_ns = self._node.get_clock().now().nanoseconds
-            self._writer.write(connection, now_ns, trimmed(data, connection.msgtype, self._types))
+            ends_in_pixels = topic.kind in (CompressedImage, Image)  # never empty, so nothing is left behind them
+            exact = data if ends_in_pixels else trimmed(data, connection.msgtype, self._types)
+            self._writer.write(connection, now_ns, exact)
             self.heard.add(topic.name)
 
         return self._node.create_subscription(topic.kind, topic.name, receive, topic.profile, raw=True)

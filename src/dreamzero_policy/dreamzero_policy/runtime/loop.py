@@ -15,7 +15,7 @@ import numpy as np
 
 from dreamzero_policy.runtime.chunk import Chunk, Verdict, smoothed
 from dreamzero_policy.runtime.embodiment import Embodiment
-from dreamzero_policy.runtime.limits import ACCEPTED, Judgement, Limits
+from dreamzero_policy.runtime.limits import Judgement, Limits
 from dreamzero_policy.runtime.observation import (
     NS_PER_S,
     Block,
@@ -272,9 +272,8 @@ class Loop:
             self.counters.rejected[judgement.verdict] += 1
             self.counters.consecutive_rejections += 1
             self.message = f"chunk {chunk.index} rejected: {judgement.reason}"
+            self._time_overhead(chunk)
             self._observation_ns = self.scheduler.observation_after_rejection_ns(block.observation_ns)
-        waited_from_ns = max(block.complete_monotonic_ns, self._opened_monotonic_ns)
-        chunk.overhead_s = (time.monotonic_ns() - waited_from_ns) / NS_PER_S - reply.timings_s.get("model", 0.0)
         self.world.show(chunk)
         if self.wants_dream():
             self.policy.dream(self.epoch)
@@ -300,32 +299,33 @@ class Loop:
         judgement = self.limits.judge_rows(chunk.positions, position) and self.limits.judge_range(executed_as_they_are)
         plan = present
         for blend_s in self.settings.blend_s if judgement else ():
-            plan = present.splice(chunk.positions, start_ns, self.scheduler.step_ns, blend_s)
+            spliced = present.splice(chunk.positions, start_ns, self.scheduler.step_ns, blend_s)
+            plan = spliced.with_tail(self.limits.by_joint, self.scheduler.step_ns)
             judgement = self.limits.judge(plan, now_ns)
             if judgement:
-                plan = plan.with_tail(self.limits.by_joint, self.scheduler.step_ns)
-                judgement = self.limits.judge(plan, now_ns)
-            if judgement:
-                return ACCEPTED, plan
+                break
         return judgement, plan
 
     def _accept(self, chunk: Chunk, present: Plan, plan: Plan, start_ns: int, now_ns: int) -> None:
-        (position,), _ = present.sample([start_ns])
         first_ns = now_ns + round(self.settings.first_point_s * NS_PER_S)
+        self._execute(plan.after(now_ns), first_ns)
+        self._time_overhead(chunk)
+        (position,), _ = present.sample([start_ns])
         chunk.start_ns = start_ns
         chunk.seam_position_jump = float(np.abs(chunk.positions[0] - position).max())
         chunk.seam_velocity_jump = max(
-            seam_velocity_jump(present, plan, instant_ns, self.limits.acceleration)
-            for instant_ns in (first_ns, start_ns)
+            seam_velocity_jump(present, plan, seam_ns, self.limits.acceleration) for seam_ns in (first_ns, start_ns)
         )
-        self._execute(plan.after(now_ns), first_ns)
-        chunk.observation_to_command_s = (
-            self.world.now_ns() + self.settings.first_point_s * NS_PER_S - chunk.block.observation_ns
-        ) / NS_PER_S
+        chunk.observation_to_command_s = (first_ns - chunk.block.observation_ns) / NS_PER_S
         self._observation_ns = self.scheduler.observation_after_chunk_ns(start_ns)
         self.counters.chunks += 1
         self.counters.consecutive_rejections = 0
         self.counters.accepted_monotonic_ns.append(time.monotonic_ns())
+
+    def _time_overhead(self, chunk: Chunk) -> None:
+        waited_from_ns = max(chunk.block.complete_monotonic_ns, self._opened_monotonic_ns)
+        model_s = chunk.reply.timings_s.get("model", 0.0)
+        chunk.overhead_s = (time.monotonic_ns() - waited_from_ns) / NS_PER_S - model_s
 
     def _come_to_rest(self) -> None:
         """Brake now, if that stays inside the limits; else the plan's own tail is the way to rest."""
