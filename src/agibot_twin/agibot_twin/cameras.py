@@ -86,8 +86,9 @@ class SceneRenderer:
     def render(self, camera: str) -> Image:
         """Picture [height, width, 3] RGB of the state set last."""
         self._camera.fixedcamid = self._model.camera(camera).id
-        mujoco.mjv_updateScene(self._model, self._data, self._visible, None, self._camera,
-                               mujoco.mjtCatBit.mjCAT_ALL.value, self._scene)
+        mujoco.mjv_updateScene(
+            self._model, self._data, self._visible, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL.value, self._scene
+        )
         self._gl.make_current()
         mujoco.mjr_render(self._viewport, self._scene, self._context)
         from_below = np.empty((self._viewport.height, self._viewport.width, 3), dtype=np.uint8)

@@ -25,8 +25,9 @@ OBJECT_ZONE_X_M = (0.50, 0.66)
 OBJECT_ZONE_Y_M = (-0.36, 0.36)
 
 THIRD_PERSON = "third_person"
-BOX, CYLINDER, SPHERE = (int(shape) for shape in (
-    mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_CYLINDER, mujoco.mjtGeom.mjGEOM_SPHERE))
+BOX, CYLINDER, SPHERE = (
+    int(shape) for shape in (mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_CYLINDER, mujoco.mjtGeom.mjGEOM_SPHERE)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +113,15 @@ def _add_lights(spec: mujoco.MjSpec) -> None:
         ([1.6, 1.2, 3.0], [-0.45, -0.35, -1.0], [0.52, 0.51, 0.49]),
         ([0.4, -2.0, 2.6], [0.05, 0.70, -0.8], [0.20, 0.21, 0.24]),
     ):
-        spec.worldbody.add_light(pos=position, dir=direction, diffuse=diffuse, ambient=[0, 0, 0],
-                                 specular=[0.08, 0.08, 0.08], type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
-                                 castshadow=False)
+        spec.worldbody.add_light(
+            pos=position,
+            dir=direction,
+            diffuse=diffuse,
+            ambient=[0, 0, 0],
+            specular=[0.08, 0.08, 0.08],
+            type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
+            castshadow=False,
+        )
 
 
 def _add_room(spec: mujoco.MjSpec) -> None:
@@ -132,16 +139,30 @@ def _add_room(spec: mujoco.MjSpec) -> None:
         for row in range(-4, 4):
             if (column + row) % 2 == 0:
                 spec.worldbody.add_geom(
-                    type=mujoco.mjtGeom.mjGEOM_BOX, size=[tile / 2, tile / 2, 0.001],
-                    pos=[(column + 0.5) * tile, (row + 0.5) * tile, FLOOR_Z_M], rgba=[0.45, 0.48, 0.52, 1],
-                    contype=0, conaffinity=0, group=VISUAL_GROUP)
+                    type=mujoco.mjtGeom.mjGEOM_BOX,
+                    size=[tile / 2, tile / 2, 0.001],
+                    pos=[(column + 0.5) * tile, (row + 0.5) * tile, FLOOR_Z_M],
+                    rgba=[0.45, 0.48, 0.52, 1],
+                    contype=0,
+                    conaffinity=0,
+                    group=VISUAL_GROUP,
+                )
 
 
 def _solid_box(body: mujoco.MjsBody, name: str, size: list[float], pos: list[float], rgb: list[float]) -> None:
     """A box that is seen and touched. `size` is the full edge length, m."""
-    body.add_geom(name=name, type=mujoco.mjtGeom.mjGEOM_BOX, size=[edge / 2 for edge in size], pos=pos,
-                  rgba=[*rgb, 1.0], contype=WORLD, conaffinity=0xF, group=VISUAL_GROUP, condim=4,
-                  friction=[0.9, 0.01, 0.001])
+    body.add_geom(
+        name=name,
+        type=mujoco.mjtGeom.mjGEOM_BOX,
+        size=[edge / 2 for edge in size],
+        pos=pos,
+        rgba=[*rgb, 1.0],
+        contype=WORLD,
+        conaffinity=0xF,
+        group=VISUAL_GROUP,
+        condim=4,
+        friction=[0.9, 0.01, 0.001],
+    )
 
 
 def _add_table(spec: mujoco.MjSpec) -> None:
@@ -149,12 +170,18 @@ def _add_table(spec: mujoco.MjSpec) -> None:
     table = spec.worldbody.add_body(name="table")
     wood, edge, leg = [0.80, 0.76, 0.70], [0.55, 0.43, 0.31], [0.30, 0.31, 0.33]
     _solid_box(table, "table_top", [depth, width, thickness], [x, y, TABLE_TOP_Z_M - thickness / 2], wood)
-    _solid_box(table, "table_frame", [depth - 0.02, width - 0.02, 0.03], [x, y, TABLE_TOP_Z_M - thickness - 0.015],
-               edge)
+    _solid_box(
+        table, "table_frame", [depth - 0.02, width - 0.02, 0.03], [x, y, TABLE_TOP_Z_M - thickness - 0.015], edge
+    )
     leg_height = TABLE_TOP_Z_M - thickness - FLOOR_Z_M
     for i, (dx, dy) in enumerate(((1, 1), (1, -1), (-1, 1), (-1, -1))):
-        _solid_box(table, f"table_leg{i}", [0.05, 0.05, leg_height],
-                   [x + dx * (depth / 2 - 0.05), y + dy * (width / 2 - 0.05), FLOOR_Z_M + leg_height / 2], leg)
+        _solid_box(
+            table,
+            f"table_leg{i}",
+            [0.05, 0.05, leg_height],
+            [x + dx * (depth / 2 - 0.05), y + dy * (width / 2 - 0.05), FLOOR_Z_M + leg_height / 2],
+            leg,
+        )
 
 
 def _add_bin(spec: mujoco.MjSpec) -> None:
@@ -173,9 +200,18 @@ def _add_object(spec: mujoco.MjSpec, thing: TableObject) -> None:
     body.add_freejoint(name=thing.name)
     size = [*thing.half_size_m, 0.0, 0.0][:3]
     # Rolling friction lets the ball come to rest.
-    body.add_geom(name=thing.name, type=mujoco.mjtGeom(thing.shape), size=size, rgba=[*thing.rgb, 1.0],
-                  mass=thing.mass_kg, contype=WORLD, conaffinity=0xF, group=VISUAL_GROUP, condim=6,
-                  friction=[1.0, 0.01, 0.002])
+    body.add_geom(
+        name=thing.name,
+        type=mujoco.mjtGeom(thing.shape),
+        size=size,
+        rgba=[*thing.rgb, 1.0],
+        mass=thing.mass_kg,
+        contype=WORLD,
+        conaffinity=0xF,
+        group=VISUAL_GROUP,
+        condim=6,
+        friction=[1.0, 0.01, 0.002],
+    )
 
 
 def _add_cameras(spec: mujoco.MjSpec, urdf: str) -> None:

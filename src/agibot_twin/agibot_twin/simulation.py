@@ -81,9 +81,7 @@ class Simulation:
 
     def joints(self) -> JointSample:
         """Joint states now. Effort is the drive's pull, with gravity's share included but in lift and grippers."""
-        return JointSample(
-            self.data.qpos[self._qpos], self.data.qvel[self._dof], self.data.qfrc_actuator[self._dof]
-        )
+        return JointSample(self.data.qpos[self._qpos], self.data.qvel[self._dof], self.data.qfrc_actuator[self._dof])
 
     def object_poses(self) -> dict[str, Floats]:
         """Pose [x y z qw qx qy qz] of every object in the robot's base frame, m."""

@@ -121,8 +121,9 @@ class TrajectoryController:
             begin_ns, begin = self._taken_ns, self._taken_state
         else:
             begin_ns, begin = self._due_ns[after - 1], points[after - 1].target
-        return interpolate(begin, points[after].target, (self._due_ns[after] - begin_ns) / NS_PER_S,
-                           (at_ns - begin_ns) / NS_PER_S)
+        return interpolate(
+            begin, points[after].target, (self._due_ns[after] - begin_ns) / NS_PER_S, (at_ns - begin_ns) / NS_PER_S
+        )
 
     def _checked(self, trajectory: Trajectory, now_ns: int) -> Trajectory:
         """The trajectory with its joints in this controller's order."""

@@ -50,24 +50,48 @@ IMAGE_SIZES = {320: (320, 240), 640: (640, 480)}
 LATE_NS = 5_000_000  # an instant published later than this counts as late
 
 # Everything is offered reliable: a reliable subscriber would silently receive nothing from a best-effort publisher.
-SENSOR = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE,
-                    durability=DurabilityPolicy.VOLATILE)
-COMMAND = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE,
-                     durability=DurabilityPolicy.VOLATILE)
+SENSOR = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST,
+    depth=10,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.VOLATILE,
+)
+COMMAND = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST,
+    depth=1,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.VOLATILE,
+)
 
 # name: (default, description, allowed (lowest, highest) or None, read only)
 PARAMETERS = {
     "seed": (0, "Seed of the objects' places; takes effect at ~/reset.", (0, 2**31 - 1), False),
-    "image_width": (320, "Width of the pictures [px]: 320 (320x240) or 640 (640x480, about 2.5 times the CPU time).",
-                    (320, 640), True),
-    "camera_rate_hz": (30.0, "Pictures per second of each camera [Hz]. All cameras share their instants.",
-                       (1.0, 60.0), True),
-    "jpeg_quality": (90, "Quality of the compressed pictures [1 … 100]; 90 gives about 11 kB at 320x240.",
-                     (1, 100), False),
+    "image_width": (
+        320,
+        "Width of the pictures [px]: 320 (320x240) or 640 (640x480, about 2.5 times the CPU time).",
+        (320, 640),
+        True,
+    ),
+    "camera_rate_hz": (
+        30.0,
+        "Pictures per second of each camera [Hz]. All cameras share their instants.",
+        (1.0, 60.0),
+        True,
+    ),
+    "jpeg_quality": (
+        90,
+        "Quality of the compressed pictures [1 … 100]; 90 gives about 11 kB at 320x240.",
+        (1, 100),
+        False,
+    ),
     "publish_clock": (False, "Make simulated time and publish it on /clock; others then set use_sim_time.", None, True),
-    "real_time_factor": (1.0, "With publish_clock: how many times faster than real time to run at most; 0 is as fast "
-                              "as the CPU allows, which outruns a policy that needs time to think.",
-                         (0.0, 1000.0), True),
+    "real_time_factor": (
+        1.0,
+        "With publish_clock: how many times faster than real time to run at most; 0 is as fast "
+        "as the CPU allows, which outruns a policy that needs time to think.",
+        (0.0, 1000.0),
+        True,
+    ),
     "viewer": (False, "Open MuJoCo's interactive viewer (needs a display).", None, True),
 }
 
@@ -132,9 +156,7 @@ class TwinNode(Node):
     def _create_endpoints(self) -> None:
         self._joint_publisher = self.create_publisher(JointState, "joint_states", SENSOR)
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", SENSOR)
-        self._clock_publisher = (
-            self.create_publisher(ClockMessage, "/clock", SENSOR) if self._simulated_time else None
-        )
+        self._clock_publisher = self.create_publisher(ClockMessage, "/clock", SENSOR) if self._simulated_time else None
         self._compressed, self._raw, self._info, self._intrinsics = {}, {}, {}, {}
         for name, optics in self._world.cameras.items():
             topic = f"{name}/color/image_raw"

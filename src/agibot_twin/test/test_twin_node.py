@@ -44,7 +44,10 @@ class Twin:
         arguments = [item for parameter in parameters for item in ("-p", parameter)]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "agibot_twin.twin_node", "--ros-args", *arguments],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
         self.context = Context()

@@ -10,8 +10,15 @@ from agibot_twin.trajectory_controller import JointTarget, Trajectory, Trajector
 from agibot_twin.world import TwinWorld
 
 S = 1_000_000_000
-PASSIVE_GRIPPER_JOINTS = ("inner_joint1", "inner_joint2", "inner_joint3", "inner_joint4",
-                          "outer_joint2", "outer_joint3", "outer_joint4")
+PASSIVE_GRIPPER_JOINTS = (
+    "inner_joint1",
+    "inner_joint2",
+    "inner_joint3",
+    "inner_joint4",
+    "outer_joint2",
+    "outer_joint3",
+    "outer_joint4",
+)
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +102,15 @@ def test_home_is_free_of_collisions_between_links_that_are_not_neighbours(world:
 
 
 def test_the_whole_finger_follows_the_driven_gripper_joint(world: TwinWorld) -> None:
-    expected = {"inner_joint1": -1, "inner_joint2": -1, "inner_joint3": 0, "inner_joint4": 1,
-                "outer_joint2": 1, "outer_joint3": 0, "outer_joint4": -1}
+    expected = {
+        "inner_joint1": -1,
+        "inner_joint2": -1,
+        "inner_joint3": 0,
+        "inner_joint4": 1,
+        "outer_joint2": 1,
+        "outer_joint3": 0,
+        "outer_joint4": -1,
+    }
     gripper = world.controllers["left_gripper_controller"]
     world.follow(gripper.name, Trajectory(gripper.joints, [TrajectoryPoint(S, JointTarget(np.array([0.3])))]))
     world.step(1.5)

@@ -16,6 +16,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+IMAGE_WIDTHS = (320, 640)
+TRANSPORTS = ("compressed", "raw")
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output, all else on standard error.")
 ]
@@ -43,10 +45,17 @@ def demo(
     json: Json = False,
 ) -> None:
     """A simulated AgiBot G1 moves by a world-action model over real ROS 2; bag, film and numbers are kept."""
-    from dreamzero_policy.cli import demo as room
-    from dreamzero_policy.cli.console import console_for
-    from dreamzero_policy.cli.processes import ProcessDied
+    try:
+        from dreamzero_policy.cli import demo as room
+        from dreamzero_policy.cli.console import console_for
+        from dreamzero_policy.cli.processes import ProcessDied
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
 
+    if image_width not in IMAGE_WIDTHS:
+        raise typer.BadParameter(f"{image_width}; the twin has {' and '.join(map(str, IMAGE_WIDTHS))} pixels")
+    if transport not in TRANSPORTS:
+        raise typer.BadParameter(f"{transport}; expected {' or '.join(TRANSPORTS)}")
     console = console_for(json)
     if viewer and not room.has_display():
         console.print("no display here: running without the viewer", style="yellow")

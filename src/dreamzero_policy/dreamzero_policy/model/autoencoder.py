@@ -118,9 +118,7 @@ class VideoAutoencoder:
         z = self.network.post_quant_conv(latents * std + mean)
         parts = []
         for frame in z.split(1, dim=2):
-            part = self.network.decoder(
-                frame, feat_cache=stream.features, feat_idx=[0], first_chunk=stream.frames == 0
-            )
+            part = self.network.decoder(frame, feat_cache=stream.features, feat_idx=[0], first_chunk=stream.frames == 0)
             stream.frames += 1
             parts.append(part)
         video = torch.cat(parts, dim=2)

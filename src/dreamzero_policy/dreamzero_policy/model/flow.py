@@ -115,9 +115,7 @@ def sample_chunk(
     video_solver, action_solver = Solver(video_schedule), Solver(action_schedule)
     for i in range(video_schedule.steps):
         if i in evaluated:
-            video_velocity, action_velocity = velocity(
-                video, action, video_schedule.times[i], action_schedule.times[i]
-            )
+            video_velocity, action_velocity = velocity(video, action, video_schedule.times[i], action_schedule.times[i])
         video = video_solver.step(video, video_velocity, i)
         action = action_solver.step(action, action_velocity, i)
     return video, action

@@ -176,9 +176,7 @@ def _window(layout: TokenLayout, frames: int, rows: int, columns: int, device: t
 
 @lru_cache(maxsize=256)
 @torch.inference_mode(False)
-def _chunk(
-    layout: TokenLayout, first_frame: int, frames: int, rows: int, columns: int, device: torch.device
-) -> Tokens:
+def _chunk(layout: TokenLayout, first_frame: int, frames: int, rows: int, columns: int, device: torch.device) -> Tokens:
     chunk = layout.chunk_of_frame(first_frame)
     return Tokens.join(
         layout.video(NOISY, first_frame, frames, rows, columns, device),
