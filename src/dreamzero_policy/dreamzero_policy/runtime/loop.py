@@ -267,7 +267,7 @@ class Loop:
         self._pending = None
         self.phase = Phase.WAITING
         if judgement:
-            self._accept(chunk, present, plan, start_ns, now_ns)
+            self._accept(chunk, present, plan, start_ns)
         else:
             self.counters.rejected[judgement.verdict] += 1
             self.counters.consecutive_rejections += 1
@@ -306,7 +306,8 @@ class Loop:
                 break
         return judgement, plan
 
-    def _accept(self, chunk: Chunk, present: Plan, plan: Plan, start_ns: int, now_ns: int) -> None:
+    def _accept(self, chunk: Chunk, present: Plan, plan: Plan, start_ns: int) -> None:
+        now_ns = self.world.now_ns()  # anew: judging took its time, and the first point counts from publishing
         first_ns = now_ns + round(self.settings.first_point_s * NS_PER_S)
         self._execute(plan.after(now_ns), first_ns)
         self._time_overhead(chunk)

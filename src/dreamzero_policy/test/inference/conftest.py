@@ -31,7 +31,9 @@ def small(**transformer: object) -> ModelConfig:
         tiny,
         variant="small",
         geometry=replace(tiny.geometry, canvas_height=32, canvas_width=32, actions_per_chunk=3, max_action_dim=5),
-        transformer=replace(tiny.transformer, **{**sizes, "control_hidden_dim": 16, **transformer}),
+        transformer=replace(
+            tiny.transformer, **{**sizes, "control_hidden_dim": 16, "image_condition": True, **transformer}
+        ),
         autoencoder=replace(tiny.autoencoder, base_dim=4),
         text_encoder=replace(tiny.text_encoder, text_length=48, dim=16, num_heads=2, head_dim=8, ffn_dim=32),
         image_encoder=replace(tiny.image_encoder, image_size=32, dim=32, num_heads=2, ffn_dim=64),

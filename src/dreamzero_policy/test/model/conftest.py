@@ -129,6 +129,7 @@ def small_config() -> ModelConfig:
         geometry=replace(tiny.geometry, canvas_height=32, canvas_width=32, actions_per_chunk=3, max_action_dim=5),
         transformer=replace(
             tiny.transformer,
+            image_condition=True,  # the larger variants have it
             num_layers=2,
             num_attention_heads=2,
             attention_head_dim=16,
