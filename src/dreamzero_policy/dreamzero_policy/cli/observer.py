@@ -38,7 +38,6 @@ class Observer(Node):
         self._status: PolicyStatus | None = None
         self._status_at = 0.0
         self._began = 0.0  # when the first goal was sent
-        self._goal_handle = None
         self._outcome: tuple[int, str] | None = None
         self.create_subscription(PolicyStatus, f"{policy}/status", self._on_status, qos.LATCHED)
         self.create_subscription(ActionChunk, f"{policy}/chunk", self._on_chunk, qos.EVENT)
@@ -141,8 +140,7 @@ class Observer(Node):
     # What arrives
 
     def _on_accepted(self, future) -> None:
-        self._goal_handle = future.result()
-        self._goal_handle.get_result_async().add_done_callback(self._on_result)
+        future.result().get_result_async().add_done_callback(self._on_result)
 
     def _on_result(self, future) -> None:
         answer = future.result()
