@@ -145,14 +145,14 @@ def _conduct(
 ) -> RunRecord:
     """Everything that happens over DDS, from this process's node."""
     import rclpy
-    from rclpy.executors import SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
 
     from dreamzero_policy.cli.observer import Observer
+    from dreamzero_policy.ros.executors import single_threaded_executor
 
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     observer = Observer(NODE)
-    executor = SingleThreadedExecutor()
+    executor = single_threaded_executor()
     executor.add_node(observer)
 
     def spin(seconds: float) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from dreamzero_policy.runtime.policy import Dream, Failure, Reply, Request
 
+SOCKET_BUFFER = 4 << 20  # bytes; the system may grant less
 EXIT_TIMEOUT_S = 3.0  # from the end of the conversation to the exit code
 
 
@@ -56,6 +57,9 @@ class WorkerPolicy:
     def __init__(self, checkpoint: Path, *, device: str, dtype: str, threads: int, steps: int) -> None:
         """Start the child; it loads and warms up in the background. Fetch the outcome with `wait_until_ready`."""
         ours, theirs = socket.socketpair()
+        for end in (ours, theirs):  # a whole request fits, so that nobody is woken for a piece of it
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER)
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER)
         theirs.set_inheritable(True)
         command = [
             sys.executable,

@@ -1,6 +1,7 @@
 """The worker's process: load a checkpoint, warm up, say what it is, then serve one session until the parent is gone."""
 
 import argparse
+import gc
 import hashlib
 import sys
 import time
@@ -19,6 +20,8 @@ def serve(connection: Connection, arguments: argparse.Namespace) -> None:
     checkpoint = Path(arguments.checkpoint)
     policy = load_policy(checkpoint, device=arguments.device, dtype=arguments.dtype, threads=arguments.threads)
     warm_up_s = sum(policy.warm_up(arguments.steps).values())
+    gc.collect()
+    gc.freeze()  # a full collection over everything torch has loaded would take longer than a chunk
     session: Session | None = None
     prediction: Prediction | None = None
     epoch = 0

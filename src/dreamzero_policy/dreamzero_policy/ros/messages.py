@@ -71,26 +71,23 @@ def image_message(image: NDArray[np.uint8], stamp_ns: int, frame_id: str) -> Ima
     return message
 
 
-def trajectory_message(plan: Plan, joints: Sequence[str], controller: Controller, now_ns: int) -> JointTrajectory:
-    """What is left of a plan for one controller, in the form that moves alike on every ROS 2 distribution.
+def trajectory_messages(
+    plan: Plan, joints: Sequence[str], controllers: Sequence[Controller], now_ns: int
+) -> list[JointTrajectory]:
+    """What is left of a plan, one message a controller, in the form that moves alike on every ROS 2 distribution.
 
     The stamp is zero (begin now, from the present command), the first point lies in the future, every point has
     positions and velocities, the last one is at rest. Points are timed from `now_ns`, the moment of publishing.
     """
-    columns = [joints.index(joint) for joint in controller.joints]
-    message = JointTrajectory(joint_names=list(controller.joints))
-    for knot_ns, position, velocity in zip(
-        plan.knots_ns.tolist(), plan.positions[:, columns].tolist(), plan.velocities[:, columns].tolist(), strict=True
-    ):
-        after_ns = knot_ns - now_ns
-        message.points.append(
-            JointTrajectoryPoint(
-                positions=position,
-                velocities=velocity,
-                time_from_start=DurationMsg(sec=after_ns // NS_PER_S, nanosec=after_ns % NS_PER_S),
-            )
-        )
-    return message
+    after_ns = (plan.knots_ns - now_ns).tolist()
+    times = [DurationMsg(sec=ns // NS_PER_S, nanosec=ns % NS_PER_S) for ns in after_ns]
+    messages = []
+    for controller in controllers:
+        columns = [joints.index(joint) for joint in controller.joints]
+        rows = zip(plan.positions[:, columns].tolist(), plan.velocities[:, columns].tolist(), times, strict=True)
+        points = [JointTrajectoryPoint(positions=p, velocities=v, time_from_start=time) for p, v, time in rows]
+        messages.append(JointTrajectory(joint_names=list(controller.joints), points=points))
+    return messages
 
 
 def chunk_message(chunk: Chunk, joints: Sequence[str], contract_hash: str, checkpoint_hash: str) -> ActionChunk:

@@ -8,26 +8,25 @@ configure loads and warms up, activate starts, deactivate brings the robot to re
 holds no tensor: callbacks only store messages and move the loop on, the model runs in a process of its own.
 """
 
+import gc
 import signal
 import sys
 import threading
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import rclpy
 from ament_index_python.packages import get_package_share_directory
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.clock import ClockChange, JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.exceptions import ParameterException
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
-from rclpy.task import Future
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
@@ -37,6 +36,8 @@ from dreamzero_msgs.msg import PolicyStatus
 from dreamzero_msgs.srv import ResetSession
 from dreamzero_policy.inference.worker import Ready, WorkerPolicy
 from dreamzero_policy.ros import parameters, qos
+from dreamzero_policy.ros.executors import single_threaded_executor
+from dreamzero_policy.ros.goal_server import GoalServer
 from dreamzero_policy.ros.lifecycle import ManagedNode
 from dreamzero_policy.ros.messages import decoder, to_ns, to_stamp
 from dreamzero_policy.ros.world import RosWorld
@@ -65,7 +66,6 @@ class GoalRun:
     began_ns: int
     chunks_before: int
     missing_since_ns: int | None = None
-    finished: Future = field(default_factory=Future)  # resolves to (error_code, error_message)
 
 
 class PolicyNode(ManagedNode):
@@ -136,10 +136,12 @@ class PolicyNode(ManagedNode):
         )
         self._subscribe()
         self._offer()
-        answered = self._own(self.create_guard_condition(self._progress), self.destroy_guard_condition)
-        self.policy.when_answered(answered.trigger)
+        progress = self._while_configured(self._progress)
+        self.policy.when_answered(lambda: self.executor.create_task(progress))
         self._state, self._message = PolicyStatus.IDLE, "configured"
         self._publish_status()
+        gc.collect()
+        gc.freeze()  # what stands now stays: later collections look at what came since, and are short
 
     def begin(self) -> None:
         self._active = True
@@ -157,7 +159,7 @@ class PolicyNode(ManagedNode):
 
     def tear_down(self) -> None:
         if self.policy is not None:
-            self.policy.close()  # first: it wakes a guard condition that is about to go
+            self.policy.close()  # first: its answers wake this node
         for resource, destroy in reversed(self._owned):
             destroy(resource)
         self._owned.clear()
@@ -175,18 +177,30 @@ class PolicyNode(ManagedNode):
         self._owned.append((resource, destroy))
         return resource
 
+    def _while_configured(self, callback: Callable[..., None]) -> Callable[..., None]:
+        """An event may still be queued when its source has been destroyed; by then there is nothing to tell."""
+
+        def guarded(*arguments) -> None:
+            if self.loop is not None:
+                callback(*arguments)
+
+        return guarded
+
     def _subscribe(self) -> None:
         kind, suffix = (Image, "") if self._settings.image_transport == "raw" else (CompressedImage, "/compressed")
         for camera, site in self.contract.site.cameras.items():
             self._own(
                 self.create_subscription(
-                    kind, site.topic + suffix, lambda m, c=camera: self._on_image(c, m), qos.CAMERA
+                    kind, site.topic + suffix, self._while_configured(partial(self._on_image, camera)), qos.CAMERA
                 ),
                 self.destroy_subscription,
             )
         self._own(
             self.create_subscription(
-                JointState, self.contract.site.joint_states.topic, self._on_joint_state, qos.JOINT_STATES
+                JointState,
+                self.contract.site.joint_states.topic,
+                self._while_configured(self._on_joint_state),
+                qos.JOINT_STATES,
             ),
             self.destroy_subscription,
         )
@@ -199,14 +213,9 @@ class PolicyNode(ManagedNode):
             ("~/reset_session", ResetSession, self._on_reset),
         ):
             self._own(self.create_service(kind, name, callback), self.destroy_service)
-        server = ActionServer(
-            self,
-            RunPolicy,
-            "~/run_policy",
-            execute_callback=self._run_goal,
-            cancel_callback=lambda _: CancelResponse.ACCEPT,
+        self._goals = self._own(
+            GoalServer(self, RunPolicy, "~/run_policy", self._begin_goal), lambda server: server.destroy()
         )
-        self._own(server, lambda server: server.destroy())
         self._diagnostics = self._own(
             self.create_publisher(DiagnosticArray, "/diagnostics", qos.EVENT), self.destroy_publisher
         )
@@ -216,7 +225,7 @@ class PolicyNode(ManagedNode):
             (FEEDBACK_S, self._watch_goal),
             (1.0, self._publish_diagnostics),
         ):
-            self._own(self.create_timer(period_s, callback), self.destroy_timer)
+            self._own(self.create_timer(period_s, self._while_configured(callback)), self.destroy_timer)
         threshold = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True)
         self._own(
             self.get_clock().create_jump_callback(threshold, post_callback=self._on_jump), lambda h: h.unregister()
@@ -247,8 +256,6 @@ class PolicyNode(ManagedNode):
     # Progress
 
     def _progress(self) -> None:
-        if self.loop is None:
-            return
         self.loop.advance(may_observe=not self._absent_controllers)
 
     def _tick(self) -> None:
@@ -313,31 +320,44 @@ class PolicyNode(ManagedNode):
 
     # The action
 
-    async def _run_goal(self, handle: ServerGoalHandle) -> RunPolicy.Result:
+    def _begin_goal(self, handle: ServerGoalHandle) -> None:
         # Accepted and then aborted, because a rejection cannot say why.
+        prompt = handle.request.prompt.strip()
+        run = GoalRun(handle, self.get_clock().now().nanoseconds, 0 if self.loop is None else self.loop.counters.chunks)
         if not self._active:
-            handle.abort()
-            return RunPolicy.Result(error_code=RunPolicy.Result.NOT_ACTIVE, error_message="activate the node first")
-        if not handle.request.prompt.strip():
-            handle.abort()
-            return RunPolicy.Result(
-                error_code=RunPolicy.Result.EMPTY_PROMPT, error_message="the goal's prompt is empty"
-            )
-        self._finish_goal(RunPolicy.Result.STOPPED, "another goal took over")
-        run = GoalRun(handle, self._world.now_ns(), self.loop.counters.chunks)
-        self._goal = run
-        self.loop.run(handle.request.prompt.strip())
-        code, message = await run.finished
-        if code == RunPolicy.Result.DURATION_REACHED:
-            handle.succeed()
-        elif code == RunPolicy.Result.CANCELLED:
-            handle.canceled()
+            self._conclude_goal(run, RunPolicy.Result.NOT_ACTIVE, "activate the node first")
+        elif not prompt:
+            self._conclude_goal(run, RunPolicy.Result.EMPTY_PROMPT, "the goal's prompt is empty")
         else:
-            handle.abort()
-        now_ns = self.get_clock().now().nanoseconds
-        duration = Duration(nanoseconds=max(0, now_ns - run.began_ns)).to_msg()
-        chunks = 0 if self.loop is None else self.loop.counters.chunks - run.chunks_before
-        return RunPolicy.Result(error_code=code, error_message=message, chunks=chunks, duration=duration)
+            self._finish_goal(RunPolicy.Result.STOPPED, "another goal took over")
+            self._goal = run
+            self.loop.run(prompt)
+
+    def _finish_goal(self, code: int, message: str) -> None:
+        """End the goal being followed, if there is one."""
+        if self._goal is not None:
+            run, self._goal = self._goal, None
+            self._conclude_goal(run, code, message)
+
+    def _conclude_goal(self, run: GoalRun, code: int, message: str) -> None:
+        lasted_ns = max(0, self.get_clock().now().nanoseconds - run.began_ns)
+        result = RunPolicy.Result(
+            error_code=code,
+            error_message=message,
+            chunks=0 if self.loop is None else self.loop.counters.chunks - run.chunks_before,
+            duration=Duration(nanoseconds=lasted_ns).to_msg(),
+        )
+
+        def conclude(handle: ServerGoalHandle) -> RunPolicy.Result:
+            if code == RunPolicy.Result.DURATION_REACHED:
+                handle.succeed()
+            elif code == RunPolicy.Result.CANCELLED:
+                handle.canceled()
+            else:
+                handle.abort()
+            return result
+
+        self._goals.finish(run.handle, conclude)
 
     def _watch_goal(self) -> None:
         run = self._goal
@@ -368,11 +388,6 @@ class PolicyNode(ManagedNode):
             invalid = self.buffer.joints.fault or any(stream.fault for stream in self.buffer.cameras.values())
             code = RunPolicy.Result.INVALID_OBSERVATION if invalid else RunPolicy.Result.OBSERVATION_LOST
             self._stop(code, "; ".join(missing))
-
-    def _finish_goal(self, code: int, message: str) -> None:
-        if self._goal is not None:
-            run, self._goal = self._goal, None
-            run.finished.set_result((code, message))
 
     # Reports
 
@@ -484,7 +499,7 @@ def main() -> None:
         node = PolicyNode(interrupted)
     except ParameterException as error:
         sys.exit(f"policy_node: {error}")
-    executor = SingleThreadedExecutor()
+    executor = single_threaded_executor()
     executor.add_node(node)
     try:
         if node.get_parameter("autostart").value:

@@ -8,7 +8,8 @@ from trajectory_msgs.msg import JointTrajectory
 
 from dreamzero_msgs.msg import ActionChunk
 from dreamzero_policy.ros import qos
-from dreamzero_policy.ros.messages import chunk_message, image_message, trajectory_message
+from dreamzero_policy.ros.messages import chunk_message, image_message
+from dreamzero_policy.ros.trajectory_cdr import trajectory_bytes
 from dreamzero_policy.runtime.chunk import Chunk
 from dreamzero_policy.runtime.contract import Contract
 from dreamzero_policy.runtime.observation import NS_PER_S
@@ -32,9 +33,9 @@ class RosWorld:
         return self._node.get_clock().now().nanoseconds
 
     def act(self, plan: Plan) -> None:
-        now_ns = self.now_ns()
-        for controller, publisher in self._trajectories.items():
-            publisher.publish(trajectory_message(plan, self._joints, controller, now_ns))
+        messages = trajectory_bytes(plan, self._joints, tuple(self._trajectories), self.now_ns())
+        for publisher, message in zip(self._trajectories.values(), messages, strict=True):
+            publisher.publish(message)
 
     def show(self, chunk: Chunk) -> None:
         self._chunks.publish(chunk_message(chunk, self._joints, self._contract.hash, self._checkpoint_hash))

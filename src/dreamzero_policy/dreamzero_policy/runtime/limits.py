@@ -19,6 +19,9 @@ from dreamzero_policy.runtime.plan import Plan
 
 POINTS_BETWEEN_KNOTS = 9
 ROUNDING = 1e-9
+_S = np.linspace(0, 1, POINTS_BETWEEN_KNOTS + 2)[1:-1]
+# Weights of both positions and both velocities (times the segment's duration) at the points between two knots.
+BASIS = np.stack([1 - 3 * _S**2 + 2 * _S**3, 3 * _S**2 - 2 * _S**3, _S - 2 * _S**2 + _S**3, _S**3 - _S**2], axis=1)
 START_EXCESS = 0.01  # [rad, m] a joint that stands outside its range may move back in, never farther out than this
 
 
@@ -66,13 +69,9 @@ class Limits:
         row, joint = np.unravel_index(np.argmax(outside), outside.shape)
         return self._out_of_range(joint, rows[row, joint])
 
-    def judge(self, plan: Plan, from_ns: int) -> Judgement:
-        """A plan from an instant on: position, velocity and acceleration of everything still to be executed."""
-        plan = plan.after(from_ns)
-        inner = np.linspace(0, 1, POINTS_BETWEEN_KNOTS + 2)
-        spans = np.diff(plan.knots_ns)
-        instants = np.append((plan.knots_ns[:-1, None] + spans[:, None] * inner).astype(np.int64).ravel(), plan.end_ns)
-        positions, _ = plan.sample(instants)
+    def judge(self, plan: Plan) -> Judgement:
+        """Position, velocity and acceleration of a whole plan; hand over what is still to be executed."""
+        positions = _finely(plan)
         upper = self.upper + np.where(positions[0] > self.upper, START_EXCESS, 0.0)
         lower = self.lower - np.where(positions[0] < self.lower, START_EXCESS, 0.0)
         outside = np.maximum(positions - upper, lower - positions)
@@ -103,6 +102,14 @@ class Limits:
             return ACCEPTED
         row, joint = np.unravel_index(np.argmax(values / limit), values.shape)
         return Judgement(verdict, f"{self.joints[joint]} {what} {values[row, joint]:.4f}, limit {limit[joint]:.4f}")
+
+
+def _finely(plan: Plan) -> Floats:
+    """Positions [·, J] at the knots and at the points between them; the first row is the first knot."""
+    h = (np.diff(plan.knots_ns) / NS_PER_S)[:, None]
+    corners = np.stack([plan.positions[:-1], plan.positions[1:], plan.velocities[:-1] * h, plan.velocities[1:] * h])
+    between = np.tensordot(BASIS, corners, axes=1)
+    return np.concatenate([plan.positions, between.reshape(-1, plan.positions.shape[1])])
 
 
 def _fastest(plan: Plan, first: Floats, last: Floats) -> Floats:

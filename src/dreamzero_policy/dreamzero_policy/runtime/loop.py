@@ -298,12 +298,17 @@ class Loop:
         executed_as_they_are = chunk.positions[round(self.settings.blend_s[-1] / self.model.step_s) :]
         judgement = self.limits.judge_rows(chunk.positions, position) and self.limits.judge_range(executed_as_they_are)
         plan = present
-        for blend_s in self.settings.blend_s if judgement else ():
-            spliced = present.splice(chunk.positions, start_ns, self.scheduler.step_ns, blend_s)
-            plan = spliced.with_tail(self.limits.by_joint, self.scheduler.step_ns)
-            judgement = self.limits.judge(plan, now_ns)
-            if judgement:
-                break
+        if judgement:
+            blends = present.after(now_ns).splices(
+                chunk.positions, start_ns, self.scheduler.step_ns, self.settings.blend_s
+            )
+            for spliced in blends:
+                judgement = self.limits.judge(spliced)
+                if judgement:  # most fail here if they do; the tail needs a start inside the limits anyway
+                    plan = spliced.with_tail(self.limits.by_joint, self.scheduler.step_ns)
+                    judgement = self.limits.judge(plan)
+                if judgement:
+                    break
         return judgement, plan
 
     def _accept(self, chunk: Chunk, present: Plan, plan: Plan, start_ns: int) -> None:
@@ -335,7 +340,7 @@ class Loop:
         if self.plan is None or self.plan.end_ns <= begin_ns:
             return
         plan = self.plan.after(now_ns).until(begin_ns).with_tail(self.limits.by_joint, self.scheduler.step_ns)
-        if self.limits.judge(plan, now_ns):
+        if self.limits.judge(plan):
             self._execute(plan, begin_ns)
 
     def _execute(self, plan: Plan, first_ns: int) -> None:

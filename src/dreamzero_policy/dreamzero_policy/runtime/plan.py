@@ -7,7 +7,7 @@ decelerates to rest (time-optimal under acceleration and jerk limits, by ruckig)
 finishes the tail and stands.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -95,24 +95,31 @@ class Plan:
             np.concatenate([self.velocities[keep], velocity]),
         )
 
-    def splice(self, rows: Floats, start_ns: int, step_ns: int, blend_s: float) -> "Plan":
-        """Follow this plan until `start_ns`, then the rows [H, J], one every `step_ns`, cross-faded in over `blend_s`.
+    def splices(self, rows: Floats, start_ns: int, step_ns: int, blends_s: Iterable[float]) -> Iterator["Plan"]:
+        """Follow this plan until `start_ns`, then the rows [H, J], one every `step_ns`, cross-faded in over a blend.
 
-        Position and velocity are continuous at the seam by construction. The result ends moving: add a tail.
+        One plan for each blend. Position and velocity are continuous at the seam by construction. The results end
+        moving: add a tail.
         """
         committed = self.until(start_ns)
         times_ns = start_ns + step_ns * np.arange(len(rows))
         old, _ = self.sample(times_ns)
-        weight = smootherstep((times_ns - start_ns) / NS_PER_S / blend_s)[:, None]
-        blended = (1 - weight) * old + weight * rows
         from_rows, from_start = spline_velocities(len(rows))
-        step_s = step_ns / NS_PER_S
-        velocities = from_rows @ blended / step_s + from_start[:, None] * committed.velocities[-1]
-        return Plan(
-            np.concatenate([committed.knots_ns, times_ns[1:]]),
-            np.concatenate([committed.positions, blended[1:]]),
-            np.concatenate([committed.velocities, velocities[1:]]),
-        )
+        from_rows, from_start = from_rows * (NS_PER_S / step_ns), from_start[:, None] * committed.velocities[-1]
+        knots_ns = np.concatenate([committed.knots_ns, times_ns[1:]])
+        for blend_s in blends_s:
+            weight = smootherstep((times_ns - start_ns) / NS_PER_S / blend_s)[:, None]
+            blended = old + weight * (rows - old)
+            velocities = from_rows @ blended + from_start
+            yield Plan(
+                knots_ns,
+                np.concatenate([committed.positions, blended[1:]]),
+                np.concatenate([committed.velocities, velocities[1:]]),
+            )
+
+    def splice(self, rows: Floats, start_ns: int, step_ns: int, blend_s: float) -> "Plan":
+        """The only one of `splices` for a single blend."""
+        return next(self.splices(rows, start_ns, step_ns, (blend_s,)))
 
     def with_tail(self, limits: Sequence[JointLimits], step_ns: int) -> "Plan":
         """Decelerate from the last knot to rest inside the limits. The plan must be inside them itself."""

@@ -71,7 +71,7 @@ def test_the_tail_comes_to_rest_inside_the_limits(velocity: np.ndarray) -> None:
     moving = Plan(BEGIN_NS + STEP_NS * np.arange(24), 0.3 * velocity * t, np.tile(0.3 * velocity, (24, 1)))
     plan = moving.with_tail(LIMITS.by_joint, STEP_NS)
     assert (plan.velocities[-1] == 0).all()
-    assert LIMITS.judge(plan, BEGIN_NS)
+    assert LIMITS.judge(plan)
     assert (plan.end_ns - moving.end_ns) / NS_PER_S <= 0.3 * np.abs(velocity).max() / (
         0.9 * 6.0
     ) + 6.0 / 120.0 / 0.9 + 0.04
@@ -98,10 +98,10 @@ def test_no_chunk_whatever_makes_a_plan_outside_the_limits(rows: np.ndarray, sca
     if not LIMITS.judge_rows(rows, np.zeros(2)):
         return
     plan = rest.splice(rows, BEGIN_NS, STEP_NS, 0.2)
-    if not LIMITS.judge(plan, BEGIN_NS):
+    if not LIMITS.judge(plan):
         return
     plan = plan.with_tail(LIMITS.by_joint, STEP_NS)
-    if not LIMITS.judge(plan, BEGIN_NS):
+    if not LIMITS.judge(plan):
         return
     positions, velocities, accelerations = executed(plan)
     assert np.abs(positions).max() <= 1.0 + 1e-9
@@ -121,7 +121,7 @@ def test_a_rejection_names_joint_value_and_limit() -> None:
         and judgement.reason == "a first row differs from the plan by 0.3000, limit 0.2000"
     )
     ramp = np.linspace(0, 1.2, 24)[:, None] * [1, 0]
-    judgement = LIMITS.judge(Plan.rest(np.zeros(2), BEGIN_NS).splice(ramp, BEGIN_NS, STEP_NS, 0.4), BEGIN_NS)
+    judgement = LIMITS.judge(Plan.rest(np.zeros(2), BEGIN_NS).splice(ramp, BEGIN_NS, STEP_NS, 0.4))
     assert judgement.verdict is Verdict.REJECTED_POSITION and "a reaches 1.2" in judgement.reason
 
 
@@ -150,7 +150,7 @@ def test_a_stop_at_any_nanosecond_comes_to_rest_nearby(beside_ns: int, knot: int
     stop = plan.after(begin_ns - 50_000_000).until(begin_ns).with_tail(LIMITS.by_joint, STEP_NS)
     assert (stop.velocities[-1] == 0).all()
     assert np.abs(stop.positions[-1] - plan.sample([begin_ns])[0]).max() < 0.1
-    assert LIMITS.judge(stop, begin_ns)
+    assert LIMITS.judge(stop)
 
 
 def test_a_jump_of_the_command_is_measured_where_it_is() -> None:
@@ -164,8 +164,8 @@ def test_a_joint_measured_just_outside_its_range_may_come_back_in_but_not_go_on(
         rows = np.linspace(1.004, to, 24)[:, None] * [1, 0]
         return Plan.rest(np.array([1.004, 0.0]), BEGIN_NS).splice(rows, BEGIN_NS, STEP_NS, 0.2)
 
-    assert LIMITS.judge(moving(0.9), BEGIN_NS)
-    assert LIMITS.judge(moving(1.03), BEGIN_NS).verdict is Verdict.REJECTED_POSITION
+    assert LIMITS.judge(moving(0.9))
+    assert LIMITS.judge(moving(1.03)).verdict is Verdict.REJECTED_POSITION
 
 
 def test_the_cached_spline_is_the_spline() -> None:
