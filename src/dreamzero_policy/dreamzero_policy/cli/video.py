@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from rosbags.highlevel import AnyReader
 
 from dreamzero_policy.ros.recorder import recording_types
+from dreamzero_policy.runtime.canvas import camera_view
 from dreamzero_policy.runtime.contract import Contract
-from dreamzero_policy.runtime.embodiment import camera_view
 from dreamzero_policy.runtime.observation import NS_PER_S
 
 PANEL = (480, 640)  # height, width [px]

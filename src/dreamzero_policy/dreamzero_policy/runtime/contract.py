@@ -13,15 +13,26 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
-Unit = Literal["rad", "m", "fraction", "m/s", "rad/s"]
+Unit = Literal["rad", "m", "fraction", "opening", "m/s", "rad/s"]  # fraction: 0 open, 1 closed; opening: 1 open
+GRIPPER_UNITS = ("fraction", "opening")
+HASHED = "hashed"  # serialisation context of the canonical JSON
 
 
 Section = TypeVar("Section", bound=BaseModel)
@@ -32,7 +43,23 @@ class ContractError(ValueError):
 
 
 class Strict(BaseModel):
+    """A frozen section without unknown fields.
+
+    Fields named in `unhashed_defaults` are left out of the hashed text where they have their default, so that contracts
+    (and the checkpoints that carry their hash) from before such a field existed keep their hash.
+    """
+
     model_config = ConfigDict(extra="forbid", frozen=True)
+    unhashed_defaults: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _write(self, write: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        fields = write(self)
+        if info.context == HASHED:
+            for name in self.unhashed_defaults:
+                if getattr(self, name) == type(self).model_fields[name].default:
+                    del fields[name]
+        return fields
 
 
 class JointGroup(Strict):
@@ -60,11 +87,14 @@ class JointGroup(Strict):
 
 
 class View(Strict):
-    """How every camera image becomes a view: centre crop, then antialiased bilinear resize."""
+    """How every camera image becomes a view: centre crop, then resize."""
+
+    unhashed_defaults = ("resize",)
 
     width_px: Count
     height_px: Count
     crop: Annotated[float, Field(gt=0, le=1)]
+    resize: Literal["antialiased_bilinear"] = "antialiased_bilinear"
 
 
 class Tile(Strict):
@@ -109,8 +139,11 @@ class ChunkGeometry(Strict):
 class Prompt(Strict):
     """How an instruction becomes the text the model was trained with."""
 
+    unhashed_defaults = ("literals",)
+
     template: str
     lowercase: bool
+    literals: bool = False  # an instruction written as a Python list or tuple stands for its first entry
 
     @model_validator(mode="after")
     def template_has_a_place(self) -> "Prompt":
@@ -145,10 +178,10 @@ class ModelSection(Strict):
             joints = [joint for group in groups for joint in group.joints]
             if repeated := sorted({joint for joint in joints if joints.count(joint) > 1}):
                 raise ValueError(f"{name} names joints twice: {repeated}")
-        widths = {group.key: group.joints for group in self.state}
+        states = {group.key: (group.joints, group.units) for group in self.state}
         for group in self.action:
-            if group.relative and widths.get(group.key) != group.joints:
-                raise ValueError(f"relative action {group.key!r} has no state group of the same key and joints")
+            if group.relative and states.get(group.key) != (group.joints, group.units):
+                raise ValueError(f"relative action {group.key!r} has no state group of the same key, joints and units")
         return self
 
     @property
@@ -267,7 +300,7 @@ class Contract(Strict):
         if missing := sorted(commanded - set(site.limits)):
             raise ValueError(f"no limits for commanded joints {missing}")
         groups = model.state + model.action
-        fractions = {j for g in groups for j, unit in zip(g.joints, g.units, strict=True) if unit == "fraction"}
+        fractions = {j for g in groups for j, unit in zip(g.joints, g.units, strict=True) if unit in GRIPPER_UNITS}
         if fractions != set(site.grippers):
             raise ValueError(
                 f"grippers {sorted(site.grippers)} are not the joints given as a fraction {sorted(fractions)}"
@@ -286,8 +319,9 @@ def model_hash(model: ModelSection) -> str:
 
 
 def canonical_json(section: BaseModel) -> str:
-    """Sorted keys, no white space, defaults written out: the same meaning gives the same text."""
-    return json.dumps(section.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    """Sorted keys, no white space, defaults written out (but for late ones): the same meaning gives the same text."""
+    document = section.model_dump(mode="json", context=HASHED)
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def load_contract(path: Path | str) -> Contract:
@@ -296,7 +330,7 @@ def load_contract(path: Path | str) -> Contract:
     Raises:
         ContractError: the file is missing, is not YAML, or breaks the schema; every offending field is named.
     """
-    return _validated(Contract, _document(Path(path)), Path(path))
+    return validated(Contract, _document(Path(path)), f"contract {path}")
 
 
 def load_model_section(path: Path | str) -> ModelSection:
@@ -306,7 +340,7 @@ def load_model_section(path: Path | str) -> ModelSection:
         ContractError: as `load_contract`.
     """
     document = _document(Path(path))
-    return _validated(ModelSection, document.get("model") if isinstance(document, dict) else None, Path(path))
+    return validated(ModelSection, document.get("model") if isinstance(document, dict) else None, f"contract {path}")
 
 
 def _document(path: Path) -> Any:
@@ -318,12 +352,17 @@ def _document(path: Path) -> Any:
         raise ContractError(f"contract {path} is not YAML: {error}") from error
 
 
-def _validated(schema: type[Section], document: Any, path: Path) -> Section:
+def validated(schema: type[Section], document: Any, source: str) -> Section:
+    """A section made of plain data.
+
+    Raises:
+        ContractError: the data breaks the schema; every offending field is named.
+    """
     try:
         return schema.model_validate(document)
     except ValidationError as error:
         fields = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'contract'}: {e['msg']}" for e in error.errors())
-        raise ContractError(f"contract {path} is malformed: {fields}") from error
+        raise ContractError(f"{source} is malformed: {fields}") from error
 
 
 def save_contract(contract: Contract, path: Path) -> None:

@@ -1,46 +1,58 @@
 """The embodiment: every number and pixel that crosses between one robot and the model, in both directions.
 
-Built from a contract and the statistics of the checkpoint, it is the only place where images become views and canvases,
-joint positions become normalised state, normalised rows become absolute joint targets, and an instruction becomes the
-prompt. Training, live operation and replay share the very same object. Pure numpy.
+`Transforms` is the model's side, what a contract's model section and a checkpoint's statistics fix: images become views
+and a canvas, an instruction the prompt, states and actions in the contract's units become normalised vectors and back.
+`Embodiment` is `Transforms` on a site: joint positions by name, grippers in radians. Training, live operation and
+replay share the very same objects; no rule here depends on a robot's name. Pure numpy.
 
-Image and number rules are those of DreamZero (dreamzero0/dreamzero at ab790c1): crop, antialiased bilinear resize,
-truncation to uint8, quantile normalisation clamped to [-1, 1] on the way in and not clamped on the way out, relative
-rows added to the state of the observation instant.
+Number rules are those of DreamZero (dreamzero0/dreamzero at ab790c1): quantile normalisation clamped to [-1, 1] on the
+way in (a part of the numbers the networks were trained with) and not clamped on the way out, relative rows added to the
+state of the observation instant. The original also fills an absent joint state with zeros, answers with zeros where it
+finds no action, and repeats frames that have not come; here each of these is an error.
 """
 
+import ast
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dreamzero_policy.runtime.canvas import Image, canvas_of, view_of
 from dreamzero_policy.runtime.contract import Contract, ContractError, JointGroup, ModelSection
 
 Floats = NDArray[np.float64]
-Image = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Quantiles:
-    """1 % and 99 % quantiles of one vector, entry by entry, in the contract's units."""
+    """1 % and 99 % quantiles of one vector, entry by entry, in the contract's units.
+
+    Both ways compute in the precision of what they are given: the original's numbers in float32 as in float64.
+    """
 
     q01: Floats
     q99: Floats
 
-    def normalise(self, x: Floats) -> Floats:
+    def normalise(self, x: NDArray) -> NDArray:
         """To [-1, 1], clamped as in training; entries whose quantiles coincide pass unchanged before the clamp."""
-        width = self.q99 - self.q01
-        flat = width == 0
-        scaled = 2 * (x - self.q01) / np.where(flat, 1.0, width) - 1
-        return np.clip(np.where(flat, x, scaled), -1.0, 1.0)
+        q01, q99 = self._as(x)
+        flat = q99 == q01
+        scaled = 2 * (x - q01) / np.where(flat, 1, q99 - q01) - 1
+        return np.clip(np.where(flat, x, scaled), -1, 1)
 
-    def denormalise(self, y: Floats) -> Floats:
+    def denormalise(self, y: NDArray) -> NDArray:
         """Inverse without the clamp; entries whose quantiles coincide give that constant."""
-        return (y + 1) / 2 * (self.q99 - self.q01) + self.q01
+        q01, q99 = self._as(y)
+        return (y + 1) / 2 * (q99 - q01) + q01
+
+    def _as(self, x: NDArray) -> tuple[NDArray, NDArray]:
+        precision = np.result_type(x, np.float32)
+        return self.q01.astype(precision), self.q99.astype(precision)
 
 
 @dataclass(frozen=True)
@@ -72,11 +84,27 @@ class Statistics:
                 f"statistics {path} were changed: hash is {statistics_hash(document)!r}, "
                 f"the file says {document.get('hash')!r}"
             )
-        return cls(
-            _gather(document, "state", contract.model.state, path),
-            _gather(document, "action", contract.model.action, path),
-            document["hash"],
-        )
+        return cls.of(document, contract.model, f"statistics {path}", document["hash"])
+
+    @classmethod
+    def of(cls, tables: Mapping[str, Any], model: ModelSection, source: str, digest: str = "") -> "Statistics":
+        """Gather `{state: {key: {q01, q99, …}}, action: {…}}` in the order of the contract's groups.
+
+        The tables are those of `statistics.json` and those of a release's `metadata.json` under
+        `<embodiment tag>.statistics`; quantities other than the quantiles are left aside.
+
+        Args:
+            tables: plain mappings of numbers.
+            model: whose keys, widths and order.
+            source: what to call the tables in an error.
+            digest: the hash to carry; without one, that of the tables.
+
+        Raises:
+            ContractError: a key is absent, has another width than the contract's group, is not finite, or has q99 below
+                q01.
+        """
+        state = _gather(tables, "state", model.state, source)
+        return cls(state, _gather(tables, "action", model.action, source), digest or statistics_hash(tables))
 
 
 def statistics_hash(document: Mapping[str, object]) -> str:
@@ -101,153 +129,147 @@ def save_statistics(path: Path, contract: Contract, state: Quantiles, action: Qu
     path.write_text(json.dumps(document, indent=1) + "\n")
 
 
-def _gather(document: Mapping, name: str, groups: Sequence[JointGroup], path: Path) -> Quantiles:
-    table = document.get(name, {})
+def _gather(tables: Mapping[str, Any], name: str, groups: Sequence[JointGroup], source: str) -> Quantiles:
+    table = tables.get(name) or {}
     vectors = []
     for quantile in ("q01", "q99"):
         parts = []
         for group in groups:
-            values = np.asarray(table.get(group.key, {}).get(quantile, []), dtype=np.float64)
+            if quantile not in (table.get(group.key) or {}):
+                raise ContractError(f"{source}: {name}.{group.key}.{quantile} is absent; {name} has {sorted(table)}")
+            values = np.asarray(table[group.key][quantile], dtype=np.float64)
             if values.shape != (group.width,) or not np.isfinite(values).all():
                 raise ContractError(
-                    f"statistics {path}: {name}.{group.key}.{quantile} must be {group.width} finite numbers, "
-                    f"got {values.tolist()}"
+                    f"{source}: {name}.{group.key}.{quantile} must be {group.width} finite numbers "
+                    f"({', '.join(group.joints)}), got {values.size}: {values.tolist()}"
                 )
             parts.append(values)
         vectors.append(np.concatenate(parts))
     if (vectors[1] < vectors[0]).any():
-        raise ContractError(f"statistics {path}: {name} has q99 below q01")
+        raise ContractError(f"{source}: {name} has q99 below q01")
     return Quantiles(*vectors)
 
 
-class Embodiment:
-    """All transforms of one contract and one set of statistics."""
+class Transforms:
+    """What one model section and one set of statistics fix. Knows no site: units are the contract's."""
 
-    def __init__(self, contract: Contract, statistics: Statistics) -> None:
-        self.contract = contract
+    def __init__(self, model: ModelSection, statistics: Statistics) -> None:
+        self.model = model
         self.statistics = statistics
-        model = contract.model
-        commanded, relative, column = [], [], 0
-        for group in model.action:
-            columns = np.arange(column, column + group.width)
-            column += group.width
-            if group.relative:
-                relative.append((columns, np.array([model.state_joints.index(joint) for joint in group.joints])))
-            if group.commanded:
-                commanded.append(columns)
-        self._commanded = np.concatenate(commanded)
-        self._relative = relative
-        self._resize: dict[tuple[int, int], tuple[NDArray[np.float32], NDArray[np.float32], slice, slice]] = {}
-
-    # Text
+        ends = np.cumsum([group.width for group in model.action])
+        columns = [np.arange(end - group.width, end) for group, end in zip(model.action, ends, strict=True)]
+        groups = list(zip(model.action, columns, strict=True))
+        self._commanded = np.concatenate([where for group, where in groups if group.commanded])
+        self._relative = [
+            (where, np.array([model.state_joints.index(joint) for joint in group.joints]))
+            for group, where in groups
+            if group.relative
+        ]
 
     def prompt(self, instruction: str) -> str:
-        """The text the model was trained with for this instruction."""
-        rule = self.contract.model.prompt
-        text = instruction.strip()
+        """The text the model was trained with for this instruction. White space is the tokenizer's to clean."""
+        rule = self.model.prompt
+        text = unpacked(instruction) if rule.literals else instruction
         return rule.template.format(instruction=text.lower() if rule.lowercase else text)
-
-    # Images
 
     def view(self, image: Image) -> Image:
         """Camera image [height, width, 3] → view [view height, view width, 3], both RGB."""
-        rows, columns, crop_rows, crop_columns = self._resize_for(image.shape[0], image.shape[1])
-        cropped = image[crop_rows, crop_columns].astype(np.float32) / 255
-        height, width, channels = cropped.shape
-        low = (rows @ cropped.reshape(height, -1)).reshape(-1, width, channels)
-        return (columns @ low * 255).astype(np.uint8)
+        return view_of(image, self.model.view)
 
     def canvas(self, views: Mapping[str, Image]) -> Image:
         """Views [T, view height, view width, 3] of every camera → canvas [T, height, width, 3]."""
-        model = self.contract.model
-        height, width = model.view.height_px, model.view.width_px
-        frames = len(next(iter(views.values())))
-        canvas = np.zeros((frames, *model.canvas_size_px, 3), np.uint8)
-        for tile in model.canvas.tiles:
-            top, left = tile.row * height, tile.column * width
-            canvas[:, top : top + height, left : left + width * tile.columns] = np.repeat(
-                views[tile.camera], tile.columns, axis=2
-            )
-        return canvas
-
-    def _resize_for(self, height: int, width: int):
-        if (height, width) not in self._resize:
-            view = self.contract.model.view
-            crop_height, crop_width = int(view.crop * height), int(view.crop * width)
-            top, left = round((height - crop_height) / 2), round((width - crop_width) / 2)
-            self._resize[height, width] = (
-                antialiased_bilinear(crop_height, view.height_px),
-                antialiased_bilinear(crop_width, view.width_px),
-                slice(top, top + crop_height),
-                slice(left, left + crop_width),
-            )
-        return self._resize[height, width]
-
-    # Numbers
-
-    def state(self, positions: Mapping[str, float]) -> Floats:
-        """Joint positions by name [rad, m] → state vector [D] in the contract's units and order."""
-        joints = self.contract.model.state_joints
-        return self._fractions(np.array([positions[joint] for joint in joints]), joints)
+        return canvas_of(views, self.model)
 
     def normalised_state(self, state: Floats) -> NDArray[np.float32]:
         """State [..., D] in the contract's units → [-1, 1]."""
         return self.statistics.state.normalise(state).astype(np.float32)
 
+    def actions(self, rows: NDArray, anchor: Floats) -> Floats:
+        """Normalised rows [..., H, ≥ A] and the state [..., D] at the observation instant → actions [..., H, A].
+
+        In the contract's units, relative groups added to the anchor. Columns beyond A are the network's padding.
+
+        Raises:
+            ValueError: fewer than A columns, or an anchor of another width than D.
+        """
+        width, joints = self.model.action_width, len(self.model.state_joints)
+        if rows.shape[-1] < width or anchor.shape[-1] != joints:
+            raise ValueError(
+                f"rows {rows.shape} need at least {width} columns and the anchor {anchor.shape} needs {joints}"
+            )
+        actions = self.statistics.action.denormalise(rows[..., :width]).astype(np.float64)
+        for columns, state_columns in self._relative:
+            actions[..., columns] += anchor[..., None, state_columns]
+        return actions
+
+    def normalised_actions(self, actions: Floats, anchor: Floats) -> NDArray[np.float32]:
+        """Actions [..., H, A] in the contract's units, state [..., D] at the anchor → rows: what training sees."""
+        rows = actions.copy()
+        for columns, state_columns in self._relative:
+            rows[..., columns] -= anchor[..., None, state_columns]
+        return self.statistics.action.normalise(rows).astype(np.float32)
+
+
+class Embodiment(Transforms):
+    """All transforms of one contract and one set of statistics, on the contract's site."""
+
+    def __init__(self, contract: Contract, statistics: Statistics) -> None:
+        super().__init__(contract.model, statistics)
+        self.contract = contract
+        model = contract.model
+        units = {j: unit for g in (*model.state, *model.action) for j, unit in zip(g.joints, g.units, strict=True)}
+        self._stops = {  # the joint's positions where the model says 0 and 1
+            joint: (ends.open_rad, ends.closed_rad) if units[joint] == "fraction" else (ends.closed_rad, ends.open_rad)
+            for joint, ends in contract.site.grippers.items()
+        }
+
+    def state(self, positions: Mapping[str, float]) -> Floats:
+        """Joint positions by name [rad, m] → state vector [D] in the contract's units and order."""
+        joints = self.model.state_joints
+        x = np.array([positions[joint] for joint in joints], dtype=np.float64)
+        for i, joint in enumerate(joints):
+            if stops := self._stops.get(joint):
+                x[i] = (x[i] - stops[0]) / (stops[1] - stops[0])
+        return x
+
     def positions(self, rows: NDArray, anchor: Floats) -> Floats:
         """Normalised action rows [H, ≥ A] and the state [D] at the observation instant → joint targets [H, J].
 
-        J are the contract's commanded joints, in rad and m. Columns beyond A are the network's padding.
+        J are the contract's commanded joints, in rad and m.
         """
-        actions = self.statistics.action.denormalise(rows[:, : self.contract.model.action_width].astype(np.float64))
-        for columns, state_columns in self._relative:
-            actions[:, columns] += anchor[state_columns]
-        return self._radians(actions[:, self._commanded], self.contract.model.commanded_joints)
+        return self.commanded(self.actions(rows, anchor))
+
+    def commanded(self, actions: Floats) -> Floats:
+        """Actions [..., A] in the contract's units → targets [..., J] of the commanded joints in rad and m."""
+        targets = actions[..., self._commanded]
+        for i, joint in enumerate(self.model.commanded_joints):
+            if stops := self._stops.get(joint):
+                targets[..., i] = stops[0] + targets[..., i] * (stops[1] - stops[0])
+        return targets
 
     def at_stops(self, positions: Floats) -> Floats:
         """Joint targets [H, J] with grippers kept between their stops, beyond which a fraction means nothing."""
         positions = positions.copy()
-        for joint, gripper in self.contract.site.grippers.items():
-            column = self.contract.model.commanded_joints.index(joint)
-            positions[:, column] = np.clip(positions[:, column], *sorted((gripper.open_rad, gripper.closed_rad)))
+        for joint, stops in self._stops.items():
+            column = self.model.commanded_joints.index(joint)
+            positions[:, column] = np.clip(positions[:, column], *sorted(stops))
         return positions
 
-    def normalised_actions(self, actions: Floats, anchor: Floats) -> NDArray[np.float32]:
-        """Actions [H, A] in the contract's units, state [D] at the anchor → normalised rows: what training sees."""
-        rows = actions.copy()
-        for columns, state_columns in self._relative:
-            rows[:, columns] -= anchor[state_columns]
-        return self.statistics.action.normalise(rows).astype(np.float32)
 
-    def _fractions(self, x: Floats, joints: Sequence[str]) -> Floats:
-        for i, joint in enumerate(joints):
-            if gripper := self.contract.site.grippers.get(joint):
-                x[..., i] = (x[..., i] - gripper.open_rad) / (gripper.closed_rad - gripper.open_rad)
-        return x
+def unpacked(instruction: str) -> str:
+    """An instruction written as a Python literal: the first entry of a list or tuple, the text of any other literal.
 
-    def _radians(self, x: Floats, joints: Sequence[str]) -> Floats:
-        for i, joint in enumerate(joints):
-            if gripper := self.contract.site.grippers.get(joint):
-                x[..., i] = gripper.open_rad + x[..., i] * (gripper.closed_rad - gripper.open_rad)
-        return x
+    Some data sets store several phrasings as one string; what does not parse is an instruction as it stands.
 
-
-def camera_view(canvas: Image, model: ModelSection, camera: str) -> Image:
-    """One camera's view [..., view height, view width, 3] cut out of a canvas [..., height, width, 3]."""
-    view = model.view
-    place = next(tile for tile in model.canvas.tiles if tile.camera == camera)
-    top, left = place.row * view.height_px, place.column * view.width_px
-    return canvas[..., top : top + view.height_px, left : left + view.width_px * place.columns : place.columns, :]
-
-
-def antialiased_bilinear(size_in: int, size_out: int) -> NDArray[np.float32]:
-    """Weights [size_out, size_in] of a triangle filter that widens with the scale when shrinking.
-
-    The rule of PIL and of torch's `interpolate(mode="bilinear", antialias=True)`: each row sums to 1.
+    Raises:
+        ValueError: the list is empty.
     """
-    scale = size_in / size_out
-    support = max(scale, 1.0)
-    centres = (np.arange(size_out) + 0.5) * scale
-    distance = np.abs(np.arange(size_in)[None, :] + 0.5 - centres[:, None]) / support
-    weights = np.clip(1 - distance, 0, None)
-    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    try:
+        literal = ast.literal_eval(instruction)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return instruction
+    if isinstance(literal, (list, tuple)):
+        if not literal:
+            raise ValueError(f"instruction {instruction!r} is an empty list; give at least one phrasing")
+        return str(literal[0])
+    return str(literal)

@@ -1,6 +1,7 @@
 """A contract is checked whole, on load, and says what is wrong with it."""
 
 import copy
+import json
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,16 @@ from dreamzero_policy.runtime.contract import (
     differing_fields,
     load_contract,
     load_model_section,
+    model_hash,
     require_same_model,
     save_contract,
 )
+from dreamzero_policy.runtime.release import LAYOUTS
 
 from .conftest import CONTRACT
 
+CONFIG = CONTRACT.parent
+CHECKPOINT = CONFIG.parent / "checkpoints" / "agibot_g1_tiny"
 DOCUMENT = yaml.safe_load(CONTRACT.read_text())
 
 
@@ -55,6 +60,59 @@ def test_the_hash_depends_on_the_model_section_only(contract: Contract) -> None:
     model = Contract.model_validate(changed("model.action_hz", 15.0))
     assert site.hash == contract.hash
     assert model.hash != contract.hash
+
+
+def test_the_shipped_checkpoint_keeps_the_hash_of_its_contract(contract: Contract) -> None:
+    assert contract.hash == "60415b14f2b594315c44f2def5287a33afdafce3b2ef9460f69cbc8a10023f15"
+    assert model_hash(load_model_section(CHECKPOINT / "contract.yaml")) == contract.hash
+    assert json.loads((CHECKPOINT / "statistics.json").read_text())["contract_hash"] == contract.hash
+
+
+@pytest.mark.parametrize(
+    ("path", "default", "other"),
+    [("model.prompt.literals", False, True), ("model.view.resize", "antialiased_bilinear", None)],
+)
+def test_a_late_field_changes_the_hash_only_where_it_says_something(
+    contract: Contract, path: str, default: object, other: object
+) -> None:
+    assert Contract.model_validate(changed(path, default)).hash == contract.hash
+    if other is not None:
+        different = Contract.model_validate(changed(path, other))
+        assert different.hash != contract.hash
+        assert differing_fields(contract.model, different.model) == [f"{path}: {default} | {other}"]
+
+
+@pytest.mark.parametrize(
+    ("file", "key_widths", "relative", "canvas_px", "span_s"),
+    [
+        ("droid_franka.yaml", {"joint_position": 7, "gripper_position": 1}, ["joint_position"], (352, 640), 1.6),
+        (
+            "yam_bimanual.yaml",
+            {"left_joint_pos": 6, "left_gripper_pos": 1, "right_joint_pos": 6, "right_gripper_pos": 1},
+            ["left_joint_pos", "left_gripper_pos", "right_joint_pos", "right_gripper_pos"],
+            (352, 640),
+            0.8,
+        ),
+    ],
+)
+def test_the_contracts_of_other_robots_are_those_of_the_release(
+    file: str, key_widths: dict, relative: list, canvas_px: tuple[int, int], span_s: float
+) -> None:
+    model = load_contract(CONFIG / file).model
+    assert {group.key: group.width for group in model.state} == key_widths
+    assert {group.key: group.width for group in model.action} == key_widths
+    assert [group.key for group in model.action if group.relative] == relative
+    assert model.canvas_size_px == canvas_px
+    assert model.step_s * model.chunk.actions == pytest.approx(span_s)
+    assert model.prompt.template == LAYOUTS[model.embodiment].prompt
+    tiles = [(tile.row, tile.column, tile.columns) for tile in model.canvas.tiles]
+    assert tiles == list(LAYOUTS[model.embodiment].tiles)
+
+
+def test_a_relative_group_needs_the_same_joints_and_units_in_the_state(tmp_path: Path) -> None:
+    for path, value in (("model.action.0.unit", "m"), ("model.action.0.key", "elsewhere")):
+        with pytest.raises(ValueError, match="no state group of the same key, joints and units"):
+            Contract.model_validate(changed(path, value))
 
 
 def test_a_saved_contract_is_the_same_contract(contract: Contract, tmp_path: Path) -> None:

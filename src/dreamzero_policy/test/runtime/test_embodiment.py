@@ -5,31 +5,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from dreamzero_policy.runtime.contract import ContractError
+from dreamzero_policy.runtime.canvas import camera_view
+from dreamzero_policy.runtime.contract import ContractError, load_contract
 from dreamzero_policy.runtime.embodiment import (
     Embodiment,
     Quantiles,
     Statistics,
-    antialiased_bilinear,
-    camera_view,
     save_statistics,
+    unpacked,
 )
 
+from .conftest import CONTRACT
+
 LEFT_GRIPPER = "idx41_gripper_l_outer_joint1"
-
-
-def test_shrinking_equals_the_antialiased_resize_the_model_was_trained_with() -> None:
-    image = np.random.default_rng(0).random((45, 60), dtype=np.float32)
-    ours = antialiased_bilinear(45, 32) @ image @ antialiased_bilinear(60, 48).T
-    theirs = torch.nn.functional.interpolate(
-        torch.from_numpy(image)[None, None], (32, 48), mode="bilinear", antialias=True
-    )
-    np.testing.assert_allclose(ours, theirs[0, 0].numpy(), atol=1e-6)
 
 
 def test_the_canvas_has_head_left_hand_right_hand_and_black(embodiment: Embodiment) -> None:
@@ -66,6 +58,110 @@ def test_a_gripper_saturates_at_its_stops_and_nothing_else_does(embodiment: Embo
     assert held[0, 0] == 9.0
 
 
+@pytest.fixture(scope="module", params=["agibot_g1", "droid_franka", "yam_bimanual"])
+def any_robot(request: pytest.FixtureRequest) -> Embodiment:
+    """Each shipped contract with statistics that hold states within 4 and offsets and gripper fractions within 2."""
+    contract = load_contract(CONTRACT.parent / f"{request.param}.yaml")
+    states, actions = len(contract.model.state_joints), contract.model.action_width
+    return Embodiment(
+        contract,
+        Statistics(
+            Quantiles(np.full(states, -4.0), np.full(states, 4.0)),
+            Quantiles(np.full(actions, -2.0), np.full(actions, 2.0)),
+            "",
+        ),
+    )
+
+
+@given(data=st.data())
+def test_an_action_chunk_of_every_robot_survives_the_way_to_the_model_and_back(
+    any_robot: Embodiment, data: st.DataObject
+) -> None:
+    model = any_robot.model
+    numbers = st.floats(-1.9, 1.9)
+    anchor = data.draw(arrays(np.float64, len(model.state_joints), elements=numbers))
+    offsets = data.draw(arrays(np.float64, (model.chunk.actions, model.action_width), elements=numbers))
+    actions = offsets.copy()
+    for column, joint, relative in columns_of(any_robot):
+        if relative:
+            actions[:, column] += anchor[model.state_joints.index(joint)]
+    rows = any_robot.normalised_actions(actions, anchor)
+    np.testing.assert_allclose(rows, offsets / 2, atol=1e-6)  # what is relative is an offset; the rest is itself
+    np.testing.assert_allclose(any_robot.actions(rows, anchor), actions, atol=1e-6)
+
+
+@given(data=st.data())
+def test_joint_positions_of_every_robot_survive_the_way_to_a_state_and_back(
+    any_robot: Embodiment, data: st.DataObject
+) -> None:
+    model, limits = any_robot.model, any_robot.contract.site.limits
+    drawn = {joint: data.draw(st.floats(limits[joint].lower, limits[joint].upper)) for joint in model.state_joints}
+    state = any_robot.state(drawn)
+    np.testing.assert_allclose(
+        any_robot.statistics.state.denormalise(any_robot.normalised_state(state)), np.clip(state, -4, 4), atol=1e-6
+    )
+    actions = np.zeros((1, model.action_width))
+    for column, joint, _ in columns_of(any_robot):
+        if joint in drawn:
+            actions[:, column] = state[model.state_joints.index(joint)]
+    commanded = any_robot.commanded(actions)[0]
+    np.testing.assert_allclose(commanded, [drawn[joint] for joint in model.commanded_joints], atol=1e-9)
+
+
+def columns_of(robot: Embodiment) -> list[tuple[int, str, bool]]:
+    """Column, joint and relative rule of every entry of the action vector."""
+    entries = [(joint, group.relative) for group in robot.model.action for joint in group.joints]
+    return [(column, joint, relative) for column, (joint, relative) in enumerate(entries)]
+
+
+def test_an_opening_is_zero_closed_and_one_open() -> None:
+    contract = load_contract(CONTRACT.parent / "yam_bimanual.yaml")
+    wide = Quantiles(np.full(14, -4.0), np.full(14, 4.0))
+    robot = Embodiment(contract, Statistics(wide, wide, ""))
+    finger = contract.site.grippers["left_joint7"]
+    joints = contract.model.state_joints
+    for position, opening in ((finger.closed_rad, 0.0), (finger.open_rad, 1.0)):
+        state = robot.state({joint: position if joint == "left_joint7" else 0.0 for joint in joints})
+        assert state[joints.index("left_joint7")] == pytest.approx(opening)
+        assert robot.commanded(state)[joints.index("left_joint7")] == pytest.approx(position)
+
+
+def test_droid_has_the_wrist_across_the_top_and_the_exterior_views_below() -> None:
+    contract = load_contract(CONTRACT.parent / "droid_franka.yaml")
+    robot = Embodiment(contract, Statistics(Quantiles(np.zeros(8), np.ones(8)), Quantiles(np.zeros(8), np.ones(8)), ""))
+    levels = {"exterior_1": 10, "exterior_2": 20, "wrist": 30}
+    views = {camera: np.full((1, 176, 320, 3), level, np.uint8) for camera, level in levels.items()}
+    views["wrist"][0, :, 0] = 99
+    canvas = robot.canvas(views)
+    assert canvas.shape == (1, 352, 640, 3)
+    assert canvas[0, 0, :4, 0].tolist() == [99, 99, 30, 30]  # every pixel column twice
+    assert (canvas[0, 175, 600, 0], canvas[0, 176, 100, 0], canvas[0, 176, 600, 0]) == (30, 10, 20)
+
+
+def test_views_that_do_not_fit_are_refused_and_never_filled_in(embodiment: Embodiment) -> None:
+    view = np.zeros((2, 64, 64, 3), np.uint8)
+    with pytest.raises(ValueError, match=r"no views of cameras \['hand_right'\]"):
+        embodiment.canvas({"head": view, "hand_left": view})
+    with pytest.raises(ValueError, match="views of hand_right are"):
+        embodiment.canvas({"head": view, "hand_left": view, "hand_right": view[:1]})
+
+
+def test_rows_and_anchors_of_another_width_are_refused(embodiment: Embodiment) -> None:
+    with pytest.raises(ValueError, match="need at least 22 columns"):
+        embodiment.actions(np.zeros((24, 8), np.float32), np.zeros(20))
+    with pytest.raises(ValueError, match=r"anchor .* needs 20"):
+        embodiment.actions(np.zeros((24, 32), np.float32), np.zeros(1))
+
+
+def test_an_instruction_stands_as_it_is_unless_the_contract_says_otherwise(embodiment: Embodiment) -> None:
+    listed = "['Open the Door', 'open it']"
+    assert embodiment.prompt(listed) == "['open the door', 'open it']"
+    assert unpacked(listed) == "Open the Door"
+    assert unpacked("fold the towel") == "fold the towel"
+    with pytest.raises(ValueError, match="empty list"):
+        unpacked("[]")
+
+
 @given(arrays(np.float64, (24, 22), elements=st.floats(-0.19, 0.19)), arrays(np.float64, 20, elements=st.floats(-1, 1)))
 def test_actions_survive_the_way_to_the_model_and_back(
     embodiment: Embodiment, offsets: np.ndarray, anchor: np.ndarray
@@ -73,8 +169,7 @@ def test_actions_survive_the_way_to_the_model_and_back(
     actions = offsets.copy()
     actions[:, :20] += anchor
     rows = embodiment.normalised_actions(actions, anchor)
-    expected = embodiment._radians(actions[:, :20].copy(), embodiment.contract.model.commanded_joints)
-    np.testing.assert_allclose(embodiment.positions(rows, anchor), expected, atol=1e-6)
+    np.testing.assert_allclose(embodiment.positions(rows, anchor), embodiment.commanded(actions), atol=1e-6)
 
 
 def test_a_zero_row_commands_the_position_of_the_observation_instant(embodiment: Embodiment) -> None:
@@ -93,7 +188,7 @@ def test_quantiles_clamp_on_the_way_in_only_and_equal_ones_pass() -> None:
 
 
 def test_the_prompt_is_the_template_with_a_lowered_instruction(embodiment: Embodiment) -> None:
-    assert embodiment.prompt("  Touch the RED cube ") == "touch the red cube"
+    assert embodiment.prompt("Touch the RED cube") == "touch the red cube"
 
 
 def test_statistics_are_refused_when_changed_or_of_another_contract(embodiment: Embodiment, tmp_path: Path) -> None:

@@ -1,0 +1,122 @@
+"""The canvas: from camera images to the one image the model sees, as the contract's model section lays it out.
+
+Crop, antialiased bilinear resize, truncation to uint8 and tiling follow DreamZero's evaluation transforms
+(dreamzero0/dreamzero at ab790c1). All images are RGB, rows first. Pure numpy.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dreamzero_policy.runtime.contract import ModelSection, View
+
+Image = NDArray[np.uint8]
+
+
+BRIGHTNESS = np.arange(256, dtype=np.float32) / np.float32(255)  # of a uint8 value
+GROUP = 4  # taps that torch's kernel multiplies at once
+
+
+def view_of(image: Image, view: View) -> Image:
+    """Camera image [height, width, 3] → view [view height, view width, 3].
+
+    The crop is ⌊crop · size⌋ pixels around the centre, half-pixel offsets rounded to even.
+    """
+    height, width, channels = image.shape
+    top, kept_height = _centred(height, view.crop)
+    left, kept_width = _centred(width, view.crop)
+    cropped = image[top : top + kept_height, left : left + kept_width]
+    columns = BRIGHTNESS[cropped.transpose(1, 0, 2).reshape(kept_width, -1)]
+    narrow = _resized(columns, view.width_px).reshape(view.width_px, kept_height, channels)
+    low = _resized(narrow.transpose(1, 0, 2).reshape(kept_height, -1), view.height_px)
+    return (low * np.float32(255)).astype(np.uint8).reshape(view.height_px, view.width_px, channels)
+
+
+def canvas_of(views: Mapping[str, Image], model: ModelSection) -> Image:
+    """Views [T, view height, view width, 3] of every camera → canvas [T, height, width, 3].
+
+    Raises:
+        ValueError: a camera is absent, a view has another size, or cameras have different numbers of frames.
+    """
+    view = model.view
+    height, width = view.height_px, view.width_px
+    if absent := [camera for camera in model.cameras if camera not in views]:
+        raise ValueError(f"no views of cameras {absent}, only of {sorted(views)}")
+    frames = len(views[model.cameras[0]])
+    for camera in model.cameras:
+        if views[camera].shape != (frames, height, width, 3):
+            raise ValueError(f"views of {camera} are {views[camera].shape}, expected {(frames, height, width, 3)}")
+    canvas = np.zeros((frames, *model.canvas_size_px, 3), np.uint8)
+    for tile in model.canvas.tiles:
+        top, left = tile.row * height, tile.column * width
+        canvas[:, top : top + height, left : left + width * tile.columns] = np.repeat(
+            views[tile.camera], tile.columns, axis=2
+        )
+    return canvas
+
+
+def camera_view(canvas: Image, model: ModelSection, camera: str) -> Image:
+    """One camera's view [..., view height, view width, 3] cut out of a canvas [..., height, width, 3]."""
+    view = model.view
+    place = next(tile for tile in model.canvas.tiles if tile.camera == camera)
+    top, left = place.row * view.height_px, place.column * view.width_px
+    return canvas[..., top : top + view.height_px, left : left + view.width_px * place.columns : place.columns, :]
+
+
+def _centred(size: int, crop: float) -> tuple[int, int]:
+    """First pixel and number of pixels of the centre crop of one axis."""
+    kept = int(crop * size)
+    return round((size - kept) / 2), kept
+
+
+def _resized(lines: NDArray[np.float32], size_out: int) -> NDArray[np.float32]:
+    """Lines [size_in, …] → [size_out, …], resized along the first axis.
+
+    Sums run tap by tap with the roundings of torch's float32 kernel. That is not pedantry: views are truncated to uint8
+    and flat surfaces stand on whole levels, so that one unit in the last place decides between two levels there.
+    """
+    total = np.zeros((size_out, lines.shape[1]), np.float32)
+    line, wide = np.empty_like(total), np.empty(total.shape)
+    for index, rounded, fused in _passes(len(lines), size_out):
+        np.take(lines, index, axis=0, out=line, mode="clip")
+        if fused.any():  # product and sum rounded once; a product of two float32 is exact in float64
+            np.multiply(line, fused, out=wide, dtype=np.float64)
+            np.add(wide, total, out=wide)
+            total[...] = wide
+        if rounded.any():
+            np.multiply(line, rounded, out=line)
+            np.add(total, line, out=total)
+    return total
+
+
+@lru_cache(maxsize=64)
+def _passes(size_in: int, size_out: int) -> list[tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.float32]]]:
+    """For each tap: the input line of every output, and its weight [size_out, 1] split by how it is added.
+
+    Torch's kernel rounds the first product and those of whole groups of the taps that follow; the rest it fuses.
+    """
+    index, weights, number = antialiased_bilinear(size_in, size_out)
+    unfused = 1 + (number - 1) // GROUP * GROUP
+    taps = np.arange(len(weights))[:, None]
+    rounded, fused = np.where(taps < unfused, weights, 0), np.where(taps < unfused, 0, weights)
+    return list(zip(index, rounded[..., None], fused[..., None], strict=True))
+
+
+def antialiased_bilinear(size_in: int, size_out: int) -> tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.intp]]:
+    """Which pixels make each output pixel and with what weight, [taps, size_out], and the number of taps [size_out].
+
+    A triangle filter that widens with the scale when shrinking, its weights summing to 1: the rule of PIL and torch's
+    `interpolate(mode="bilinear", antialias=True)`, in the latter's float32 arithmetic.
+    """
+    half, one = np.float32(0.5), np.float32(1)
+    scale = np.float32(size_in) / np.float32(size_out)
+    support = max(scale, one)
+    centres = scale * (np.arange(size_out, dtype=np.float32) + half)
+    first = np.maximum((centres - support + half).astype(np.intp), 0)
+    end = np.minimum((centres + support + half).astype(np.intp), size_in)
+    taps = np.arange((end - first).max())[:, None]
+    distance = np.abs((taps.astype(np.float32) + (first.astype(np.float32) - centres) + half) * (one / support))
+    weights = np.where(first + taps < end, np.maximum(one - distance, np.float32(0)), np.float32(0))
+    return np.minimum(first + taps, size_in - 1), weights / weights.sum(0), end - first
