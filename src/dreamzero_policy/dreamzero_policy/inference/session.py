@@ -1,11 +1,12 @@
-"""One robot's running memory, and the two things done with it: observe and predict.
+"""One robot's running memory, and what is done with it: observe, predict, decode, and branch.
 
 A session sees the world in *windows*. A window opens with one frame and takes blocks of frames until no further chunk
-fits; then the newest frame opens the next window. Decisions:
+fits; then the newest frame opens the next window, or (``window_mode="rolling"``) the oldest chunk leaves. Decisions:
 
 * :meth:`Session.observe` is the only thing that changes the past, and only with what cameras saw. A prediction never
   enters the cache: predict-then-observe equals observe alone, bit for bit.
-* Everything remembered is in one object (:class:`Memory`), apart from the weights.
+* Everything remembered is in one object (:class:`~.memory.Memory`), apart from the weights. Forks and snapshots share
+  it until one of them observes.
 * The prompt's keys and values are computed once per prompt; image keys and values and the image condition once per
   window.
 * With guidance, the prompt and the negative prompt are two rows of one batch with one cache. Without it (scale 1) there
@@ -17,80 +18,25 @@ Frames are uint8 canvases, states and actions are normalised; the meaning of the
 
 from __future__ import annotations
 
+import copy
 import time
-from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dreamzero_policy.inference.denoising import denoise_chunk, evaluation_rule
+from dreamzero_policy.inference.encoding import encoding
 from dreamzero_policy.inference.loading import Policy
-from dreamzero_policy.model.autoencoder import Stream, to_uint8, to_video
+from dreamzero_policy.inference.memory import Memory, Snapshot, Window
+from dreamzero_policy.inference.prediction import Observation, Prediction
+from dreamzero_policy.inference.preview import Preview
+from dreamzero_policy.model.autoencoder import Stream, to_video
 from dreamzero_policy.model.cache import KVCache
-from dreamzero_policy.model.flow import evaluated_steps, guide, noise, sample_chunk, sampling_schedule
-from dreamzero_policy.model.transformer import Context, KeyValue, WorldActionTransformer
+from dreamzero_policy.model.flow import noise, sampling_schedule
+from dreamzero_policy.model.transformer import Context
 
-
-@dataclass(frozen=True)
-class Observation:
-    """What one call of :meth:`Session.observe` did.
-
-    ``latents`` [C, f, h, w] are the normalised latents that entered the cache: 1 frame when a window opened, else a
-    block. ``window`` counts the windows since the reset, ``chunk_index`` the block that may be predicted next.
-    """
-
-    window: int
-    window_opened: bool
-    chunk_index: int
-    latents: Tensor
-    timings_s: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One chunk.
-
-    ``actions`` [actions_per_chunk, max_action_dim] float32 are normalised; row i is meant for i action steps after the
-    last observed frame. ``video_latents`` [C, f, h, w] float32 are the predicted latents. ``timings_s`` holds the
-    seconds of this prediction (``denoise``) and of the observation before it (``encode``, ``observe``).
-    """
-
-    actions: np.ndarray
-    video_latents: Tensor
-    steps: int
-    evaluations: int
-    cfg_scale: float
-    seed: int
-    epoch: int
-    window: int
-    chunk_index: int
-    first_frame: int
-    past_latents: tuple[Tensor, ...]
-    timings_s: dict[str, float]
-
-
-@dataclass
-class Memory:
-    """All that a session remembers of the open window.
-
-    ``frames`` latent frames are in the cache. ``latents`` are the same frames as they went in, for decoding. ``image``
-    and ``condition`` belong to the first frame, ``stream`` carries the autoencoder over all frames.
-    """
-
-    cache: KVCache
-    stream: Stream
-    image: tuple[KeyValue, ...]
-    condition: Tensor | None
-    frames: int = 0
-    latents: tuple[Tensor, ...] = ()
-
-
-@dataclass
-class _DecodedPast:
-    """How far the decoder has come in one window, so that each preview decodes new frames only."""
-
-    key: tuple[int, int] = (-1, -1)
-    stream: Stream = field(default_factory=Stream)
+WINDOW_MODES = ("reset", "rolling")
 
 
 class Session:
@@ -100,18 +46,23 @@ class Session:
         policy: the loaded model.
         prompt: the instruction, complete (templates are the contract's matter).
         steps: denoising steps of a prediction; default from the checkpoint.
+        evaluations: how many of 16 steps are evaluated, or ``dynamic`` for skips that depend on how steady the velocity
+            is, see ``model/flow.py``; default from the checkpoint.
         cfg_scale: guidance of the video, 1 switches it off; default from the checkpoint.
         seed: of the noise; the same for every chunk unless given per call. Default from the checkpoint.
         video_final_noise: noise level at which the video stops while the actions go on to zero; default from the
             checkpoint.
         state_attention: ``release`` or ``training``, see ``model/tokens.py``; default from the checkpoint.
+        vae_mode: ``stream`` or ``release``, see ``encoding.py``; default from the checkpoint.
+        window_mode: what happens when a window has no room for another chunk. ``reset``: the newest frame opens a new
+            one, as the released server does. ``rolling``: the oldest chunk leaves, see :meth:`~.memory.Window.roll`.
 
     Attributes:
-        prompt, steps, cfg_scale, seed: as above.
-        epoch: counts resets; a chunk of another epoch is outdated.
-        window: counts windows since the reset, −1 before the first.
-        chunk_index: counts chunks since the reset; the index of the chunk that :meth:`predict` gives next.
-        frames_observed: raw frames received since the reset.
+        policy, steps, evaluations, cfg_scale, seed, video_final_noise, state_attention, window_mode: as above.
+        epoch: counts resets and rollbacks, which are the same to whoever holds a chunk: one of another epoch is
+            outdated.
+
+    Raises ValueError when an option is out of its range.
     """
 
     def __init__(
@@ -120,22 +71,34 @@ class Session:
         prompt: str,
         *,
         steps: int | None = None,
+        evaluations: int | str | None = None,
         cfg_scale: float | None = None,
         seed: int | None = None,
         video_final_noise: float | None = None,
         state_attention: str | None = None,
+        vae_mode: str | None = None,
+        window_mode: str = "reset",
     ) -> None:
-        sampler = policy.config.sampler
+        sampler, geometry = policy.config.sampler, policy.config.geometry
         self.policy = policy
         self.steps = sampler.steps if steps is None else steps
+        self.evaluations = sampler.evaluations if evaluations is None else evaluations
         self.cfg_scale = sampler.cfg_scale if cfg_scale is None else cfg_scale
         self.seed = sampler.seed if seed is None else seed
         self.video_final_noise = sampler.video_final_noise if video_final_noise is None else video_final_noise
         self.state_attention = sampler.state_attention if state_attention is None else state_attention
+        self.window_mode = window_mode
+        self._encoding = encoding(sampler.vae_mode if vae_mode is None else vae_mode, policy.config)
         sampling_schedule(self.steps, sampler.shift, self.video_final_noise or 0.0)  # raises if they are out of range
-        self.prompt: str | None = None
+        evaluation_rule(self.steps, self.evaluations)
+        if window_mode not in WINDOW_MODES:
+            raise ValueError(f"window_mode is {window_mode!r}, expected one of {WINDOW_MODES}")
+        if window_mode == "rolling" and geometry.chunks_per_window < 2:
+            raise ValueError(f"a rolling window needs at least 2 chunks, this model has {geometry.chunks_per_window}")
         self.epoch = -1
-        self._decoded = _DecodedPast()
+        self._lineage = object()
+        self._memory: Memory | None = None
+        self._preview = Preview()
         self.reset(prompt)
 
     @property
@@ -143,112 +106,168 @@ class Session:
         """Rows of the batch: 2 with guidance, 1 without."""
         return 1 if self.cfg_scale == 1.0 else 2
 
-    @torch.inference_mode()
-    def reset(self, prompt: str | None = None) -> None:
-        """Forget everything seen. A new prompt is encoded here; without one the old prompt stays."""
-        prompt = self.prompt if prompt is None else prompt
-        if prompt != self.prompt:
-            prompts = [prompt, self.policy.config.sampler.negative_prompt][: self.branches]
-            self._text = self.policy.transformer.encode_text(self.policy.text.encode(prompts))
-            self.prompt = prompt
-        self.epoch += 1
-        self.window = -1
-        self.chunk_index = -1
-        self.frames_observed = 0
-        self._memory: Memory | None = None
-        self._timings_s: dict[str, float] = {}
+    @property
+    def prompt(self) -> str:
+        return self._memory.prompt
+
+    @property
+    def window(self) -> int:
+        """Counts windows since the reset, −1 before the first."""
+        return self._memory.window_index
+
+    @property
+    def chunk_index(self) -> int:
+        """Counts chunks since the reset; the index of the chunk that :meth:`predict` gives next."""
+        return self._memory.chunk_index
+
+    @property
+    def frames_observed(self) -> int:
+        """Raw frames received since the reset."""
+        return self._memory.frames_observed
+
+    # ---------------------------------------------------------------- observe, predict, decode
 
     @torch.inference_mode()
     def observe(self, frames: np.ndarray) -> Observation:
         """Take in what the cameras saw: uint8 RGB canvases [T, H, W, 3].
 
         T = 1 opens a window. T = raw frames per chunk (8) continues it; when the window has no room for another chunk
-        after this block, the block's last frame opens a new window instead.
+        after this block, the block's last frame opens a new window instead, or the oldest chunk leaves.
+        With ``vae_mode="release"`` other T are blocks too (4 and 9), and a block may open a window: ``encoding.py``.
 
-        Raises ValueError for another shape, dtype or number of frames, or for a block before the first window.
+        Raises ValueError for another shape, dtype or number of frames, or for a block before the first window. A block
+        that fails leaves the memory as it was; a window that fails to open leaves none open.
         """
         self._require_frames(frames)
-        geometry, memory = self.policy.config.geometry, self._memory
-        opens = len(frames) == 1
-        if not opens:
-            if memory is None:
-                raise ValueError(f"a block of {len(frames)} frames came before the first frame; open with one frame")
-            room = self.policy.config.latent_frames_per_window - memory.frames
-            opens = room < 2 * geometry.frames_per_chunk
-        self.frames_observed += len(frames)
-        self.chunk_index += 1
-        return self._open_window(frames[-1:]) if opens else self._continue_window(memory, frames)
+        memory, window = self._memory, self._memory.window
+        full = window is not None and self._room(window) < 2 * self.policy.config.geometry.frames_per_chunk
+        opens = len(frames) == 1 or window is None or (full and self.window_mode == "reset")
+        began = time.perf_counter()
+        stream = Stream() if opens else window.stream.copy()
+        if opens:
+            window, latents = self._open_window(self._encoding.opening_frame(frames), stream)
+        else:
+            latents = self._encoding.block(self.policy.autoencoder, self._video(frames), stream)
+        encoded = time.perf_counter()
+        if full and not opens:
+            window.roll(self.policy.transformer.layout)
+        self._append(window, latents)
+        window.stream, memory.window = stream, window
+        memory.window_index += opens
+        memory.timings_s = {"encode": encoded - began, "observe": time.perf_counter() - encoded}
+        memory.frames_observed += len(frames)
+        memory.chunk_index += 1
+        return Observation(self.epoch, self.window, opens, self.chunk_index, latents[0], dict(memory.timings_s))
 
     @torch.inference_mode()
-    def predict(self, state: np.ndarray, *, steps: int | None = None, seed: int | None = None) -> Prediction:
+    def predict(
+        self,
+        state: np.ndarray,
+        *,
+        steps: int | None = None,
+        seed: int | None = None,
+        start: tuple[Tensor, Tensor] | None = None,
+    ) -> Prediction:
         """The next chunk, given the observed past and the state of the newest observation. Only reads the memory.
 
         ``state`` is the normalised state, float32 [n] with n ≤ max_state_dim; missing entries are the zeros that the
-        model was trained with. Raises ValueError for another shape, for values that are not finite, and before the
-        first observation.
+        model was trained with. ``start`` is the noise to start from, video [1, C, f, h, w] and action [1, A, D], where
+        it shall not be drawn from the seed.
+        Raises ValueError for another shape, for values that are not finite, and before the first observation.
         """
-        memory = self._require_memory()
         policy, sampler, geometry = self.policy, self.policy.config.sampler, self.policy.config.geometry
+        memory, window = self._memory, self._memory.window
+        if window is None:
+            raise ValueError("nothing was observed yet; a prediction needs at least the first frame")
         steps = self.steps if steps is None else steps
         seed = self.seed if seed is None else seed
-        start = time.perf_counter()
-
-        first, frames = memory.frames, geometry.frames_per_chunk
-        video, action = denoise_chunk(
+        began = time.perf_counter()
+        video, action = self._noise(seed) if start is None else self._given_noise(start)
+        sample = denoise_chunk(
             policy.transformer,
-            memory.cache,
-            Context(self._text, memory.image),
-            condition=None if memory.condition is None else memory.condition[:, :, first : first + frames],
+            window.cache,
+            Context(memory.text, window.image),
+            condition=window.condition_of(window.frames, geometry.frames_per_chunk),
             state=self._state_token(state),
-            video=noise(self._video_shape(frames), seed, policy.device, torch.float32),
-            action=noise((1, geometry.actions_per_chunk, geometry.max_action_dim), seed, policy.device, torch.float32),
-            first_frame=first,
+            video=video,
+            action=action,
+            first_frame=window.frames,
             steps=steps,
-            evaluated=evaluated_steps(steps, sampler.evaluations),
+            evaluated=evaluation_rule(steps, self.evaluations),
             cfg_scale=self.cfg_scale,
             shift=sampler.shift,
             video_final_noise=self.video_final_noise,
             state_attention=self.state_attention,
         )
-        actions = action[0].cpu().numpy()  # waits for the device
+        actions = sample.action[0].cpu().numpy()  # waits for the device
         return Prediction(
             actions=actions,
-            video_latents=video[0],
+            video_latents=sample.video[0],
             steps=steps,
-            evaluations=len(evaluated_steps(steps, sampler.evaluations)),
+            evaluations=sample.evaluations,
             cfg_scale=self.cfg_scale,
-            seed=seed,
+            seed=seed if start is None else None,
             epoch=self.epoch,
             window=self.window,
             chunk_index=self.chunk_index,
-            first_frame=first,
-            past_latents=memory.latents,
-            timings_s={**self._timings_s, "denoise": time.perf_counter() - start},
+            first_frame=window.frames,
+            past_latents=window.latents,
+            timings_s={**memory.timings_s, "denoise": time.perf_counter() - began},
         )
 
     @torch.inference_mode()
     def decode(self, prediction: Prediction) -> np.ndarray:
         """The predicted frames, uint8 RGB [raw frames per chunk, H, W, 3], as the continuation of what was observed.
 
-        Changes nothing that :meth:`observe` or :meth:`predict` use. The observed past is decoded once per window.
+        Changes nothing that :meth:`observe` or :meth:`predict` use. What was observed is decoded once, as long as
+        previews are asked for at least once a window.
         """
-        autoencoder, past = self.policy.autoencoder, self._decoded
-        if past.key != (prediction.epoch, prediction.window) or past.stream.frames > prediction.first_frame:
-            past = _DecodedPast((prediction.epoch, prediction.window))
-        seen = torch.cat(prediction.past_latents, dim=2)[:, :, past.stream.frames :]
-        stream = past.stream.copy()
-        if seen.shape[2]:
-            autoencoder.decode(seen, stream)
-        self._decoded = replace(past, stream=stream.copy())
-        return to_uint8(autoencoder.decode(prediction.video_latents[None].to(self.policy.dtype), stream))
+        return self._preview.decode(self.policy.autoencoder, prediction)
 
-    # ---------------------------------------------------------------- the two ways of observing
+    # ---------------------------------------------------------------- branch
 
-    def _open_window(self, frame: np.ndarray) -> Observation:
-        """One frame becomes latent 0; image tokens and image condition are computed from it."""
-        start = time.perf_counter()
-        policy, stream = self.policy, Stream()
-        video = to_video(frame, policy.device, policy.dtype)
+    @torch.inference_mode()
+    def reset(self, prompt: str | None = None) -> None:
+        """Forget everything seen. A new prompt is encoded here; without one the old prompt stays."""
+        old = self._memory
+        if old is None or prompt not in (None, old.prompt):
+            prompts = [prompt, self.policy.config.sampler.negative_prompt][: self.branches]
+            text = self.policy.transformer.encode_text(self.policy.text.encode(prompts))
+            self._memory = Memory(prompt, text)
+        else:
+            self._memory = Memory(old.prompt, old.text)
+        self.epoch += 1
+
+    def snapshot(self) -> Snapshot:
+        """The memory at this instant, to go back to with :meth:`rollback`, any number of times. Copies nothing."""
+        return Snapshot(self._lineage, self._memory.fork())
+
+    def rollback(self, snapshot: Snapshot) -> None:
+        """Remember what was remembered at the snapshot, bit for bit; what was seen since is forgotten.
+
+        The epoch moves on, never back: chunks predicted meanwhile are outdated.
+        Raises ValueError for a snapshot of a session that is neither this one nor related to it by forks.
+        """
+        if snapshot.lineage is not self._lineage:
+            raise ValueError("this snapshot is of another session; it fits the session it came from and its forks")
+        self._memory = snapshot.memory.fork()
+        self.epoch += 1
+
+    def fork(self) -> Session:
+        """A second session with the same memory and options; what either does from now on is its own.
+
+        Copies nothing: the cache is copied when both have observed.
+        """
+        fork = copy.copy(self)
+        fork._memory, fork._preview = self._memory.fork(), copy.copy(self._preview)
+        return fork
+
+    # ---------------------------------------------------------------- the two steps of observing
+
+    def _open_window(self, frame: np.ndarray, stream: Stream) -> tuple[Window, Tensor]:
+        """One frame becomes latent 0; image tokens and image condition are computed from it. The old window ends."""
+        policy, memory = self.policy, self._memory
+        video = self._video(frame)
         latents = policy.autoencoder.encode(video, stream)
         condition = None
         if policy.config.transformer.image_condition:
@@ -256,35 +275,31 @@ class Session:
                 latents, stream, policy.config.latent_frames_per_window, video.shape
             )
         image = policy.transformer.encode_image(policy.image.encode(video[:, :, 0]).to(policy.dtype))
-        cache = self._memory.cache if self._memory is not None else self._empty_cache()
+        cache = self._empty_cache() if memory.window is None else memory.window.cache
+        memory.window = None
         cache.clear()
-        self._memory = Memory(cache, stream, image, condition)
-        self.window += 1
-        return self._append(latents, window_opened=True, encode_s=time.perf_counter() - start)
+        return Window(cache, stream, image, condition), latents
 
-    def _continue_window(self, memory: Memory, frames: np.ndarray) -> Observation:
-        start = time.perf_counter()
-        video = to_video(frames, self.policy.device, self.policy.dtype)
-        latents = self.policy.autoencoder.encode(video, memory.stream)
-        return self._append(latents, window_opened=False, encode_s=time.perf_counter() - start)
-
-    def _append(self, latents: Tensor, *, window_opened: bool, encode_s: float) -> Observation:
+    def _append(self, window: Window, latents: Tensor) -> None:
         """Put latent frames [1, C, f, h, w] into the cache."""
-        start = time.perf_counter()
-        memory, first, count = self._memory, self._memory.frames, latents.shape[2]
         self.policy.transformer.observe(
-            memory.cache,
-            Context(self._text, memory.image),
+            window.cache,
+            Context(self._memory.text, window.image),
             latents,
-            None if memory.condition is None else memory.condition[:, :, first : first + count],
-            first_frame=first,
+            window.condition_of(window.frames, latents.shape[2]),
+            first_frame=window.frames,
         )
-        memory.frames += count
-        memory.latents += (latents,)
-        self._timings_s = {"encode": encode_s, "observe": time.perf_counter() - start}
-        return Observation(self.window, window_opened, self.chunk_index, latents[0], dict(self._timings_s))
+        window.frames += latents.shape[2]
+        window.latents += (latents,)
 
     # ---------------------------------------------------------------- shapes and checks
+
+    def _video(self, frames: np.ndarray) -> Tensor:
+        return to_video(frames, self.policy.device, self.policy.dtype)
+
+    def _room(self, window: Window) -> int:
+        """Latent frames that still fit into the window; after a block, a chunk must fit too."""
+        return self.policy.config.latent_frames_per_window - window.frames
 
     def _empty_cache(self) -> KVCache:
         """The last chunk of a window is predicted and never observed into it, so the cache has no room for it."""
@@ -296,9 +311,28 @@ class Session:
             width=config.latent_width,
         )
 
-    def _video_shape(self, frames: int) -> tuple[int, ...]:
-        config = self.policy.config
-        return (1, config.autoencoder.latent_channels, frames, config.latent_height, config.latent_width)
+    @property
+    def _chunk_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Of one chunk: video latents [1, C, f, h, w], actions [1, A, D]."""
+        config, geometry = self.policy.config, self.policy.config.geometry
+        channels, frames = config.autoencoder.latent_channels, geometry.frames_per_chunk
+        return (
+            (1, channels, frames, config.latent_height, config.latent_width),
+            (1, geometry.actions_per_chunk, geometry.max_action_dim),
+        )
+
+    def _noise(self, seed: int) -> tuple[Tensor, Tensor]:
+        """Start of a chunk, float32. Video and action are drawn with the same seed, as the release does."""
+        video, action = self._chunk_shapes
+        device = self.policy.device
+        return noise(video, seed, device, torch.float32), noise(action, seed, device, torch.float32)
+
+    def _given_noise(self, start: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        shapes = tuple(tuple(x.shape) for x in start)
+        if shapes != self._chunk_shapes:
+            raise ValueError(f"the noise of video and action must have shapes {self._chunk_shapes}, got {shapes}")
+        video, action = (x.to(self.policy.device, torch.float32) for x in start)
+        return video, action
 
     def _state_token(self, state: np.ndarray) -> Tensor:
         size = self.policy.config.geometry.max_state_dim
@@ -311,80 +345,18 @@ class Session:
         token[0, 0, : len(values)] = torch.from_numpy(values)
         return token
 
-    def _require_memory(self) -> Memory:
-        if self._memory is None:
-            raise ValueError("nothing was observed yet; a prediction needs at least the first frame")
-        return self._memory
-
     def _require_frames(self, frames: np.ndarray) -> None:
-        config = self.policy.config
-        block, size = config.raw_frames_per_chunk, (config.geometry.canvas_height, config.geometry.canvas_width, 3)
+        geometry, first = self.policy.config.geometry, self._memory.window is None
+        size = (geometry.canvas_height, geometry.canvas_width, 3)
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != size:
             raise ValueError(
                 f"frames must be uint8 [T, {size[0]}, {size[1]}, 3], got {frames.dtype} {list(frames.shape)}"
             )
-        if len(frames) not in (1, block):
-            raise ValueError(f"a session observes 1 frame or a block of {block}, got {len(frames)}")
+        if len(frames) not in self._encoding.lengths:
+            raise ValueError(f"a session observes {_counts(self._encoding.lengths)}, got {len(frames)}")
+        if len(frames) > 1 and first and self._encoding.needs_first_frame:
+            raise ValueError(f"a block of {len(frames)} frames came before the first frame; open with one frame")
 
 
-def denoise_chunk(
-    transformer: WorldActionTransformer,
-    cache: KVCache,
-    context: Context,
-    *,
-    condition: Tensor | None,
-    state: Tensor,
-    video: Tensor,
-    action: Tensor,
-    first_frame: int,
-    steps: int,
-    evaluated: frozenset[int],
-    cfg_scale: float,
-    shift: float,
-    video_final_noise: float | None,
-    state_attention: str,
-) -> tuple[Tensor, Tensor]:
-    """From noise to a chunk: ``video`` [1, C, f, H, W] and ``action`` [1, A, D] float32, noise in and samples out.
-
-    ``condition`` [1, 4 + C, f, H, W] and ``state`` [1, 1, D] belong to the chunk. With a guidance scale other than 1
-    the text of the context has two rows, prompt and negative prompt. The cache is only read.
-    """
-    dtype = state.dtype
-
-    def velocity(video: Tensor, action: Tensor, video_time: int, action_time: int) -> tuple[Tensor, Tensor]:
-        video_velocity, action_velocity = transformer.denoise(
-            cache,
-            context,
-            video.to(dtype),
-            condition,
-            action.to(dtype),
-            state,
-            first_frame=first_frame,
-            video_time=video_time,
-            action_time=action_time,
-            state_attention=state_attention,
-        )
-        video_velocity, action_velocity = video_velocity.float(), action_velocity.float()
-        if cfg_scale == 1.0:
-            return video_velocity, action_velocity
-        return guide(video_velocity, action_velocity, cfg_scale)
-
-    return sample_chunk(
-        velocity,
-        video,
-        action,
-        video_schedule=sampling_schedule(steps, shift, video_final_noise or 0.0),
-        action_schedule=sampling_schedule(steps, shift),
-        evaluated=evaluated,
-    )
-
-
-def surprise(prediction: Prediction, observation: Observation) -> float | None:
-    """Distance between the predicted latents of a chunk and those of what the cameras then saw: root mean square.
-
-    None when they are not of the same frames (another epoch or window, or another chunk).
-    """
-    if observation.window != prediction.window or observation.chunk_index != prediction.chunk_index + 1:
-        return None
-    difference = observation.latents.float() - prediction.video_latents.float()
-    return float(difference.square().mean().sqrt())
+def _counts(lengths: tuple[int, ...]) -> str:
+    return "1 frame or a block of " + " or ".join(str(length) for length in lengths[1:])

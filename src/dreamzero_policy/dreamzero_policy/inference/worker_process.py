@@ -40,7 +40,9 @@ def serve(connection: Connection, arguments: argparse.Namespace) -> None:
         message = connection.recv()
         if isinstance(message, Reset):
             if session is None:
-                session = Session(policy, message.prompt)
+                # Blocks are whole: every frame since the last one is there, as in training. The released server's way
+                # of encoding (`vae_mode="release"`) is for clients that send fewer.
+                session = Session(policy, message.prompt, vae_mode="stream")
             else:
                 session.reset(message.prompt)
             epoch, prediction = message.epoch, None

@@ -74,6 +74,26 @@ def to_uint8(video: Tensor) -> np.ndarray:
     return pixels.permute(1, 2, 3, 0).contiguous().cpu().numpy()
 
 
+def restarted_clip(video: Tensor, latent_frames: int) -> Tensor:
+    """A block as the released server encodes it: a clip that starts at the block, not at the window.
+
+    A copy of the first frame goes in front of a block [B, 3, 4 f, H, W], f being ``latent_frames``; where there are n
+    times fewer frames, each is first repeated n times; 4 f + 1 frames stay as they are. The result has 4 f + 1 frames,
+    of whose 1 + f latents the last f are the block's.
+    Raises ValueError for any other number of frames.
+    """
+    block, frames = TEMPORAL_FACTOR * latent_frames, video.shape[2]
+    if frames == block + 1:
+        return video
+    if frames % TEMPORAL_FACTOR or frames == 0 or block % frames:
+        raise ValueError(
+            f"a block of {latent_frames} latent frames is made of {block}, {block + 1} or n times fewer than {block} "
+            f"frames (a multiple of {TEMPORAL_FACTOR}), got {frames}"
+        )
+    video = video.repeat_interleave(block // frames, dim=2)
+    return torch.cat([video[:, :, :1], video], dim=2)
+
+
 class VideoAutoencoder:
     """Streaming encode and decode over one stock network."""
 
@@ -188,6 +208,6 @@ def _onednn_conv3d(
     stride: tuple[int, ...], dilation: tuple[int, ...], groups: int, x: Tensor, weight: Tensor, bias: Tensor | None
 ) -> Tensor:
     """Stands in for ``nn.Conv3d._conv_forward``; the causal padding has been applied before."""
-    if x.device.type != "cpu":
+    if x.device.type != "cpu" or x.dtype != torch.float32:  # for bfloat16 torch itself calls oneDNN where the CPU can
         return F.conv3d(x, weight, bias, stride, 0, dilation, groups)
     return torch.ops.aten.mkldnn_convolution(x, weight, bias, [0, 0, 0], stride, dilation, groups)

@@ -25,6 +25,7 @@ PATCH_SIZE = (1, 2, 2)  # latent frames, rows, columns of one video token; the s
 CONDITION_MASK_CHANNELS = 4  # channels of the image condition that say which latent frame was given
 
 STATE_ATTENTION = ("release", "training")
+VAE_MODES = ("stream", "release")
 
 
 class ConfigError(ValueError):
@@ -115,6 +116,7 @@ class SamplerConfig:
 
     ``evaluations`` applies to 16 steps only: how many of them are evaluated, the others reuse the last velocity.
     ``video_final_noise`` is the noise level at which the video stops while the action goes on to zero.
+    ``vae_mode`` says how camera frames are encoded: ``stream`` as in training, ``release`` as the released server does.
     """
 
     steps: int = 16
@@ -125,6 +127,7 @@ class SamplerConfig:
     negative_prompt: str = ""
     video_final_noise: float | None = None
     state_attention: str = "release"
+    vae_mode: str = "stream"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +176,10 @@ class ModelConfig:
         _require(
             self.sampler.state_attention in STATE_ATTENTION,
             f"sampler.state_attention is {self.sampler.state_attention!r}, expected one of {STATE_ATTENTION}",
+        )
+        _require(
+            self.sampler.vae_mode in VAE_MODES,
+            f"sampler.vae_mode is {self.sampler.vae_mode!r}, expected one of {VAE_MODES}",
         )
 
     @property

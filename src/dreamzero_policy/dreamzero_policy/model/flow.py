@@ -5,7 +5,8 @@ velocity v = ε − x0.
 
 Sampling uses two independent second-order UniPC solvers (diffusers'), one for the video and one for the actions, on a
 schedule shifted towards noise. Guidance acts on the video only; actions take the conditional branch. Some steps may be
-skipped: a skipped step uses the last velocities again.
+skipped: a skipped step uses the last velocities again. Which ones are skipped is fixed (:func:`evaluated_steps`) or
+follows from how much the velocity still changes (:class:`SkipWhileSteady`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,8 +33,16 @@ EVALUATED_OF_16 = {
     16: tuple(range(16)),
 }
 
+# The dynamic schedule: above which similarity of the last two video velocities how many steps are skipped, and up to
+# how many steps nothing ever is. Figures of the released code.
+SKIPS_ABOVE_SIMILARITY = ((0.95, 4), (0.93, 2))
+MOST_STEPS_WITHOUT_SKIPS = 4
+
 # Noisy video and action, their times; returns their velocities, guidance applied.
 Velocity = Callable[[Tensor, Tensor, int, int], tuple[Tensor, Tensor]]
+
+# The index of a step and the video velocities evaluated so far (the last two at least); is this step evaluated?
+EvaluationRule = Callable[[int, Sequence[Tensor]], bool]
 
 
 def evaluated_steps(steps: int, evaluations: int) -> frozenset[int]:
@@ -42,6 +52,34 @@ def evaluated_steps(steps: int, evaluations: int) -> frozenset[int]:
     if evaluations not in EVALUATED_OF_16:
         raise ValueError(f"16 steps can be evaluated {sorted(EVALUATED_OF_16)} times, not {evaluations}")
     return frozenset(EVALUATED_OF_16[evaluations])
+
+
+class SkipWhileSteady:
+    """The release's dynamic schedule, for one chunk: skip some steps whenever two successive velocities nearly agree.
+
+    Similarity is the cosine between the last two guided video velocities, over all entries of a row, averaged over
+    rows. After a run of skips one step is always evaluated, and the similarity is looked at again. Each look waits for
+    the device, because the decision is the host's.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self._never_skips = steps <= MOST_STEPS_WITHOUT_SKIPS
+        self._steps_to_evaluation = 0
+
+    def __call__(self, step: int, velocities: Sequence[Tensor]) -> bool:
+        if self._never_skips or len(velocities) < 2:
+            return True
+        if self._steps_to_evaluation:
+            self._steps_to_evaluation -= 1
+            return self._steps_to_evaluation == 0
+        similarity = cosine_similarity(velocities[-1], velocities[-2])
+        self._steps_to_evaluation = next((skips for above, skips in SKIPS_ABOVE_SIMILARITY if similarity > above), 0)
+        return self._steps_to_evaluation == 0
+
+
+def cosine_similarity(a: Tensor, b: Tensor) -> float:
+    """Cosine between the rows of [B, …], averaged over B."""
+    return torch.nn.functional.cosine_similarity(a.flatten(1).float(), b.flatten(1).float(), dim=1).mean().item()
 
 
 @dataclass(frozen=True)
@@ -95,6 +133,14 @@ class Solver:
         return self._solver.step(velocity, self.schedule.times[index], sample, return_dict=False)[0]
 
 
+class Sample(NamedTuple):
+    """What sampling arrived at, and how many velocities it took."""
+
+    video: Tensor
+    action: Tensor
+    evaluations: int
+
+
 def sample_chunk(
     velocity: Velocity,
     video: Tensor,
@@ -102,23 +148,29 @@ def sample_chunk(
     *,
     video_schedule: Schedule,
     action_schedule: Schedule,
-    evaluated: frozenset[int] | Sequence[int],
-) -> tuple[Tensor, Tensor]:
+    evaluated: frozenset[int] | EvaluationRule,
+) -> Sample:
     """Carry noise ``video`` [B, C, f, H, W] and ``action`` [B, A, D] along their schedules.
 
+    ``evaluated`` says which steps ask for the velocity; the others use the last one again.
     Returns both in the shapes given: latents (at the schedule's final noise) and actions.
     """
     if video_schedule.steps != action_schedule.steps:
         raise ValueError(f"video has {video_schedule.steps} steps and action {action_schedule.steps}; they go together")
-    if 0 not in evaluated:
+    rule = evaluated if callable(evaluated) else lambda step, velocities: step in evaluated
+    if not rule(0, ()):
         raise ValueError("the first step has no velocity to reuse, it must be evaluated")
     video_solver, action_solver = Solver(video_schedule), Solver(action_schedule)
+    last_two: list[Tensor] = []
+    evaluations = 0
     for i in range(video_schedule.steps):
-        if i in evaluated:
+        if rule(i, last_two):
             video_velocity, action_velocity = velocity(video, action, video_schedule.times[i], action_schedule.times[i])
+            last_two = [*last_two[-1:], video_velocity]
+            evaluations += 1
         video = video_solver.step(video, video_velocity, i)
         action = action_solver.step(action, action_velocity, i)
-    return video, action
+    return Sample(video, action, evaluations)
 
 
 def guide(video_velocity: Tensor, action_velocity: Tensor, scale: float) -> tuple[Tensor, Tensor]:

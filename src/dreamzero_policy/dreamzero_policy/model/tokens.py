@@ -106,6 +106,21 @@ class TokenLayout:
         """0 for the first latent frame, then 1, 2, …"""
         return (frame + self.frames_per_chunk - 1) // self.frames_per_chunk
 
+    def shift(self, frames: int, device: torch.device) -> Tensor:
+        """The phase [1, head_dim / 2] that moves a rotated video key by ``frames`` latent frames, row and column kept.
+
+        Rotations by angles add up, so turning a stored key on is rotating it afresh at its new position.
+        """
+        time, space = self.video_split
+        angles = rotary_angles(torch.tensor([frames], device=device), time)
+        return _phase(torch.cat([angles, angles.new_zeros(1, space)], dim=1))
+
+    @property
+    def video_split(self) -> tuple[int, int]:
+        """How many entries of a head turn with the latent frame, and how many with the row (as many: the column)."""
+        space = 2 * (self.head_dim // 6)
+        return self.head_dim - 2 * space, space
+
 
 def rotary_angles(positions: Tensor, dim: int) -> Tensor:
     """Rotary angles [L, dim / 2] float64 of integer positions [L]."""
@@ -139,13 +154,9 @@ def _video(
             index, torch.arange(rows, device=device), torch.arange(columns, device=device), indexing="ij"
         )
     )
-    space = 2 * (layout.head_dim // 6)
+    time, space = layout.video_split
     angles = torch.cat(
-        [
-            rotary_angles(frame, layout.head_dim - 2 * space),
-            rotary_angles(row, space),
-            rotary_angles(column, space),
-        ],
+        [rotary_angles(frame, time), rotary_angles(row, space), rotary_angles(column, space)],
         dim=1,
     )
     chunk = (frame + layout.frames_per_chunk - 1) // layout.frames_per_chunk

@@ -34,7 +34,14 @@ def small(**transformer: object) -> ModelConfig:
         transformer=replace(
             tiny.transformer, **{**sizes, "control_hidden_dim": 16, "image_condition": True, **transformer}
         ),
-        autoencoder=replace(tiny.autoencoder, base_dim=4),
+        autoencoder=replace(
+            tiny.autoencoder,
+            base_dim=4,
+            latent_channels=16,
+            patch_size=2,
+            latents_mean=(0.0,) * 16,
+            latents_std=(1.0,) * 16,
+        ),
         text_encoder=replace(tiny.text_encoder, text_length=48, dim=16, num_heads=2, head_dim=8, ffn_dim=32),
         image_encoder=replace(tiny.image_encoder, image_size=32, dim=32, num_heads=2, ffn_dim=64),
         sampler=replace(tiny.sampler, steps=2, cfg_scale=2.0),

@@ -1,13 +1,12 @@
-"""The laws of a session: what is remembered, and what never is."""
+"""A session from frame to chunk: what it remembers, what a prediction depends on, what it refuses."""
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from dreamzero_policy.inference.loading import load_policy
-from dreamzero_policy.inference.session import Session, surprise
+from dreamzero_policy.inference.prediction import surprise
+from dreamzero_policy.inference.session import Session
 from dreamzero_policy.model.autoencoder import Stream, to_uint8
 
 STATE = np.linspace(-1, 1, 20, dtype=np.float32)
@@ -23,7 +22,7 @@ def opened(policy, frames, blocks: int = 0, **options) -> Session:
 
 
 def past(session: Session) -> tuple[torch.Tensor, torch.Tensor]:
-    cache = session._memory.cache
+    cache = session._memory.window.cache
     return cache.keys[:, :, :, : cache.length], cache.values[:, :, :, : cache.length]
 
 
@@ -35,21 +34,6 @@ def test_a_prediction_has_the_shape_of_the_contract(policy, frames):
     assert (prediction.steps, prediction.evaluations, prediction.seed) == (2, 2, 1140)
     assert set(prediction.timings_s) == {"encode", "observe", "denoise"}
     assert np.isfinite(prediction.actions).all()
-
-
-@given(plan=st.lists(st.integers(0, 2), min_size=1, max_size=5), cfg_scale=st.sampled_from([1.0, 2.0]))
-@settings(deadline=None, max_examples=10)
-def test_predicting_before_observing_leaves_no_trace(policy, frames, plan, cfg_scale):
-    """However often it predicts in between, the memory equals that of a session that only observed, bit for bit."""
-    watching, imagining = opened(policy, frames, cfg_scale=cfg_scale), opened(policy, frames, cfg_scale=cfg_scale)
-    for block, predictions in zip(frames[1:], plan, strict=False):
-        for seed in range(predictions):
-            imagining.decode(imagining.predict(STATE, seed=seed))
-        watching.observe(block)
-        imagining.observe(block)
-    for one, two in zip(past(watching), past(imagining), strict=True):
-        assert torch.equal(one, two)
-    assert np.array_equal(watching.predict(STATE).actions, imagining.predict(STATE).actions)
 
 
 def test_only_observing_writes_the_cache(policy, frames):
@@ -82,7 +66,7 @@ def test_a_window_takes_three_blocks_and_the_fourth_opens_the_next(policy, frame
     """Frames 0, 1-2, 3-4, 5-6 are observed, chunk 7-8 is predicted; the next block finds no room for another chunk."""
     session, windows = opened(policy, frames), []
     for block in frames[1:10]:
-        windows.append((session.observe(block).window, session._memory.frames))
+        windows.append((session.observe(block).window, session._memory.window.frames))
     assert windows == [(0, 3), (0, 5), (0, 7), (1, 1), (1, 3), (1, 5), (1, 7), (2, 1), (2, 3)]
     assert (session.window, session.chunk_index, session.frames_observed) == (2, 9, 73)
 
@@ -147,20 +131,6 @@ def test_steps_can_be_chosen_per_call(policy, frames, steps, evaluations):
     assert (prediction.steps, prediction.evaluations) == (steps, evaluations)
 
 
-def test_two_interleaved_sessions_are_two_serial_ones(policy, frames):
-    def run(session: Session, blocks) -> list[np.ndarray]:
-        actions = []
-        for block in blocks:
-            session.observe(block)
-            actions.append(session.predict(STATE).actions)
-            yield actions[-1]
-
-    serial = [list(run(opened(policy, frames), frames[1:4])), list(run(opened(policy, frames), frames[4:7]))]
-    one, two = run(opened(policy, frames), frames[1:4]), run(opened(policy, frames), frames[4:7])
-    interleaved = [list(pair) for pair in zip(*zip(one, two, strict=True), strict=True)]
-    assert np.array_equal(serial, interleaved)
-
-
 def test_the_predicted_frames_continue_the_observed_clip(policy, frames):
     """Decoding block by block, late or twice, is decoding the clip at once."""
     session = opened(policy, frames, 2)
@@ -185,7 +155,7 @@ def test_decoding_does_not_change_the_next_prediction(policy, frames):
 
 def test_a_layout_without_image_condition_runs_too(policy_without_image_condition, frames):
     session = opened(policy_without_image_condition, frames, 1)
-    assert session._memory.condition is None
+    assert session._memory.window.condition is None
     assert session.predict(STATE).actions.shape == (3, 5)
 
 
@@ -250,6 +220,23 @@ def test_surprise_is_the_distance_to_what_was_then_seen(policy, frames):
     expected = (observation.latents - prediction.video_latents).square().mean().sqrt().item()
     assert surprise(prediction, observation) == pytest.approx(expected)
     assert surprise(prediction, session.observe(frames[3])) is None
+
+
+def test_surprise_does_not_compare_across_a_reset(policy, frames):
+    session = opened(policy, frames)
+    prediction = session.predict(STATE)
+    session.reset()
+    session.observe(frames[0][:1])
+    assert surprise(prediction, session.observe(frames[1])) is None
+
+
+def test_a_chunk_may_start_from_given_noise(policy, frames):
+    session = opened(policy, frames)
+    drawn, given = session.predict(STATE, seed=3), session.predict(STATE, start=session._noise(3))
+    assert np.array_equal(drawn.actions, given.actions)
+    assert (drawn.seed, given.seed) == (3, None)
+    with pytest.raises(ValueError, match=r"shapes .*, got \(\(1, 16, 2, 4, 4\), \(1, 3, 4\)\)"):
+        session.predict(STATE, start=(torch.zeros(1, 16, 2, 4, 4), torch.zeros(1, 3, 4)))
 
 
 def test_the_fast_path_predicts_what_the_plain_path_predicts(checkpoint_folder, frames):

@@ -10,13 +10,24 @@ import torch
 from safetensors.torch import load_file
 
 from dreamzero_policy.model.autoencoder import VideoAutoencoder
-from dreamzero_policy.model.checkpoint import from_release
 from dreamzero_policy.model.conditioning import build_image_encoder, build_text_encoder
 from dreamzero_policy.model.config import ImageEncoderConfig, ModelConfig, TextEncoderConfig
+from dreamzero_policy.model.release import locate
+from dreamzero_policy.model.release_config import WAN_2_1
 from dreamzero_policy.model.transformer import WorldActionTransformer
 
 GOLDEN = Path(__file__).parent / "golden"
 VARIANTS = Path(__file__).parents[4] / "config" / "models"
+
+
+def from_release(component: str, tensors: dict[str, torch.Tensor], network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Tensors under their released names to the state dict of the network; a name it lacks raises KeyError."""
+    state = {}
+    for key, own in network.state_dict().items():
+        place = locate(component, key, WAN_2_1)
+        tensor = tensors[place.key]
+        state[key] = (tensor if place.third is None else tensor.chunk(3)[place.third]).view(own.shape)
+    return state
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +75,7 @@ def golden_transformer(golden) -> WorldActionTransformer:
         frames_per_chunk=sizes["num_frame_per_block"],
         actions_per_chunk=sizes["num_action_per_block"],
     )
-    network.load_state_dict(from_release("transformer", data.weights))
+    network.load_state_dict(from_release("transformer", data.weights, network))
     return network.eval().requires_grad_(False)
 
 
@@ -78,7 +89,7 @@ def golden_autoencoder(golden) -> VideoAutoencoder:
         latents_mean=data.config["latent_mean"],
         latents_std=data.config["latent_std"],
     )
-    network.load_state_dict(from_release("vae", data.weights))
+    network.load_state_dict(from_release("vae", data.weights, network))
     return VideoAutoencoder(network.eval().requires_grad_(False))
 
 
@@ -97,7 +108,7 @@ def golden_text_encoder(golden):
             ffn_dim=sizes["dim_ffn"],
         )
     )
-    network.load_state_dict(from_release("text_encoder", golden("text").weights))
+    network.load_state_dict(from_release("text_encoder", golden("text").weights, network))
     return network.eval().requires_grad_(False)
 
 
@@ -114,7 +125,7 @@ def golden_image_encoder(golden):
             ffn_dim=sizes["vision_dim"] * sizes["vision_mlp_ratio"],
         )
     )
-    network.load_state_dict(from_release("image_encoder", golden("image").weights))
+    network.load_state_dict(from_release("image_encoder", golden("image").weights, network))
     return network.eval().requires_grad_(False)
 
 
@@ -136,7 +147,14 @@ def small_config() -> ModelConfig:
             ffn_dim=64,
             control_hidden_dim=16,
         ),
-        autoencoder=replace(tiny.autoencoder, base_dim=4),
+        autoencoder=replace(
+            tiny.autoencoder,
+            base_dim=4,
+            latent_channels=16,
+            patch_size=2,
+            latents_mean=(0.0,) * 16,
+            latents_std=(1.0,) * 16,
+        ),
         text_encoder=replace(tiny.text_encoder, text_length=48, dim=16, num_heads=2, head_dim=8, ffn_dim=32),
         image_encoder=replace(tiny.image_encoder, image_size=32, dim=32, num_heads=2, ffn_dim=64),
     )

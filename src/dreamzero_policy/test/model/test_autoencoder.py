@@ -10,6 +10,7 @@ from dreamzero_policy.model.autoencoder import (
     Stream,
     VideoAutoencoder,
     build_autoencoder,
+    restarted_clip,
     speed_up_on_cpu,
     to_uint8,
     to_video,
@@ -44,7 +45,7 @@ def test_any_cut_of_the_latents_decodes_to_the_whole_clip(autoencoder):
     latents, stream = autoencoder.encode(CLIP, Stream()), Stream()
     parts = [autoencoder.decode(part, stream) for part in latents.split([1, 2, 2], dim=2)]
     assert [part.shape[2] for part in parts] == [1, 8, 8]
-    assert torch.equal(torch.cat(parts, 2), autoencoder.network.decode(latents).sample)
+    torch.testing.assert_close(torch.cat(parts, 2), autoencoder.network.decode(latents).sample, rtol=0, atol=1e-5)
 
 
 def test_a_branch_leaves_the_stream_where_it_was(autoencoder):
@@ -75,6 +76,45 @@ def test_a_wrong_number_of_frames_names_the_right_ones(autoencoder, frames, star
         autoencoder.encode(CLIP[:, :, :1], stream)
     with pytest.raises(ValueError, match=f"{expected}.*got {frames}"):
         autoencoder.encode(CLIP[:, :, :frames], stream)
+
+
+@pytest.mark.parametrize("fast", [False, True], ids=["plain", "fast"])
+def test_a_batch_of_two_is_two_clips(autoencoder, small_config, fast):
+    """Encoded as streams, with image condition, and decoded: to rounding, since kernels sum in another order."""
+    if fast:
+        torch.manual_seed(0)
+        autoencoder = VideoAutoencoder(build_autoencoder(small_config.autoencoder).eval().requires_grad_(False))
+        speed_up_on_cpu(autoencoder.network)
+    both = torch.cat([CLIP, CLIP.flip(2)])
+
+    def run(clip: torch.Tensor) -> list[torch.Tensor]:
+        stream = Stream()
+        first = autoencoder.encode(clip[:, :, :1], stream)
+        condition = autoencoder.image_condition(first, stream, 5, clip[:, :, :1].shape)
+        latents = torch.cat([first, autoencoder.encode(clip[:, :, 1:9], stream)], dim=2)
+        return [condition, latents, autoencoder.decode(latents, Stream())]
+
+    for together, one, other in zip(run(both), run(both[:1]), run(both[1:]), strict=True):
+        torch.testing.assert_close(together, torch.cat([one, other]), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("given_frames", "clip"),
+    [
+        ([1, 2, 3, 4], [1, 1, 1, 2, 2, 3, 3, 4, 4]),  # half of a block: doubled, and the first once more
+        ([1, 2, 3, 4, 5, 6, 7, 8], [1, 1, 2, 3, 4, 5, 6, 7, 8]),
+        ([1, 2, 3, 4, 5, 6, 7, 8, 9], [1, 2, 3, 4, 5, 6, 7, 8, 9]),
+    ],
+)
+def test_a_block_alone_is_made_a_clip_as_the_release_does(given_frames, clip):
+    video = torch.tensor(given_frames).view(1, 1, -1, 1, 1)
+    assert restarted_clip(video, latent_frames=2).flatten().tolist() == clip
+
+
+@pytest.mark.parametrize("frames", [0, 1, 2, 5, 6, 7, 10, 12])
+def test_a_block_of_another_length_is_refused(frames):
+    with pytest.raises(ValueError, match=f"made of 8, 9 or n times fewer than 8 frames .*, got {frames}"):
+        restarted_clip(torch.zeros(1, 1, frames, 1, 1), latent_frames=2)
 
 
 def test_the_fast_kernels_give_the_plain_latents(autoencoder, small_config):

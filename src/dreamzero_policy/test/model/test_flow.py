@@ -1,5 +1,7 @@
 """Noise, steps and guidance."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,6 +9,8 @@ from hypothesis import strategies as st
 
 from dreamzero_policy.model.flow import (
     Schedule,
+    SkipWhileSteady,
+    cosine_similarity,
     evaluated_steps,
     guide,
     noise,
@@ -34,7 +38,7 @@ def test_a_perfect_velocity_reaches_the_data_in_any_number_of_steps(steps, seed)
     video0, action0 = torch.randn(1, 2, 2, 3, 3), torch.randn(1, 4, 5)
     schedule = sampling_schedule(steps, 5.0)
     sigma = dict(zip(schedule.times, schedule.sigmas, strict=False))
-    video, action = sample_chunk(
+    video, action, _ = sample_chunk(
         lambda v, a, tv, ta: ((v - video0) / sigma[tv], (a - action0) / sigma[ta]),
         torch.randn_like(video0),
         torch.randn_like(action0),
@@ -69,6 +73,86 @@ def test_a_skipped_step_reuses_the_last_velocity():
         evaluated=evaluated_steps(16, 8),
     )
     assert calls == [schedule.times[i] for i in (0, 1, 2, 6, 10, 13, 14, 15)]
+
+
+@given(steps=st.sampled_from([1, 4, 16]), final=st.sampled_from([0.5, 0.8]))
+@settings(deadline=None, max_examples=10)
+def test_a_video_may_stop_at_noise_while_the_action_arrives(steps, final):
+    """With a perfect velocity the video keeps the share ``final`` of its start, whatever the number of steps."""
+    torch.manual_seed(steps)
+    video0, action0, video_noise = torch.randn(1, 2, 2, 3, 3), torch.randn(1, 4, 5), torch.randn(1, 2, 2, 3, 3)
+    schedules = sampling_schedule(steps, 5.0, final), sampling_schedule(steps, 5.0)
+    video_sigma, action_sigma = (dict(zip(s.times, s.sigmas, strict=False)) for s in schedules)
+    first = schedules[0].sigmas[0]
+    video, action, evaluations = sample_chunk(
+        lambda v, a, tv, ta: ((v - video0) / video_sigma[tv], (a - action0) / action_sigma[ta]),
+        (1 - first) * video0 + first * video_noise,
+        torch.randn_like(action0),
+        video_schedule=schedules[0],
+        action_schedule=schedules[1],
+        evaluated=frozenset(range(steps)),
+    )
+    torch.testing.assert_close(video, (1 - final) * video0 + final * video_noise, rtol=0, atol=1e-3)
+    torch.testing.assert_close(action, action0, rtol=0, atol=1e-3)
+    assert evaluations == steps
+
+
+def evaluated_with(similarities: list[float], steps: int = 16) -> list[int]:
+    """The steps a dynamic schedule evaluates when the looks find these similarities (the last one for ever)."""
+    rule, found, evaluated, last_two = SkipWhileSteady(steps), iter(similarities), [], []
+    angle = 0.0
+    for step in range(steps):
+        if rule(step, last_two):
+            evaluated.append(step)
+            angle += math.acos(next(found, similarities[-1])) if last_two else 0.0
+            last_two = [*last_two[-1:], torch.tensor([[math.cos(angle), math.sin(angle)]])]
+    return evaluated
+
+
+@pytest.mark.parametrize(
+    ("similarities", "evaluated"),
+    [
+        ([0.5], list(range(16))),  # always moving: no skip
+        ([0.99], [0, 1, 6, 11]),  # above 0.95: four skips after each look, then one step without a look
+        ([0.94], [0, 1, 4, 7, 10, 13]),  # above 0.93: two skips
+        ([0.5, 0.99], [0, 1, 2, 7, 12]),
+        ([0.99, 0.5], [0, 1, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]),
+    ],
+)
+def test_the_dynamic_schedule_skips_while_the_velocity_is_steady(similarities, evaluated):
+    assert evaluated_with(similarities) == evaluated
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+def test_the_dynamic_schedule_skips_nothing_of_a_short_one(steps):
+    assert evaluated_with([0.99], steps) == list(range(steps))
+
+
+def test_similarity_is_that_of_the_rows_averaged():
+    a, b = torch.tensor([[[1.0], [0.0]], [[1.0], [1.0]]]), torch.tensor([[[2.0], [0.0]], [[1.0], [-1.0]]])
+    assert cosine_similarity(a, b) == pytest.approx(0.5)  # 1 and 0
+
+
+def test_the_dynamic_schedule_looks_at_the_guided_video_of_the_last_two_evaluations():
+    """The velocity of the video turns once, after the third evaluation; the action's would forbid every skip."""
+    calls, directions = [], [(1.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 0.0)]
+
+    def velocity(video, action, video_time, action_time):
+        calls.append(video_time)
+        direction = directions[min(len(calls) - 1, 3)]
+        return torch.tensor(direction).view(1, 2, 1, 1, 1), action * (-1) ** len(calls)
+
+    schedule = sampling_schedule(16, 5.0)
+    sample = sample_chunk(
+        velocity,
+        torch.ones(1, 2, 1, 1, 1),
+        torch.ones(1, 1, 1),
+        video_schedule=schedule,
+        action_schedule=schedule,
+        evaluated=SkipWhileSteady(16),
+    )
+    assert calls == [schedule.times[i] for i in (0, 1, 2, 3, 8, 13)]
+    assert sample.evaluations == 6
 
 
 def test_guidance_moves_the_video_and_leaves_the_prompts_action():

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from dreamzero_policy.inference.session import denoise_chunk
-from dreamzero_policy.model.autoencoder import Stream, speed_up_on_cpu, to_video
+from dreamzero_policy.inference.denoising import denoise_chunk
+from dreamzero_policy.model.autoencoder import Stream, restarted_clip, speed_up_on_cpu, to_video
 from dreamzero_policy.model.conditioning import ImageConditioner, clip_pixels, encode_tokens
 from dreamzero_policy.model.flow import (
     NoiseTable,
@@ -111,7 +111,7 @@ def test_rollout_of_four_chunks_is_the_originals(golden, golden_transformer, run
         golden_transformer.observe(
             cache, context, observed[:, :, newest], condition[:, :, newest], first_frame=newest.start
         )
-        video, action = denoise_chunk(
+        video, action, _ = denoise_chunk(
             golden_transformer,
             cache,
             context,
@@ -148,6 +148,13 @@ def test_latents_and_pictures_are_the_originals(golden, golden_autoencoder, clip
         if f"{clip}/decoded" in data.outputs:
             decoded = golden_autoencoder.decode(data.outputs[f"{clip}/latents"], Stream())
             assert difference(decoded, data.outputs[f"{clip}/decoded"]) < 2e-5
+
+
+def test_an_observation_of_four_frames_is_the_originals(golden, golden_autoencoder):
+    data = golden("vae")
+    block = to_video(data.inputs["frames5_u8"][1:5], "cpu", torch.float32)
+    latents = golden_autoencoder.encode(restarted_clip(block, 2), Stream())
+    assert difference(latents, data.outputs["observation4/latents"]) < 1e-5
 
 
 def test_image_condition_is_the_originals(golden, golden_autoencoder):

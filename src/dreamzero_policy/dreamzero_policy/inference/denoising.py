@@ -1,0 +1,98 @@
+"""From noise to one chunk: the transformer's velocity, guided, along the schedules of video and actions.
+
+The functions here take B rows; a session is the case B = 1.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dreamzero_policy.model.cache import KVCache
+from dreamzero_policy.model.flow import (
+    EvaluationRule,
+    Sample,
+    SkipWhileSteady,
+    evaluated_steps,
+    guide,
+    sample_chunk,
+    sampling_schedule,
+)
+from dreamzero_policy.model.transformer import Context, WorldActionTransformer
+
+DYNAMIC = "dynamic"
+
+
+def evaluation_rule(steps: int, evaluations: int | str) -> frozenset[int] | EvaluationRule:
+    """Which steps of one chunk are evaluated: a number of them, or ``dynamic`` for skips while the velocity is steady.
+
+    A dynamic rule has state; it serves one chunk.
+    Raises ValueError for another word, or a number that the schedule does not know.
+    """
+    if evaluations == DYNAMIC:
+        return SkipWhileSteady(steps)
+    if isinstance(evaluations, str):
+        raise ValueError(f"evaluations is {evaluations!r}, expected a number or {DYNAMIC!r}")
+    return evaluated_steps(steps, evaluations)
+
+
+def denoise_chunk(
+    transformer: WorldActionTransformer,
+    cache: KVCache,
+    context: Context,
+    *,
+    condition: Tensor | None,
+    state: Tensor,
+    video: Tensor,
+    action: Tensor,
+    first_frame: int,
+    steps: int,
+    evaluated: frozenset[int] | EvaluationRule,
+    cfg_scale: float,
+    shift: float,
+    video_final_noise: float | None,
+    state_attention: str,
+) -> Sample:
+    """From noise to a chunk: ``video`` [B, C, f, H, W] and ``action`` [B, A, D] float32, noise in and samples out.
+
+    ``condition`` [B, 4 + C, f, H, W] and ``state`` [B, 1, D] belong to the chunk. The cache is only read.
+
+    With a guidance scale other than 1 the text of the context, and the cache, have 2 B rows: the B prompts, then the B
+    negative prompts. Image keys and values have one row for all, or as many rows as the text.
+    """
+    dtype = state.dtype
+    guided = cfg_scale != 1.0
+    if guided and len(video) > 1:  # a single row serves both branches until they part inside the network
+        state, condition = both_branches(state), None if condition is None else both_branches(condition)
+
+    def velocity(video: Tensor, action: Tensor, video_time: int, action_time: int) -> tuple[Tensor, Tensor]:
+        if len(video) != len(state):
+            video, action = both_branches(video), both_branches(action)
+        video_velocity, action_velocity = transformer.denoise(
+            cache,
+            context,
+            video.to(dtype),
+            condition,
+            action.to(dtype),
+            state,
+            first_frame=first_frame,
+            video_time=video_time,
+            action_time=action_time,
+            state_attention=state_attention,
+        )
+        video_velocity, action_velocity = video_velocity.float(), action_velocity.float()
+        return guide(video_velocity, action_velocity, cfg_scale) if guided else (video_velocity, action_velocity)
+
+    return sample_chunk(
+        velocity,
+        video,
+        action,
+        video_schedule=sampling_schedule(steps, shift, video_final_noise or 0.0),
+        action_schedule=sampling_schedule(steps, shift),
+        evaluated=evaluated,
+    )
+
+
+def both_branches(rows: Tensor) -> Tensor:
+    """B rows for the prompts, and the same B rows for the negative prompts."""
+    return torch.cat([rows, rows])
