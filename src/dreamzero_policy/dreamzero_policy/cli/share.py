@@ -13,3 +13,9 @@ def shipped_checkpoint() -> Path:
 
 def shipped_contract() -> Contract:
     return load_contract(Path(get_package_share_directory("dreamzero")) / "config" / "agibot_g1.yaml")
+
+
+def model_variants() -> dict[str, Path]:
+    """The model configurations that come with the stack, by name."""
+    folder = Path(get_package_share_directory("dreamzero")) / "config" / "models"
+    return {path.stem: path for path in folder.glob("*.yaml")}

@@ -13,8 +13,16 @@ import torch
 from dreamzero_policy.model import checkpoint as checkpoints
 from dreamzero_policy.model.autoencoder import VideoAutoencoder, speed_up_on_cpu
 from dreamzero_policy.model.checkpoint import CheckpointError, Networks
-from dreamzero_policy.model.conditioning import ByteTokenizer, ImageConditioner, TextConditioner, Tokenizer
-from dreamzero_policy.model.config import ModelConfig
+from dreamzero_policy.model.conditioning import (
+    ByteTokenizer,
+    FileTokenizer,
+    ImageConditioner,
+    TextConditioner,
+    Tokenizer,
+    TokenizerError,
+)
+from dreamzero_policy.model.config import ModelConfig, TextEncoderConfig
+from dreamzero_policy.model.source import open_source
 from dreamzero_policy.model.transformer import WorldActionTransformer
 
 log = logging.getLogger(__name__)
@@ -83,17 +91,24 @@ def load_policy(
     dtype: str = "float32",
     threads: int | None = None,
     fast: bool = True,
+    tokenizer_path: str | Path | None = None,
+    base: str | Path | None = None,
+    config: ModelConfig | None = None,
 ) -> Policy:
     """Load a checkpoint directory for inference.
 
     Args:
-        checkpoint: directory as described in ``model/checkpoint.py``.
+        checkpoint: directory in any layout of ``model/source.py``.
         device: a torch device.
         dtype: ``float32``, ``bfloat16``, or ``auto`` for the faster of the two here (:func:`fastest_dtype`); norms and
             time embedding stay in float32 always.
         threads: threads of torch's CPU kernels, for the whole process; None leaves them alone.
         fast: use the CPU kernels of :func:`~..model.autoencoder.speed_up_on_cpu`; False is the plain path they are
             tested against.
+        tokenizer_path: the tokenizer's directory, for models that need one (released checkpoints do not contain it).
+            Default: ``tokenizer/`` in the checkpoint.
+        base: the checkpoint that an adapters-only checkpoint was trained on.
+        config: overrides what the directory says about the model.
 
     Raises:
         CheckpointError: something in the directory is missing or does not fit.
@@ -106,16 +121,20 @@ def load_policy(
             raise ValueError(f"threads must be at least 1, got {threads}")
         torch.set_num_threads(threads)
     dtype = fastest_dtype(device) if dtype == "auto" else dtype
-    networks, config = checkpoints.load(checkpoint, DTYPES[dtype])
+    with checkpoints.collection_paused():
+        source = open_source(checkpoint, base, config)
+        source.require_complete()
+        tokenizer = load_tokenizer(source.config.text_encoder, source.path, tokenizer_path)
+        networks = checkpoints.load_source(source, DTYPES[dtype])
     for _, network in networks.items():
         network.to(device).eval().requires_grad_(False)
     if fast and torch.device(device).type == "cpu":
         speed_up_on_cpu(networks.vae)
     return Policy(
-        config=config,
+        config=source.config,
         transformer=networks.transformer,
         autoencoder=VideoAutoencoder(networks.vae),
-        text=TextConditioner(networks.text_encoder, _tokenizer(config, Path(checkpoint))),
+        text=TextConditioner(networks.text_encoder, tokenizer),
         image=ImageConditioner(networks.image_encoder),
         device=torch.device(device),
         dtype=DTYPES[dtype],
@@ -140,7 +159,17 @@ def fastest_dtype(device: str) -> str:
     return "bfloat16" if seconds["bfloat16"] < 0.8 * seconds["float32"] else "float32"
 
 
-def _tokenizer(config: ModelConfig, checkpoint: Path) -> Tokenizer:
-    if config.text_encoder.tokenizer == "bytes":
-        return ByteTokenizer(config.text_encoder.text_length)
-    raise CheckpointError(f"{checkpoint} needs tokenizer files, which this version does not read")
+def load_tokenizer(config: TextEncoderConfig, checkpoint: Path, path: str | Path | None) -> Tokenizer:
+    """The tokenizer a text encoder needs. Raises :class:`CheckpointError` naming the directory it looked in."""
+    if config.tokenizer == "bytes":
+        return ByteTokenizer(config.text_length)
+    folder = Path(path) if path is not None else checkpoint / "tokenizer"
+    if path is None and not folder.is_dir():
+        raise CheckpointError(
+            f"{checkpoint} contains no tokenizer; pass tokenizer_path, a directory with the tokenizer's own files "
+            "(released models use that of google/umt5-xxl)"
+        )
+    try:
+        return FileTokenizer(folder, config.text_length, config.vocab_size)
+    except TokenizerError as error:
+        raise CheckpointError(str(error)) from error

@@ -54,7 +54,17 @@ class Imagine:
 class WorkerPolicy:
     """A policy in a child process."""
 
-    def __init__(self, checkpoint: Path, *, device: str, dtype: str, threads: int, steps: int) -> None:
+    def __init__(
+        self,
+        checkpoint: Path,
+        *,
+        device: str,
+        dtype: str,
+        threads: int,
+        steps: int,
+        tokenizer: Path | None = None,
+        base: Path | None = None,
+    ) -> None:
         """Start the child; it loads and warms up in the background. Fetch the outcome with `wait_until_ready`."""
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):  # a whole request fits, so that nobody is woken for a piece of it
@@ -78,6 +88,9 @@ class WorkerPolicy:
             "--steps",
             str(steps),
         ]
+        for option, path in (("--tokenizer", tokenizer), ("--base", base)):
+            if path is not None:
+                command += [option, str(path)]
         environment = dict(os.environ, OMP_WAIT_POLICY="PASSIVE", OMP_NUM_THREADS=str(threads))
         # A session of its own: Ctrl-C reaches the parent only, which then closes the socket.
         self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment, start_new_session=True)

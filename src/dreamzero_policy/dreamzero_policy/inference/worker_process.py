@@ -18,7 +18,14 @@ from dreamzero_policy.runtime.policy import Dream, Failure, Reply, Request
 def serve(connection: Connection, arguments: argparse.Namespace) -> None:
     """Load, warm up, then answer until the parent closes its end."""
     checkpoint = Path(arguments.checkpoint)
-    policy = load_policy(checkpoint, device=arguments.device, dtype=arguments.dtype, threads=arguments.threads)
+    policy = load_policy(
+        checkpoint,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        threads=arguments.threads,
+        tokenizer_path=arguments.tokenizer,
+        base=arguments.base,
+    )
     warm_up_s = sum(policy.warm_up(arguments.steps).values())
     gc.collect()
     gc.freeze()  # a full collection over everything torch has loaded would take longer than a chunk
@@ -86,6 +93,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--socket", type=int, required=True)
     parser.add_argument("--checkpoint", required=True)
+    parser.add_argument("--tokenizer")
+    parser.add_argument("--base")
     parser.add_argument("--device", required=True)
     parser.add_argument("--dtype", required=True)
     parser.add_argument("--threads", type=int, required=True)

@@ -4,7 +4,8 @@ Text goes through a UMT5 encoder; features beyond a prompt's true length are set
 transformer attends to them all the same, as the released weights were trained. The picture goes through a CLIP tower
 whose hidden state before the last block is used.
 
-Small models need no vocabulary file: :class:`ByteTokenizer` maps bytes to ids. Prompt cleaning is deliberately plain:
+Small models need no vocabulary file: :class:`ByteTokenizer` maps bytes to ids. Released models come with a tokenizer of
+their own, which is not part of their checkpoint: :class:`FileTokenizer`. Prompt cleaning is deliberately plain:
 HTML entities are unescaped twice, Unicode is put in its composed form, white space is collapsed. Repair of wrongly
 decoded text (what ``ftfy`` does in the original) is left out; prompts are expected to be proper Unicode.
 """
@@ -12,9 +13,11 @@ decoded text (what ``ftfy`` does in the original) is left out; prompts are expec
 from __future__ import annotations
 
 import html
+import logging
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -26,6 +29,8 @@ from transformers.models.umt5.configuration_umt5 import UMT5Config
 from transformers.models.umt5.modeling_umt5 import UMT5EncoderModel
 
 from dreamzero_policy.model.config import ImageEncoderConfig, TextEncoderConfig
+
+log = logging.getLogger(__name__)
 
 PAD_ID, END_ID, UNKNOWN_ID, FIRST_BYTE_ID = 0, 1, 2, 3
 BYTE_VOCABULARY = FIRST_BYTE_ID + 256
@@ -71,6 +76,43 @@ class ByteTokenizer:
             ids[row, : len(tokens)] = torch.tensor(tokens)
             mask[row, : len(tokens)] = 1
         return ids, mask
+
+
+class TokenizerError(RuntimeError):
+    """Tokenizer files that cannot be used; the message names the directory."""
+
+
+class FileTokenizer:
+    """A tokenizer directory of transformers, padded to the model's length.
+
+    A prompt that is too long loses its end, as it did when the released models were trained; a warning says so.
+    """
+
+    def __init__(self, path: str | Path, text_length: int, vocab_size: int) -> None:
+        """Raises :class:`TokenizerError` when the files are missing, or know more tokens than the text encoder."""
+        from transformers import AutoTokenizer  # slow to import and needed for released models only
+
+        if not Path(path).is_dir():
+            raise TokenizerError(f"no tokenizer at {path}: it is not a directory")
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        except Exception as error:  # transformers raises many kinds
+            raise TokenizerError(f"the tokenizer at {path} cannot be loaded: {str(error).splitlines()[0]}") from error
+        if len(self._tokenizer) > vocab_size:
+            raise TokenizerError(
+                f"the tokenizer at {path} has {len(self._tokenizer)} tokens, the text encoder knows {vocab_size}"
+            )
+        self.text_length = text_length
+
+    def __call__(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        cleaned = [clean_prompt(prompt) for prompt in prompts]
+        for prompt, ids in zip(cleaned, self._tokenizer(cleaned, verbose=False)["input_ids"], strict=True):
+            if len(ids) > self.text_length:
+                log.warning("a prompt of %d tokens is cut to %d: %r", len(ids), self.text_length, prompt)
+        batch = self._tokenizer(
+            cleaned, padding="max_length", truncation=True, max_length=self.text_length, return_tensors="pt"
+        )
+        return batch["input_ids"], batch["attention_mask"]
 
 
 def build_text_encoder(config: TextEncoderConfig) -> UMT5EncoderModel:

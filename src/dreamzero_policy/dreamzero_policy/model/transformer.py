@@ -1,7 +1,7 @@
 """The world-action transformer: one network that predicts the velocity of a video and of actions together.
 
-Blocks, embedders and weight names are diffusers' Wan; three small modules bring actions and state in and actions out.
-Decisions:
+Blocks, embedders and weight names are diffusers' Wan (``blocks.py``); three small modules bring actions and state in
+and actions out (``control.py``). Decisions:
 
 * three verbs. :meth:`WorldActionTransformer.forward` trains on a whole window (teacher forcing);
   :meth:`~WorldActionTransformer.observe` appends real frames to a cache by a pass at t = 0;
@@ -10,14 +10,15 @@ Decisions:
 * the conditioning's keys and values do not depend on the noise, so they are computed by
   :meth:`~WorldActionTransformer.encode_text` (once per prompt) and
   :meth:`~WorldActionTransformer.encode_image` (once per window) and handed to the verbs;
-* a pass carries the few distinct times of its tokens, not one per token (:class:`Times`);
+* a pass carries the few distinct times of its tokens, not one per token (:class:`~.blocks.Times`);
 * under guidance the branches differ in their text alone. Latents, action and state come with one row, the text with
-  several; the rows part at the first cross-attention and everything before it is computed once.
+  several; the rows part at the first cross-attention and everything before it is computed once;
+* norms, scales, shifts and the time embedding are float32 whatever the rest is cast to, by ``.to`` as well.
 
 Convention of the flow: t = 1000 is noise, t = 0 is data, the velocity is noise − data.
 
 Letters: B batch, F or f latent frames, C latent channels, H W latent rows and columns, L tokens, A actions, S states,
-N context tokens, D width.
+N context tokens, U distinct times, D width.
 """
 
 from __future__ import annotations
@@ -25,33 +26,31 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.loaders import PeftAdapterMixin
 from diffusers.models.attention import AttentionMixin
-from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.normalization import FP32LayerNorm
-from diffusers.models.transformers.transformer_wan import (
-    WanAttention,
-    WanTimeTextImageEmbedding,
-    WanTransformerBlock,
-)
+from diffusers.models.transformers.transformer_wan import WanTimeTextImageEmbedding
 from torch import Tensor, nn
 
+from dreamzero_policy.model.blocks import (
+    KeyValue,
+    Reach,
+    Times,
+    WorldActionBlock,
+    present_only,
+    with_unit_factors,
+)
 from dreamzero_policy.model.cache import KVCache
 from dreamzero_policy.model.config import PATCH_SIZE, STATE_ATTENTION, ModelConfig
-from dreamzero_policy.model.tokens import CLEAN, TokenLayout, Tokens, rotate, visibility
-
-
-class KeyValue(NamedTuple):
-    """Keys and values [B, heads, N, head_dim] of one attention."""
-
-    key: Tensor
-    value: Tensor
+from dreamzero_policy.model.control import ActionEncoder, ControlProjector, EmbodimentLinear
+from dreamzero_policy.model.tokens import CLEAN, TokenLayout, Tokens, visibility
 
 
 @dataclass(frozen=True)
@@ -64,182 +63,30 @@ class Context:
     text: tuple[KeyValue, ...]
     image: tuple[KeyValue, ...] | None
 
+    def layer(self, index: int) -> tuple[KeyValue, KeyValue | None]:
+        """What one layer sees."""
+        return self.text[index], None if self.image is None else self.image[index]
+
 
 @dataclass(frozen=True)
-class Times:
-    """The flow time of every token: ``values`` [B or 1, U] distinct times, ``index`` [L] picks one for each token.
+class TimeEmbedding:
+    """``embedded`` [B or 1, U, D] is for the head, ``projected`` [B or 1, U, 6, D] for the blocks; float32."""
 
-    ``index`` None means that all tokens share the only time. U is 1 or 2 at inference, so that the time embedding and
-    its six-way projection cost next to nothing.
-    """
-
-    values: Tensor
-    index: Tensor | None = None
-
-    def spread(self, embedding: Tensor) -> Tensor:
-        """[B, U, …] to something that broadcasts against [B, L, …]."""
-        return embedding if self.index is None else embedding[:, self.index]
-
-
-class Modulation(NamedTuple):
-    """Scale, shift and gate of the two sublayers of a block, [B or 1, L or 1, D] float32 each."""
-
-    shift_attention: Tensor
-    scale_attention: Tensor
-    gate_attention: Tensor
-    shift_feed_forward: Tensor
-    scale_feed_forward: Tensor
-    gate_feed_forward: Tensor
-
-
-# Takes a layer's present keys and values, returns all that its queries may look at.
-Reach = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
-def present_only(key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """The reach of a pass without a cache."""
-    return key, value
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Attention over [B, heads, L, head_dim], gathered to [B, L, D].
-
-    CPU kernels for bfloat16 convert to float32 and back inside the fused attention; two matrix products and a softmax
-    are about twice as fast there at the lengths of this model. Everywhere else diffusers chooses the kernel.
-    """
-    if query.device.type == "cpu" and query.dtype == torch.bfloat16:
-        scores = torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(-1, -2))
-        if mask is not None:
-            scores = scores.masked_fill(~mask, -torch.inf)
-        return torch.matmul(scores.softmax(-1), value).transpose(1, 2).flatten(2)
-    heads_last = (x.transpose(1, 2) for x in (query, key, value))
-    return dispatch_attention_fn(*heads_last, attn_mask=mask).flatten(2)
-
-
-class WorldActionBlock(WanTransformerBlock):
-    """A stock Wan block whose forward takes the reach of its keys, a mask and ready context keys and values.
-
-    The residual stream x is float32 whatever the dtype of the weights.
-    """
-
-    def forward(
-        self,
-        x: Tensor,
-        modulation: Modulation,
-        phase: Tensor,
-        text: KeyValue,
-        image: KeyValue | None,
-        reach: Reach,
-        mask: Tensor | None = None,
-        solitary: int = 0,
-    ) -> Tensor:
-        """x [B, L, D] in and out, float32.
-
-        ``phase`` turns this pass's own queries and keys. ``mask`` is [L, keys]. The last ``solitary`` tokens see
-        themselves only, which needs no attention.
-        """
-        m, dtype = modulation, self.attn1.to_q.weight.dtype
-        h = torch.addcmul(m.shift_attention, self.norm1(x), 1 + m.scale_attention).to(dtype)
-        x = torch.addcmul(x, self.self_attention(h, phase, reach, mask, solitary), m.gate_attention)
-        x = x + self.cross_attention(self.norm2(x).to(dtype), text, image)
-        h = torch.addcmul(m.shift_feed_forward, self.norm3(x), 1 + m.scale_feed_forward).to(dtype)
-        return torch.addcmul(x, self.ffn(h), m.gate_feed_forward)
-
-    def modulate(self, projected_time: Tensor, times: Times) -> Modulation:
-        """The block's own six vectors plus the projected time [B or 1, U, 6, D]."""
-        return Modulation(*times.spread(self.scale_shift_table[:, None].float() + projected_time).unbind(2))
-
-    def self_attention(self, h: Tensor, phase: Tensor, reach: Reach, mask: Tensor | None, solitary: int) -> Tensor:
-        """Keys enter the reach after norm and rotation, as the cache keeps them."""
-        a = self.attn1
-        query = rotate(_heads(a, a.norm_q(a.to_q(h))), phase)
-        key = rotate(_heads(a, a.norm_k(a.to_k(h))), phase)
-        own_value = a.to_v(h)
-        key, value = reach(key, _heads(a, own_value))
-        if solitary:
-            seen = attend(query[:, :, :-solitary], key, value, mask)
-            return a.to_out[0](torch.cat([seen, own_value[:, -solitary:]], dim=1))
-        return a.to_out[0](attend(query, key, value, mask))
-
-    def cross_attention(self, h: Tensor, text: KeyValue, image: KeyValue | None) -> Tensor:
-        """Two attentions with the same queries, added before the output projection; padding text is visible."""
-        a = self.attn2
-        query = _heads(a, a.norm_q(a.to_q(h)))
-        out = attend(*_same_rows(query, text))
-        if image is not None:
-            out = out + attend(*_same_rows(query, image))
-        return a.to_out[0](out)
-
-    def text_key_value(self, text: Tensor) -> KeyValue:
-        """Keys and values of embedded text [B, N, D]."""
-        a = self.attn2
-        return KeyValue(_heads(a, a.norm_k(a.to_k(text))), _heads(a, a.to_v(text)))
-
-    def image_key_value(self, image: Tensor) -> KeyValue:
-        """Keys and values of embedded image tokens [B, N, D]."""
-        a = self.attn2
-        return KeyValue(_heads(a, a.norm_added_k(a.add_k_proj(image))), _heads(a, a.add_v_proj(image)))
-
-
-def _heads(attention: WanAttention, x: Tensor) -> Tensor:
-    """[B, L, D] to [B, heads, L, head_dim]."""
-    return x.unflatten(2, (attention.heads, -1)).transpose(1, 2)
-
-
-def _same_rows(query: Tensor, kv: KeyValue) -> tuple[Tensor, Tensor, Tensor]:
-    """Query, key and value with one number of rows: a single row serves all, without a copy."""
-    rows = max(query.shape[0], kv.key.shape[0])
-    return tuple(x if x.shape[0] == rows else x.expand(rows, -1, -1, -1) for x in (query, *kv))
-
-
-class EmbodimentLinear(nn.Module):
-    """y = x W + b with W [1, in, out] and b [1, out], the layout in which the released weights keep these layers."""
-
-    def __init__(self, in_features: int, out_features: int) -> None:
-        super().__init__()
-        self.W = nn.Parameter(0.02 * torch.randn(1, in_features, out_features))
-        self.b = nn.Parameter(torch.zeros(1, out_features))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.W[0].T, self.b[0])
-
-
-class ControlProjector(nn.Module):
-    """Two layers with a ReLU: state to token, and token to action."""
-
-    def __init__(self, in_features: int, hidden: int, out_features: int) -> None:
-        super().__init__()
-        self.layer1 = EmbodimentLinear(in_features, hidden)
-        self.layer2 = EmbodimentLinear(hidden, out_features)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer2(F.relu(self.layer1(x)))
-
-
-class ActionEncoder(nn.Module):
-    """Noisy action [B, A, action_dim] and its time to a token; the time enters as a sinusoid as wide as the token."""
-
-    def __init__(self, action_dim: int, dim: int) -> None:
-        super().__init__()
-        self.W1 = EmbodimentLinear(action_dim, dim)
-        self.W2 = EmbodimentLinear(2 * dim, dim)
-        self.W3 = EmbodimentLinear(dim, dim)
-
-    def forward(self, action: Tensor, times: Times) -> Tensor:
-        x = self.W1(action)
-        half = x.shape[-1] // 2
-        frequency = torch.exp(torch.arange(half, dtype=torch.float32, device=x.device) * (-math.log(10000.0) / half))
-        angle = times.values[..., None].float() * frequency
-        sinusoid = times.spread(torch.cat([angle.sin(), angle.cos()], dim=-1)).type_as(x)
-        return self.W3(F.silu(self.W2(torch.cat([x, sinusoid.expand_as(x)], dim=-1))))
+    embedded: Tensor
+    projected: Tensor
 
 
 def time_sinusoid(times: Tensor, dim: int) -> Tensor:
     """[…] to […, dim]: cosine half, then sine half, in float64 as the released weights were trained with."""
-    half = dim // 2
-    frequency = 10000.0 ** -(torch.arange(half, dtype=torch.float64, device=times.device) / half)
-    angle = times[..., None].to(torch.float64) * frequency
+    angle = times[..., None].to(torch.float64) * _frequencies(dim // 2, times.device)
     return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def _frequencies(count: int, device: torch.device) -> Tensor:
+    """[count] float64, from 1 down to almost 1 / 10000."""
+    return 10000.0 ** -(torch.arange(count, dtype=torch.float64, device=device) / count)
 
 
 class WorldActionTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, AttentionMixin):
@@ -249,8 +96,8 @@ class WorldActionTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, Attentio
     _no_split_modules = ("WorldActionBlock",)
     _repeated_blocks = ("WorldActionBlock",)
 
-    # Parts that stay float32 when the rest is cast (checkpoint.cast). Not under diffusers' own name for it: with
-    # `_keep_in_fp32_modules`, `from_pretrained` needs the accelerate package.
+    # Parts that stay float32 when the rest is cast, whoever casts. Not under diffusers' own name for it: with
+    # `_keep_in_fp32_modules`, `from_pretrained` needs the accelerate package, and `.to` ignores it.
     keep_in_float32 = ("time_embedder", "scale_shift_table", "norm1", "norm2", "norm3")
 
     @register_to_config
@@ -326,12 +173,11 @@ class WorldActionTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, Attentio
 
     @torch.no_grad()
     def initialise_weights(self) -> None:
-        """Weights to start training from: Xavier, small embedders, and a video head that starts at zero velocity.
-
-        Modules of the control path draw theirs when they are built (:class:`EmbodimentLinear`).
-        """
+        """Weights to start training from: Xavier, small embedders, and a video head that starts at zero velocity."""
         for module in self.modules():
-            if isinstance(module, nn.Linear):
+            if isinstance(module, EmbodimentLinear):
+                module.reset_parameters()
+            elif isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
         nn.init.xavier_uniform_(self.patch_embedding.weight.flatten(1))
@@ -340,6 +186,36 @@ class WorldActionTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, Attentio
             nn.init.normal_(embedder.linear_1.weight, std=0.02)
             nn.init.normal_(embedder.linear_2.weight, std=0.02)
         nn.init.zeros_(self.proj_out.weight)
+
+    # ---------------------------------------------------------------- precision
+
+    def to(self, *args: Any, **kwargs: Any) -> WorldActionTransformer:
+        """torch's own; diffusers' warns at every cast that nothing is kept in float32, which is not so here."""
+        return nn.Module.to(self, *args, **kwargs)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> WorldActionTransformer:
+        """What ``.to``, ``.bfloat16``, ``.half`` and their like end in: kept parts follow to the device, not below
+        float32."""
+        kept = {
+            id(tensor)
+            for name, parameter in self.named_parameters()
+            if not set(self.keep_in_float32).isdisjoint(name.split("."))
+            for tensor in (parameter, parameter.grad)
+        }
+
+        def keeping(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            narrowed = moved.is_floating_point() and moved.dtype.itemsize < torch.float32.itemsize
+            return tensor.to(moved.device) if narrowed and id(tensor) in kept else moved
+
+        return super()._apply(keeping, recurse)
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """The dtype of matrix products: autocast's where it is on, else that of the weights."""
+        if torch.is_autocast_enabled(self.device.type):
+            return torch.get_autocast_dtype(self.device.type)
+        return self.patch_embedding.weight.dtype
 
     # ---------------------------------------------------------------- conditioning
 
@@ -367,7 +243,7 @@ class WorldActionTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, Attentio
             heads=self.config.num_attention_heads,
             head_dim=self.config.attention_head_dim,
             device=self.device,
-            dtype=self.blocks[0].attn1.to_k.weight.dtype,
+            dtype=self.compute_dtype,
         )
 
     # ---------------------------------------------------------------- the three verbs
@@ -450,8 +326,11 @@ class WorldActionTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, Attentio
         self._require_past(cache, first_frame, rows, columns)
         tokens = self.layout.video(CLEAN, first_frame, frames, rows, columns, latents.device)
         times = Times(torch.zeros(1, 1, device=latents.device, dtype=torch.float64))
-        reach = [_appending(cache, layer) for layer in range(len(self.blocks))]
-        self._run(self._video_tokens(latents, condition), times, tokens, context, reach)
+        x, time = self._video_tokens(latents, condition).float(), self._embed(times)
+        *blocks, last = self.blocks
+        for i, block in enumerate(blocks):
+            x = block(x, block.modulate(time.projected, times), tokens.phase, *context.layer(i), _appending(cache, i))
+        last.remember(x, last.modulate(time.projected, times), tokens.phase, _appending(cache, len(blocks)))
         cache.advance(len(tokens))
 
     def denoise(
@@ -510,6 +389,13 @@ class WorldActionTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, Attentio
 
     # ---------------------------------------------------------------- shared by the verbs
 
+    def _embed(self, times: Times) -> TimeEmbedding:
+        embedder, dtype = self.condition_embedder, self.compute_dtype
+        sinusoid = time_sinusoid(times.values, self.config.freq_dim)
+        embedded = embedder.time_embedder(sinusoid.to(embedder.time_embedder.linear_1.weight.dtype)).to(dtype)
+        projected = embedder.time_proj(embedder.act_fn(embedded)).unflatten(2, (6, -1)).float()
+        return TimeEmbedding(embedded.float(), with_unit_factors(projected))
+
     def _run(
         self,
         x: Tensor,
@@ -522,33 +408,25 @@ class WorldActionTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, Attentio
         solitary: int = 0,
     ) -> tuple[Tensor, Tensor]:
         """All blocks; returns x [B, L, D] float32 and the embedded time [B or 1, L or 1, D] float32 for the head."""
-        embedder, dtype = self.condition_embedder, x.dtype
-        sinusoid = time_sinusoid(times.values, self.config.freq_dim)
-        embedded = embedder.time_embedder(sinusoid.to(embedder.time_embedder.linear_1.weight.dtype)).to(dtype)
-        projected = embedder.time_proj(embedder.act_fn(embedded)).unflatten(2, (6, -1)).float()
-        x = x.float()
+        time, x = self._embed(times), x.float()
         for i, block in enumerate(self.blocks):
-            arguments = (
-                x,
-                block.modulate(projected, times),
-                tokens.phase,
-                context.text[i],
-                None if context.image is None else context.image[i],
-                reach[i],
-                mask,
-                solitary,
-            )
+            modulation = block.modulate(time.projected, times)
+            arguments = (x, modulation, tokens.phase, *context.layer(i), reach[i], mask, solitary)
             if torch.is_grad_enabled() and self.gradient_checkpointing:
                 x = self._gradient_checkpointing_func(block, *arguments)
             else:
                 x = block(*arguments)
-        return x, times.spread(embedded.float())
+        return x, times.spread(time.embedded)
 
     def _video_tokens(self, latents: Tensor, condition: Tensor | None) -> Tensor:
         """Latents and their image condition to tokens [B, L, D]."""
         if condition is not None:
             latents = torch.cat([latents, condition.expand(len(latents), -1, -1, -1, -1)], dim=1)
-        return self.patch_embedding(latents).flatten(2).transpose(1, 2)
+        _, patch_rows, patch_columns = PATCH_SIZE
+        patches = latents.unflatten(4, (-1, patch_columns)).unflatten(3, (-1, patch_rows))  # [B, C, f, H/2, 2, W/2, 2]
+        patches = patches.permute(0, 2, 3, 5, 1, 4, 6).flatten(4).flatten(1, 3)
+        # a convolution whose patches do not overlap is a matrix product, and a quicker one
+        return F.linear(patches, self.patch_embedding.weight.flatten(1), self.patch_embedding.bias)
 
     def _to_video(self, x: Tensor, embedded_time: Tensor, frames: int, rows: int, columns: int) -> Tensor:
         """Tokens [B, L, D] to latents [B, C, f, H, W]; a token holds a patch with the channel fastest."""

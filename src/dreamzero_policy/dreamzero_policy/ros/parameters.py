@@ -37,6 +37,14 @@ PARAMETERS = (
         "",
         "Path of the checkpoint folder; empty takes checkpoints/agibot_g1_tiny of the installed stack.",
     ),
+    Parameter(
+        "tokenizer",
+        "",
+        "Folder of the tokenizer's files, which released checkpoints do not contain; empty takes tokenizer/ in the "
+        "checkpoint, if the model needs one.",
+    ),
+    Parameter("base_checkpoint", "", "What an adapters-only (LoRA) checkpoint was trained on; empty for a whole one."),
+    Parameter("embodiment_tag", "", "Embodiment of a released checkpoint; empty takes the only one that fits."),
     Parameter("autostart", False, "Configure and activate without a lifecycle manager."),
     Parameter(
         "prompt", "", "Instruction to follow on activation and on ~/start; empty waits for ~/prompt or ~/run_policy."
@@ -112,6 +120,9 @@ class Parameters:
 
     contract: Path
     checkpoint: Path
+    tokenizer: Path | None
+    base_checkpoint: Path | None
+    embodiment_tag: str
     autostart: bool
     prompt: str
     image_transport: str
@@ -161,6 +172,8 @@ def read(node: Node, share: Path) -> Parameters:
     values.update(
         contract=Path(values["contract"] or share / "config" / "agibot_g1.yaml"),
         checkpoint=Path(values["checkpoint"] or share / "checkpoints" / "agibot_g1_tiny"),
+        tokenizer=Path(values["tokenizer"]) if values["tokenizer"] else None,
+        base_checkpoint=Path(values["base_checkpoint"]) if values["base_checkpoint"] else None,
         blend_s=blend_s,
     )
     return Parameters(**values)

@@ -41,10 +41,11 @@ from dreamzero_policy.ros.goal_server import GoalServer
 from dreamzero_policy.ros.lifecycle import ManagedNode
 from dreamzero_policy.ros.messages import decoder, to_ns, to_stamp
 from dreamzero_policy.ros.world import RosWorld
-from dreamzero_policy.runtime.contract import Contract, load_contract, load_model_section, require_same_model
-from dreamzero_policy.runtime.embodiment import Embodiment, Statistics
+from dreamzero_policy.runtime.contract import Contract, load_contract
+from dreamzero_policy.runtime.embodiment import Embodiment
 from dreamzero_policy.runtime.loop import Loop, LoopSettings, Phase
 from dreamzero_policy.runtime.observation import NS_PER_S, ObservationBuffer, ObservationError
+from dreamzero_policy.runtime.trained import load_statistics
 
 TICK_S = 0.05
 FEEDBACK_S = 0.2
@@ -95,19 +96,19 @@ class PolicyNode(ManagedNode):
         self._settings = parameters.read(self, Path(get_package_share_directory("dreamzero")))
         settings = self._settings
         self.contract = load_contract(settings.contract)
-        trained = load_model_section(settings.checkpoint / "contract.yaml")
-        require_same_model(self.contract, trained, settings.checkpoint)
+        statistics = load_statistics(settings.checkpoint, self.contract, settings.embodiment_tag)
         longest = 2 * self.contract.model.chunk.actions - 1
         if settings.smoothing_window > longest:
             raise parameters.ParameterError(
                 f"parameter smoothing_window is {settings.smoothing_window}, a chunk has {longest} samples at most"
             )
-        statistics = Statistics.load(settings.checkpoint / "statistics.json", self.contract)
         embodiment = Embodiment(self.contract, statistics)
         self._state, self._message = PolicyStatus.LOADING, f"loading {settings.checkpoint}"
         self._publish_status()
         self.policy = WorkerPolicy(
             settings.checkpoint,
+            tokenizer=settings.tokenizer,
+            base=settings.base_checkpoint,
             device=settings.device,
             dtype=settings.dtype,
             threads=settings.threads,

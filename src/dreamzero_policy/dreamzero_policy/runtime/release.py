@@ -73,6 +73,11 @@ def tags(conf: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[str]:
     return sorted(set(conf.get("transforms", {})) & set(conf.get("modality_configs", {})) & set(metadata))
 
 
+def served(conf: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[str]:
+    """Those of `tags` whose canvas layout and prompt are known here."""
+    return [tag for tag in tags(conf, metadata) if tag in LAYOUTS and LAYOUTS[tag].tiles]
+
+
 def release_contract(conf: Mapping[str, Any], metadata: Mapping[str, Any], tag: str) -> ModelSection:
     """The model section of a release for one embodiment.
 

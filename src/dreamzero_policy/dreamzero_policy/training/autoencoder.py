@@ -40,7 +40,7 @@ class AutoencoderSettings:
     clip_share: float = 0.5  # of the steps that take clips
     kl_weight: float = 1e-5
     colour_weight: float = 8.0  # extra weight of a fully saturated pixel
-    bfloat16: bool = True  # autocast; weights stay float32
+    bfloat16: bool = False  # autocast; pays on a CPU with AMX or AVX-512 BF16, and is many times slower without
     seed: int = 0
 
 

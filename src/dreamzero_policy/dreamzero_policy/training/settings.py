@@ -33,7 +33,7 @@ class JointSettings:
     gradient_norm: float = 1.0
     ema: float = 0.995
     shift: float = 5.0
-    bfloat16: bool = True
+    bfloat16: bool = False
     save_every: int = 100
     export_every: int = 0
     seed: int = 0

@@ -26,7 +26,7 @@ from dreamzero_policy.model.checkpoint import Networks
 from dreamzero_policy.model.conditioning import ByteTokenizer, ImageConditioner, TextConditioner
 from dreamzero_policy.model.config import ModelConfig
 from dreamzero_policy.model.flow import NoiseTable
-from dreamzero_policy.model.transformer import Context, EmbodimentLinear
+from dreamzero_policy.model.transformer import Context
 from dreamzero_policy.runtime.contract import load_contract, save_contract
 from dreamzero_policy.training.autoencoder import warm_cosine
 from dreamzero_policy.training.latents import Batch, LatentWindow, collate, load_latents
@@ -54,7 +54,6 @@ class Trainer:
             made = checkpoints.builders(config)
             self.networks = {name: made[name]() for name in TRAINED}
             self.networks["transformer"].initialise_weights()
-            scale_control_path(self.networks["transformer"])
         ignore_padding(self.networks["transformer"], collate(windows[:1], config).action_valid)
         self.masters = {
             f"{name}.{key}": parameter.detach().clone().float()
@@ -171,18 +170,6 @@ class Trainer:
             state = networks[name].state_dict()
             networks[name].load_state_dict({**state, **_with_ties(own, state)})
         return Networks(vae=self.vae, **networks)
-
-
-@torch.no_grad()
-def scale_control_path(transformer: nn.Module) -> None:
-    """Draw the layers of action and state again so that they keep the size of what passes through them.
-
-    They are built with a spread of 0.02, which does that at a width of 5120 only; in a narrow network the noise of an
-    action would reach the first block a thousand times smaller than its time, and learning would begin by undoing that.
-    """
-    for module in transformer.modules():
-        if isinstance(module, EmbodimentLinear):
-            nn.init.normal_(module.W, std=module.W.shape[1] ** -0.5)
 
 
 def _with_ties(own: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -4,15 +4,14 @@ import dataclasses
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 
-from dreamzero_policy.inference.embodiments import geometry_misfits, load_statistics, released_embodiments
+from dreamzero_policy.inference.embodiments import geometry_misfits, released_embodiments
 from dreamzero_policy.model.config import ModelConfig
-from dreamzero_policy.model.release_config import read_release, release_conf, release_document
-from dreamzero_policy.runtime.contract import Contract, ContractError, load_contract, model_hash
-from dreamzero_policy.runtime.embodiment import statistics_hash
+from dreamzero_policy.model.release_config import read_release
+from dreamzero_policy.model.release_documents import release_conf, release_document
+from dreamzero_policy.runtime.contract import Contract, load_contract
 
 CONFIG = Path(__file__).parents[4] / "config"
 
@@ -63,36 +62,6 @@ def test_the_order_is_that_of_the_concatenation_not_of_the_tables(release, contr
     assert list(found["agibot"].state) == [group.key for group in contract.model.state]
     assert found["agibot"].cameras == contract.model.cameras
     assert (found["oxe_droid"].state, found["oxe_droid"].fps) == ({"joint_position": 7}, 30.0)
-
-
-def test_the_statistics_of_the_embodiment_that_fits_are_taken(release, contract):
-    statistics = load_statistics(release, contract)
-    assert statistics.state.q99.tolist() == [2.0] * len(contract.model.state_joints)
-    assert statistics.action.q01.tolist() == [-2.0] * contract.model.action_width
-    assert np.array_equal(load_statistics(release, contract, tag="agibot").state.q01, statistics.state.q01)
-
-
-def test_an_embodiment_that_differs_is_refused_with_what_differs(release, contract):
-    with pytest.raises(ContractError, match=r"oxe_droid of .* differs .*state: .*left_arm.* \| .*joint_position"):
-        load_statistics(release, contract, tag="oxe_droid")
-    with pytest.raises(ContractError, match=r"has no embodiment 'yam'; it has \['agibot', 'oxe_droid'\]"):
-        load_statistics(release, contract, tag="yam")
-
-
-def test_none_that_fits_is_an_error_that_lists_all(release, contract):
-    path = release / "experiment_cfg/conf.yaml"
-    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"relative_action": False}))
-    with pytest.raises(ContractError, match=r"0 embodiments of .* fit the contract agibot_g1(.|\n)*agibot: relative"):
-        load_statistics(release, contract)
-
-
-def test_a_checkpoint_of_ours_has_its_own_file(contract, tmp_path):
-    document = {"contract_hash": model_hash(contract.model), **tables(contract, 3.0)}
-    (tmp_path / "statistics.json").write_text(json.dumps(document | {"hash": statistics_hash(document)}))
-    assert set(load_statistics(tmp_path, contract).state.q99) == {3.0}
-    (tmp_path / "statistics.json").unlink()
-    with pytest.raises(ContractError, match=r"has neither statistics\.json nor experiment_cfg/metadata\.json"):
-        load_statistics(tmp_path, contract)
 
 
 def test_sizes_that_differ_are_named_with_both_values(contract):

@@ -2,12 +2,19 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
-import pytest
 import torch
 
 from dreamzero_policy.inference import load_benchmark
-from dreamzero_policy.inference.load_benchmark import config_of_size, measure, random_source, touch
+from dreamzero_policy.inference.load_benchmark import (
+    config_of_size,
+    measure,
+    memory_of,
+    random_source,
+    time_both,
+    touch,
+)
 from dreamzero_policy.model.convert import convert
 from dreamzero_policy.model.source import open_source
 
@@ -30,8 +37,11 @@ def test_touching_reads_every_byte(monkeypatch):
     assert touch(tensors) == 3 + 20 + 1
 
 
-@pytest.mark.timeout(120)
-def test_a_measurement_is_plain_data_with_both_sides(policy, tmp_path):
+def test_a_measurement_is_plain_data_with_both_sides(policy, tmp_path, monkeypatch):
+    def in_this_process(what: str, folder: Path, repeats: int) -> dict:
+        return time_both(folder, repeats) if what == "time" else memory_of(what, folder)
+
+    monkeypatch.setattr(load_benchmark, "_in_process", in_this_process)
     convert(random_source(policy.config), tmp_path / "random", "release")
     open_source(tmp_path / "random").require_complete()
     document = measure(tmp_path / "random", repeats=1)

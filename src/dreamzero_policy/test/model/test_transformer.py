@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from dreamzero_policy.model import transformer as module
+from dreamzero_policy.model.blocks import attend
 from dreamzero_policy.model.checkpoint import cast
-from dreamzero_policy.model.transformer import WorldActionTransformer, attend
+from dreamzero_policy.model.transformer import WorldActionTransformer
 
 HEIGHT = WIDTH = 4  # latent rows and columns: 4 tokens a frame
 
