@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dreamzero_policy.inference.acceleration import Acceleration
 from dreamzero_policy.model import checkpoint as checkpoints
 from dreamzero_policy.model.autoencoder import VideoAutoencoder, speed_up_on_cpu
 from dreamzero_policy.model.checkpoint import CheckpointError, Networks
@@ -94,6 +95,7 @@ def load_policy(
     tokenizer_path: str | Path | None = None,
     base: str | Path | None = None,
     config: ModelConfig | None = None,
+    acceleration: Acceleration | None = None,
 ) -> Policy:
     """Load a checkpoint directory for inference.
 
@@ -109,6 +111,7 @@ def load_policy(
             Default: ``tokenizer/`` in the checkpoint.
         base: the checkpoint that an adapters-only checkpoint was trained on.
         config: overrides what the directory says about the model.
+        acceleration: fast paths of the transformer; None is the reference path.
 
     Raises:
         CheckpointError: something in the directory is missing or does not fit.
@@ -130,6 +133,8 @@ def load_policy(
         network.to(device).eval().requires_grad_(False)
     if fast and torch.device(device).type == "cpu":
         speed_up_on_cpu(networks.vae)
+    if acceleration is not None:
+        acceleration.apply(networks.transformer)
     return Policy(
         config=source.config,
         transformer=networks.transformer,

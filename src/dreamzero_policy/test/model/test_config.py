@@ -14,7 +14,7 @@ VARIANTS = Path(__file__).parents[4] / "config" / "models"
 @pytest.mark.parametrize(
     ("variant", "tokens_per_frame", "tensors", "parameters"),
     [
-        ("tiny", 64, 133, 4_237_536),
+        ("tiny", 16, 133, 4_303_200),
         ("medium", 220, 293, 42_948_192),
         ("wan2_2_5b", 50, 997, 5_606_692_832),
         ("wan2_1_14b", 880, 1317, 16_484_292_448),
@@ -40,8 +40,8 @@ def test_a_configuration_survives_being_written():
     [
         ({"transformer": {"num_layer": 3}}, "unknown field transformer.num_layer"),
         ({"geometry": {"canvas_height": "128"}}, "geometry.canvas_height must be of type int, got '128'"),
-        ({"geometry": {"canvas_height": 120}}, "geometry.canvas_height is 120 px, not a multiple of 16"),
-        ({"autoencoder": {"latents_mean": [0.0]}}, "autoencoder.latents_mean has 1 values for 16"),
+        ({"geometry": {"canvas_height": 120}}, "geometry.canvas_height is 120 px, not a multiple of 32"),
+        ({"autoencoder": {"latents_mean": [0.0]}}, "autoencoder.latents_mean has 1 values for 48"),
         ({"autoencoder": {"temporal_downsample": [True, False]}}, "shrinks time by 2, the chunks need 4"),
         ({"sampler": {"state_attention": "all"}}, "sampler.state_attention is 'all'"),
         ({"sampler": {"steps": True}}, "sampler.steps must be of type int, got True"),
