@@ -45,6 +45,7 @@ from agibot_twin.render_thread import RenderThread
 from agibot_twin.simulation import STEP_NS
 from agibot_twin.trajectory_controller import TrajectoryRefused
 from agibot_twin.world import CYCLE_NS, TwinWorld
+from dreamzero_policy.runtime.allocator import keep_freed_memory
 
 IMAGE_SIZES = {320: (320, 240), 640: (640, 480)}
 LATE_NS = 5_000_000  # an instant published later than this counts as late
@@ -329,6 +330,7 @@ class TwinNode(Node):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM. Exit status 1 if the twin cannot start or its loop fails."""
+    keep_freed_memory()
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     asked_to_stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

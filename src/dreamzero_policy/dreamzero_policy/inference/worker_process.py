@@ -12,6 +12,7 @@ from pathlib import Path
 from dreamzero_policy.inference.loading import load_policy
 from dreamzero_policy.inference.session import Prediction, Session
 from dreamzero_policy.inference.worker import Imagine, Ready, Reset
+from dreamzero_policy.runtime.allocator import keep_freed_memory
 from dreamzero_policy.runtime.policy import Dream, Failure, Reply, Request
 
 
@@ -100,6 +101,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--steps", type=int, required=True)
     arguments = parser.parse_args()
+    keep_freed_memory()
     connection = Connection(arguments.socket)
     try:
         serve(connection, arguments)

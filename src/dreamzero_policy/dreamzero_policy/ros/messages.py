@@ -3,6 +3,7 @@
 from array import array
 from collections.abc import Callable, Sequence
 
+import cv2
 import numpy as np
 from builtin_interfaces.msg import Duration as DurationMsg
 from builtin_interfaces.msg import Time as TimeMsg
@@ -46,7 +47,7 @@ def _decode_compressed(camera: str, message: CompressedImage) -> NDArray[np.uint
             f"camera {camera}: compressed image of format {message.format!r}, {len(message.data)} bytes, "
             "is not a colour image"
         )
-    return image[:, :, ::-1]
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def _decode_raw(camera: str, message: Image) -> NDArray[np.uint8]:

@@ -41,6 +41,7 @@ from dreamzero_policy.ros.goal_server import GoalServer
 from dreamzero_policy.ros.lifecycle import ManagedNode
 from dreamzero_policy.ros.messages import decoder, to_ns, to_stamp
 from dreamzero_policy.ros.world import RosWorld
+from dreamzero_policy.runtime.allocator import keep_freed_memory
 from dreamzero_policy.runtime.contract import Contract, load_contract
 from dreamzero_policy.runtime.embodiment import Embodiment
 from dreamzero_policy.runtime.loop import Loop, LoopSettings, Phase
@@ -496,6 +497,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: interrupted.set())
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    keep_freed_memory()
     try:
         node = PolicyNode(interrupted)
     except ParameterException as error:

@@ -15,7 +15,6 @@ from dreamzero_policy.runtime.contract import ModelSection, View
 Image = NDArray[np.uint8]
 
 
-BRIGHTNESS = np.arange(256, dtype=np.float32) / np.float32(255)  # of a uint8 value
 GROUP = 4  # taps that torch's kernel multiplies at once
 
 
@@ -28,9 +27,11 @@ def view_of(image: Image, view: View) -> Image:
     top, kept_height = _centred(height, view.crop)
     left, kept_width = _centred(width, view.crop)
     cropped = image[top : top + kept_height, left : left + kept_width]
-    columns = BRIGHTNESS[cropped.transpose(1, 0, 2).reshape(kept_width, -1)]
+    pixels = cropped.astype(np.float32)
+    pixels /= np.float32(255)
+    columns = _transposed(pixels).reshape(kept_width, -1)
     narrow = _resized(columns, view.width_px).reshape(view.width_px, kept_height, channels)
-    low = _resized(narrow.transpose(1, 0, 2).reshape(kept_height, -1), view.height_px)
+    low = _resized(_transposed(narrow).reshape(kept_height, -1), view.height_px)
     return (low * np.float32(255)).astype(np.uint8).reshape(view.height_px, view.width_px, channels)
 
 
@@ -51,9 +52,9 @@ def canvas_of(views: Mapping[str, Image], model: ModelSection) -> Image:
     canvas = np.zeros((frames, *model.canvas_size_px, 3), np.uint8)
     for tile in model.canvas.tiles:
         top, left = tile.row * height, tile.column * width
-        canvas[:, top : top + height, left : left + width * tile.columns] = np.repeat(
-            views[tile.camera], tile.columns, axis=2
-        )
+        for repeat in range(tile.columns):  # a view that spans columns is stretched by repeating its pixels
+            place = slice(left + repeat, left + width * tile.columns, tile.columns)
+            canvas[:, top : top + height, place] = views[tile.camera]
     return canvas
 
 
@@ -69,6 +70,13 @@ def _centred(size: int, crop: float) -> tuple[int, int]:
     """First pixel and number of pixels of the centre crop of one axis."""
     kept = int(crop * size)
     return round((size - kept) / 2), kept
+
+
+def _transposed(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows and columns [a, b, channels] swapped, in memory of its own: whole pixels move, not single channels."""
+    rows, columns, channels = pixels.shape
+    whole = pixels.view(np.dtype((np.void, pixels.itemsize * channels)))[..., 0]
+    return np.ascontiguousarray(whole.T).view(np.float32).reshape(columns, rows, channels)
 
 
 def _resized(lines: NDArray[np.float32], size_out: int) -> NDArray[np.float32]:

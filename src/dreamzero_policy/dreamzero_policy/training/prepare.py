@@ -19,6 +19,7 @@ from dreamzero_policy.data.windows import quantiles
 from dreamzero_policy.model.autoencoder import VideoAutoencoder, build_autoencoder, speed_up_on_cpu
 from dreamzero_policy.model.checkpoint import load_network, read_tensors
 from dreamzero_policy.model.config import ModelConfig
+from dreamzero_policy.runtime.allocator import keep_freed_memory
 from dreamzero_policy.runtime.contract import load_contract
 from dreamzero_policy.runtime.embodiment import Embodiment, Statistics, save_statistics
 from dreamzero_policy.training.autoencoder import measure_latents, train_autoencoder, with_normalisation
@@ -95,6 +96,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1, help="that encode windows")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    keep_freed_memory()
     prepare(Recipe.load(options.recipe, options.model), options.episodes, options.out, options.start, options.processes)
 
 

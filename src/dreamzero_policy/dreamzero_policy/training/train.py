@@ -27,6 +27,7 @@ from dreamzero_policy.model.conditioning import ByteTokenizer, ImageConditioner,
 from dreamzero_policy.model.config import ModelConfig
 from dreamzero_policy.model.flow import NoiseTable
 from dreamzero_policy.model.transformer import Context
+from dreamzero_policy.runtime.allocator import keep_freed_memory
 from dreamzero_policy.runtime.contract import load_contract, save_contract
 from dreamzero_policy.training.autoencoder import warm_cosine
 from dreamzero_policy.training.latents import Batch, LatentWindow, collate, load_latents
@@ -267,6 +268,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    keep_freed_memory()
     train(Recipe.load(options.recipe), options.run, options.out, lambda line: print(line, flush=True))
 
 

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from dreamzero_policy.model.flow import (
     Schedule,
     SkipWhileSteady,
+    Solver,
+    Trajectory,
     cosine_similarity,
     evaluated_steps,
     guide,
@@ -28,6 +30,18 @@ def test_every_schedule_falls_from_noise_to_its_final_level(steps, final):
     assert schedule.sigmas[0] == pytest.approx(0.9998, abs=1e-4)
     assert schedule.sigmas[-1] == pytest.approx(final, abs=1e-6)
     assert schedule.times[0] == 999
+
+
+@given(steps=st.integers(1, 40), final=st.sampled_from([0.0, 0.5, 0.8]), seed=st.integers(0, 9))
+@settings(deadline=None, max_examples=30)
+def test_mixing_beforehand_gives_the_solvers_samples_at_every_step(steps, final, seed):
+    torch.manual_seed(seed)
+    schedule, start = sampling_schedule(steps, 5.0, final), torch.randn(2, 3, 4)
+    solver, path, sample = Solver(schedule), Trajectory(schedule, start), start.double()
+    for index in range(steps):
+        velocity = torch.randn_like(start)
+        sample = solver.step(sample, velocity.double(), index)
+        torch.testing.assert_close(path.step(velocity, index).double(), sample, atol=2e-5, rtol=0)
 
 
 @given(steps=st.integers(1, 20), seed=st.integers(0, 5))

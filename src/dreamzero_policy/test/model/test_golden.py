@@ -9,6 +9,7 @@ from dreamzero_policy.model.conditioning import ImageConditioner, clip_pixels, e
 from dreamzero_policy.model.flow import (
     NoiseTable,
     Solver,
+    Trajectory,
     add_noise,
     evaluated_steps,
     sampling_schedule,
@@ -195,10 +196,13 @@ def test_sampling_schedule_and_solver_are_the_originals(golden, steps, final):
     assert difference(torch.tensor(schedule.sigmas), data.outputs[f"{name}/sigmas"]) < 1e-6
     for kind in ("video", "action"):
         if f"{name}/{kind}_trajectory" in data.outputs:
-            solver, sample = Solver(schedule), data.inputs[f"unipc/{kind}/sample0"]
+            sample = data.inputs[f"unipc/{kind}/sample0"]
+            solver, path = Solver(schedule), Trajectory(schedule, sample)
             for i, expected in enumerate(data.outputs[f"{name}/{kind}_trajectory"]):
-                sample = solver.step(sample, data.inputs[f"unipc/{kind}/model_output"][i], i)
+                velocity = data.inputs[f"unipc/{kind}/model_output"][i]
+                sample = solver.step(sample, velocity, i)
                 assert difference(sample, expected) < 5e-6
+                assert difference(path.step(velocity, i), expected) < 5e-6
 
 
 def test_training_noise_is_the_originals(golden):
