@@ -53,19 +53,19 @@ def serve(connection: Connection, arguments: argparse.Namespace) -> None:
                 session = Session(policy, message.prompt, vae_mode="stream")
             else:
                 session.reset(message.prompt)
-            epoch, prediction = message.epoch, None
+            epoch, prediction, reset_at_ns = message.epoch, None, time.monotonic_ns()
         elif session is None or message.epoch != epoch:
             continue
         elif isinstance(message, Imagine):
             if prediction is not None and not connection.poll(0):
                 connection.send(Dream(epoch=epoch, canvas=session.decode(prediction)))
         else:
-            prediction, reply = answer(session, message)
+            prediction, reply = answer(session, message, waited_s=max(0, reset_at_ns - message.sent_monotonic_ns) / 1e9)
             connection.send(reply)
 
 
-def answer(session: Session, request: Request) -> tuple[Prediction, Reply]:
-    """Observe the block, predict the chunk."""
+def answer(session: Session, request: Request, waited_s: float) -> tuple[Prediction, Reply]:
+    """Observe the block, predict the chunk. ``waited_s``: how long the request waited for its prompt to be encoded."""
     began = time.perf_counter()
     session.observe(request.canvas)
     prediction = session.predict(request.state, steps=request.steps, seed=request.seed)
@@ -76,7 +76,7 @@ def answer(session: Session, request: Request) -> tuple[Prediction, Reply]:
         evaluations=prediction.evaluations,
         seed=prediction.seed,
         guidance_scale=prediction.cfg_scale,
-        timings_s=dict(prediction.timings_s, model=time.perf_counter() - began),
+        timings_s=dict(prediction.timings_s, prompt=waited_s, model=waited_s + time.perf_counter() - began),
     )
 
 

@@ -150,7 +150,7 @@ class PolicyNode(ManagedNode):
         self.loop.forget_plan()
         self.loop.message = "active: publish ~/prompt, call ~/start or send a ~/run_policy goal"
         if self._settings.prompt:
-            self.loop.run(self._settings.prompt)
+            self._follow(self._settings.prompt)
         self._publish_status()
 
     def end(self) -> None:
@@ -275,7 +275,11 @@ class PolicyNode(ManagedNode):
             self.get_logger().warning("a prompt arrived while the node is not active: ignored")
         elif prompt := message.data.strip():
             self._finish_goal(RunPolicy.Result.STOPPED, "another prompt took over")
-            self.loop.run(prompt)
+            self._follow(prompt)
+
+    def _follow(self, prompt: str) -> None:
+        self.loop.run(prompt)
+        self._progress()  # what opens a window may be there already
 
     def _on_start(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         prompt = self._settings.prompt
@@ -286,7 +290,7 @@ class PolicyNode(ManagedNode):
             response.message = "no prompt: set the parameter prompt, publish ~/prompt, or send a ~/run_policy goal"
         else:
             self._finish_goal(RunPolicy.Result.STOPPED, "~/start was called")
-            self.loop.run(prompt)
+            self._follow(prompt)
             response.message = f"following: {prompt}"
         return response
 
@@ -308,7 +312,7 @@ class PolicyNode(ManagedNode):
             response.message = "nothing is being followed: publish ~/prompt or send a ~/run_policy goal"
         elif request.prompt.strip():
             self._finish_goal(RunPolicy.Result.STOPPED, "the session was reset with another prompt")
-            self.loop.run(request.prompt.strip())
+            self._follow(request.prompt.strip())
             response.success, response.message = True, self.loop.message
         else:
             self.loop.reset("reset: new epoch")
@@ -333,7 +337,7 @@ class PolicyNode(ManagedNode):
         else:
             self._finish_goal(RunPolicy.Result.STOPPED, "another goal took over")
             self._goal = run
-            self.loop.run(prompt)
+            self._follow(prompt)
 
     def _finish_goal(self, code: int, message: str) -> None:
         """End the goal being followed, if there is one."""

@@ -26,10 +26,9 @@ def view_of(image: Image, view: View) -> Image:
     height, width, channels = image.shape
     top, kept_height = _centred(height, view.crop)
     left, kept_width = _centred(width, view.crop)
-    cropped = image[top : top + kept_height, left : left + kept_width]
-    pixels = cropped.astype(np.float32)
-    pixels /= np.float32(255)
-    columns = _transposed(pixels).reshape(kept_width, -1)
+    cropped = np.ascontiguousarray(image[top : top + kept_height, left : left + kept_width])
+    columns = _transposed(cropped).reshape(kept_width, -1).astype(np.float32)
+    columns /= np.float32(255)
     narrow = _resized(columns, view.width_px).reshape(view.width_px, kept_height, channels)
     low = _resized(_transposed(narrow).reshape(kept_height, -1), view.height_px)
     return (low * np.float32(255)).astype(np.uint8).reshape(view.height_px, view.width_px, channels)
@@ -72,11 +71,11 @@ def _centred(size: int, crop: float) -> tuple[int, int]:
     return round((size - kept) / 2), kept
 
 
-def _transposed(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+def _transposed(pixels: NDArray) -> NDArray:
     """Rows and columns [a, b, channels] swapped, in memory of its own: whole pixels move, not single channels."""
     rows, columns, channels = pixels.shape
     whole = pixels.view(np.dtype((np.void, pixels.itemsize * channels)))[..., 0]
-    return np.ascontiguousarray(whole.T).view(np.float32).reshape(columns, rows, channels)
+    return np.ascontiguousarray(whole.T).view(pixels.dtype).reshape(columns, rows, channels)
 
 
 def _resized(lines: NDArray[np.float32], size_out: int) -> NDArray[np.float32]:

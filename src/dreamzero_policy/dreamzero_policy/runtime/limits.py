@@ -14,7 +14,6 @@ import numpy as np
 from dreamzero_policy.runtime.chunk import Verdict
 from dreamzero_policy.runtime.contract import JointLimits
 from dreamzero_policy.runtime.embodiment import Floats
-from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.plan import Plan
 
 POINTS_BETWEEN_KNOTS = 9
@@ -106,15 +105,15 @@ class Limits:
 
 def _finely(plan: Plan) -> Floats:
     """Positions [·, J] at the knots and at the points between them; the first row is the first knot."""
-    h = (np.diff(plan.knots_ns) / NS_PER_S)[:, None]
+    h = plan.durations_s
     corners = np.stack([plan.positions[:-1], plan.positions[1:], plan.velocities[:-1] * h, plan.velocities[1:] * h])
-    between = np.tensordot(BASIS, corners, axes=1)
+    between = BASIS @ corners.reshape(len(corners), -1)
     return np.concatenate([plan.positions, between.reshape(-1, plan.positions.shape[1])])
 
 
 def _fastest(plan: Plan, first: Floats, last: Floats) -> Floats:
     """Largest speed [N-1, J] in every segment: at its ends, or where acceleration changes sign."""
-    h = (np.diff(plan.knots_ns) / NS_PER_S)[:, None]
+    h = plan.durations_s
     ends = np.maximum(np.abs(plan.velocities[:-1]), np.abs(plan.velocities[1:]))
     turns = first * last < 0
     where = np.divide(first, first - last, out=np.zeros_like(first), where=turns)

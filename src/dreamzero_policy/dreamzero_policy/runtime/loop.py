@@ -226,6 +226,7 @@ class Loop:
                 state=self.embodiment.normalised_state(block.state),
                 steps=self.settings.steps,
                 seed=self.settings.seed,
+                sent_monotonic_ns=self._pending.submitted_monotonic_ns,
             )
         )
 

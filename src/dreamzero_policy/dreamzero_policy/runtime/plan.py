@@ -41,6 +41,11 @@ class Plan:
     def end_ns(self) -> int:
         return int(self.knots_ns[-1])
 
+    @property
+    def durations_s(self) -> Floats:
+        """[N-1, 1] of the segments."""
+        return ((self.knots_ns[1:] - self.knots_ns[:-1]) / NS_PER_S)[:, None]
+
     def remaining_s(self, now_ns: int) -> float:
         """Motion left, tail included [s]."""
         return max(0.0, (self.end_ns - now_ns) / NS_PER_S)
@@ -48,10 +53,10 @@ class Plan:
     def sample(self, instants_ns: NDArray[np.int64] | Sequence[int]) -> tuple[Floats, Floats]:
         """Positions and velocities [T, J] at the instants, held constant outside the knots."""
         instants = np.asarray(instants_ns, dtype=np.int64)
-        inside = np.clip(instants, self.knots_ns[0], self.knots_ns[-1])
-        right = np.clip(np.searchsorted(self.knots_ns, inside, side="left"), 1, max(1, len(self.knots_ns) - 1))
         if len(self.knots_ns) == 1:
             return np.repeat(self.positions, len(instants), 0), np.zeros((len(instants), self.positions.shape[1]))
+        inside = np.minimum(np.maximum(instants, self.knots_ns[0]), self.knots_ns[-1])
+        right = np.maximum(self.knots_ns.searchsorted(inside), 1)
         left = right - 1
         h = ((self.knots_ns[right] - self.knots_ns[left]) / NS_PER_S)[:, None]
         s = ((inside - self.knots_ns[left]) / NS_PER_S)[:, None] / h
@@ -69,8 +74,8 @@ class Plan:
 
     def accelerations(self) -> tuple[Floats, Floats]:
         """Acceleration [N-1, J] at the beginning and at the end of every segment; linear in between."""
-        h = (np.diff(self.knots_ns) / NS_PER_S)[:, None]
-        rise, v0, v1 = np.diff(self.positions, axis=0) / h, self.velocities[:-1], self.velocities[1:]
+        h = self.durations_s
+        rise, v0, v1 = (self.positions[1:] - self.positions[:-1]) / h, self.velocities[:-1], self.velocities[1:]
         return (6 * rise - 4 * v0 - 2 * v1) / h, (-6 * rise + 2 * v0 + 4 * v1) / h
 
     def after(self, instant_ns: int) -> "Plan":
@@ -176,5 +181,5 @@ def seam_velocity_jump(before: Plan, after: Plan, instant_ns: int, acceleration:
 
 def smootherstep(x: NDArray[np.float64]) -> Floats:
     """0 before 0, 1 after 1, with vanishing first and second derivative at both ends."""
-    x = np.clip(x, 0.0, 1.0)
+    x = np.minimum(np.maximum(x, 0.0), 1.0)
     return x * x * x * (x * (6 * x - 15) + 10)

@@ -22,6 +22,7 @@ class Request:
     state: NDArray[np.float32]  # [D] normalised
     steps: int
     seed: int
+    sent_monotonic_ns: int  # on this machine's monotonic clock
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Reply:
     evaluations: int
     seed: int
     guidance_scale: float
-    timings_s: Mapping[str, float] = field(default_factory=dict)  # encode, observe, denoise, model
+    timings_s: Mapping[str, float] = field(default_factory=dict)  # prompt, encode, observe, denoise; model: all
 
 
 @dataclass(frozen=True)
