@@ -98,7 +98,7 @@ PARAMETERS = (
     ),
     Parameter(
         "blend_s",
-        [0.1, 0.2, 0.3, 0.45, 0.6],
+        [0.2, 0.35, 0.6],
         "Cross-fade times into a chunk [s], tried in order until the limits allow one.",
     ),
     Parameter(

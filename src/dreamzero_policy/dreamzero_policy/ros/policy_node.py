@@ -258,7 +258,7 @@ class PolicyNode(ManagedNode):
     # Progress
 
     def _progress(self) -> None:
-        self.loop.advance(may_observe=not self._absent_controllers)
+        self.loop.advance(may_observe=self._active and not self._absent_controllers)
 
     def _tick(self) -> None:
         if self._settings.require_controllers:

@@ -5,6 +5,7 @@ the policy answered, a timer ticked); `advance` never blocks. Everything is tagg
 reset, prompt change and clock jump, so that nothing of the past is ever executed late.
 """
 
+import contextlib
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -158,7 +159,11 @@ class Loop:
             self._take(answer)
         if self.phase is Phase.THINKING:
             self._check_patience()
-        if self.phase is not Phase.WAITING or not may_observe:
+        if not may_observe:
+            return
+        if self.phase is Phase.IDLE:
+            self._stay_ready()
+        if self.phase is not Phase.WAITING:
             return
         try:
             if self._observation_ns is None:
@@ -198,6 +203,13 @@ class Loop:
             self.counters.broken_blocks += 1
             self._reopen(f"window reopened: {message}")
         self.message = message
+
+    def _stay_ready(self) -> None:
+        """Keep the newest frames decoded, so that an instruction is followed at once; a bad source is known before."""
+        instant_ns = self.buffer.newest_common_ns()
+        if instant_ns is not None:
+            with contextlib.suppress(ObservationError):  # the buffer keeps the reason, `waiting_for` tells it
+                self.buffer.prefetch((instant_ns,))
 
     def _open_window(self) -> None:
         instant_ns = self.buffer.newest_common_ns()
