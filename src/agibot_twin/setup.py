@@ -34,5 +34,7 @@ setup(
     entry_points={
         "console_scripts": ["twin_node = agibot_twin.twin_node:main"],
         "dreamzero.worlds": ["agibot_g1 = agibot_twin.world:TwinWorld"],
+        "dreamzero.demonstrations": ["agibot_twin = agibot_twin.collect:collect"],
+        "dreamzero.suites": ["agibot_twin = agibot_twin.suite:TwinSuite"],
     },
 )

@@ -1,29 +1,28 @@
-"""Collects demonstrations of the scripted expert in the twin, as plain `.npz` episodes.
+"""Demonstrations of the scripted expert in the twin, made in parallel processes.
 
-    MUJOCO_GL=egl python -m agibot_twin.collect --contract config/agibot_g1.yaml --out demos --episodes 400
-    --processes 2
+A seed names an episode for good: its scene, task, words, pace and detours. Commands go through the twin's trajectory
+controllers like everybody else's. Row n is the command for step n, the state is what was measured at that instant.
+Demonstrations that fail the task's own test are not kept.
 
-An episode has the fields that `dreamzero_policy.data.episodes` reads: contract_hash, instruction, state [N, D],
-action [N, A] in the contract's units, views [V, C, height, width, 3] and view_steps [V]. Commands go through the
-twin's trajectory controllers like everybody else's; row n is the command for step n, the state is what was measured
-at that instant, pictures are taken at the instants of the contract's frames and stored as the views that live
-operation makes. A seed names an episode for good; episodes that exist already are left alone, so an interrupted
-collection continues. Demonstrations in which the hand never touches the object are not kept.
+Where they go is the caller's matter (`Sink`); a sink that has an episode already is not given it again, so an
+interrupted collection continues. Found by others through the entry point group `dreamzero.demonstrations`.
 """
 
-import argparse
 import multiprocessing
-import os
-import time
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agibot_twin.cameras import Image
+from agibot_twin.episodes import SPLITS, Episode, Split, sample_episode
 from agibot_twin.expert import STEP_S, CommandLimits, Expert, ExpertError, velocities
 from agibot_twin.robot_model import DRIVEN_JOINTS
-from agibot_twin.tasks import sample_touch
+from agibot_twin.tasks import Judge
 from agibot_twin.trajectory_controller import JointTarget, Trajectory, TrajectoryPoint
 from agibot_twin.world import TwinWorld
 from dreamzero_policy.runtime.contract import Contract, load_contract
@@ -33,79 +32,77 @@ Floats = NDArray[np.float64]
 NS_PER_S = 1_000_000_000
 START_S = 1.5  # to go from home to the start pose before the episode begins
 SETTLE_S = 0.5
-EXPERT_STREAM = 2  # of a seed's random numbers
+EXPERT_STREAM = 1  # of a seed's random numbers
+PARAPHRASES = 32  # kept of each task's phrasings
 
 
-@dataclass(frozen=True, eq=False)
-class Demonstration:
-    """What was asked, measured, commanded and seen during N steps; V pictures of C cameras."""
+class Draft(Protocol):
+    """An episode being written; leaving it without `finish` drops it."""
 
-    instruction: str
-    state: Floats  # [N, D]
-    action: Floats  # [N, A] absolute targets
-    views: NDArray[np.uint8]  # [V, C, view height, view width, 3]
-    view_steps: NDArray[np.int64]  # [V]
+    def __enter__(self) -> "Draft": ...
 
-    def save(self, path: Path, contract: Contract) -> None:
-        """Write the file whole or not at all."""
-        aside = path.with_name(path.name + ".part")
-        with aside.open("wb") as file:
-            np.savez(file, contract_hash=contract.hash, **vars(self))
-        aside.replace(path)
+    def __exit__(self, *_: object) -> None: ...
+
+    def add(self, state: Floats, action: Floats, images: Mapping[str, Image]) -> None:
+        """The next step: state [D] and action [A] in the contract's units, pictures at every `picture_every`-th."""
+
+    def finish(self, instructions: Sequence[str]) -> None:
+        """Keep it; the first instruction is the task, the others are paraphrases."""
+
+
+class Sink(Protocol):
+    """Where episodes go. It is copied into every process."""
+
+    picture_every: int  # steps between the pictures that it wants
+
+    def __contains__(self, name: str) -> bool: ...
+
+    def draft(self, name: str) -> Draft: ...
 
 
 class Collector:
     """One twin and one expert, making one episode after the other."""
 
-    def __init__(self, contract: Contract) -> None:
-        self.contract = contract
+    def __init__(self, contract: Contract, split: Split = "training") -> None:
+        self.contract, self.split = contract, split
         self.world = TwinWorld()
         self.expert = Expert(command_limits(contract))
         model = contract.model
         self.embodiment = Embodiment(
             contract, Statistics(_unit(len(model.state_joints)), _unit(model.action_width), "")
         )
-        self._command_columns = [DRIVEN_JOINTS.index(joint) for joint in model.state_joints]
-        offsets = model.chunk.frame_offsets_steps
-        self._steps_per_frame = offsets[-1] - offsets[-2]
 
-    def demonstration(self, seed: int) -> Demonstration | None:
-        """The demonstration of this seed, or None if the hand does not touch.
+    def demonstrate(self, seed: int, draft: Draft, picture_every: int) -> bool:
+        """Write the demonstration of this seed; returns whether it does the task. The draft is not finished otherwise.
 
         Raises:
             ExpertError: no path within the limits.
         """
-        self.world.reset(seed)
-        rng = np.random.default_rng((seed, EXPERT_STREAM))
-        start = self.expert.start_pose(rng)
-        self._go_to(start)
-        poses = self.world.object_poses()
-        task = sample_touch(seed, poses)
-        commands = self.expert.demonstrate(task, poses[task.thing.name][:3], start, rng)
-        follow(self.world, commands)
-        begin_ns, states, views, view_steps, nearest_m = self.world.now_ns(), [], [], [], np.inf
-        for step in range(len(commands)):
+        episode = sample_episode(self.split, seed)
+        rng = np.random.default_rng((SPLITS.index(self.split), seed, EXPERT_STREAM))
+        commands = self._begin(episode, rng)
+        judge = Judge(episode.task, episode.layout, self.world.situation())
+        begin_ns = self.world.now_ns()
+        for step, action in enumerate(self._actions(commands)):
             self.world.advance_to(begin_ns + round(step * STEP_S * NS_PER_S))
-            pictured = step % self._steps_per_frame == 0
-            seen = self.world.observe(images=pictured)
+            seen = self.world.observe(images=step % picture_every == 0)
             positions = dict(zip(self.world.joint_names, seen.joints.positions, strict=True))
-            states.append(self.embodiment.state(positions))
-            if pictured:
-                views.append([self.embodiment.view(seen.images[camera]) for camera in self.contract.model.cameras])
-                view_steps.append(step)
-            hand = self.expert.arms.hand_position(task.hand, seen.joints.positions)
-            nearest_m = min(nearest_m, task.distance_m(hand, self.world.object_poses()))
-        if not task.success(nearest_m):
-            return None
-        return Demonstration(
-            task.instruction, np.array(states), self._actions(commands), np.array(views), np.array(view_steps)
-        )
+            draft.add(self.embodiment.state(positions), action, seen.images)
+            judge.watch(self.world.situation())
+        if judge.success:
+            draft.finish(_words(episode, rng))
+        return judge.success
 
-    def _go_to(self, start: Floats) -> None:
-        home = self.expert.arms.home
+    def _begin(self, episode: Episode, rng: np.random.Generator) -> Floats:
+        """Lay out the scene, bring the robot to its start and set it moving; returns the commands [N, 20]."""
+        self.world.lay_out(episode.layout)
+        start, home = self.expert.start_pose(rng), self.expert.arms.home
         s = np.linspace(0, 1, round(START_S / STEP_S))[:, None]
         follow(self.world, home + s**3 * (10 + s * (6 * s - 15)) * (start - home))
         self.world.step(START_S + SETTLE_S)
+        commands = self.expert.demonstrate(episode.task, self.world.object_poses(), start, rng)
+        follow(self.world, commands)
+        return commands
 
     def _actions(self, commands: Floats) -> Floats:
         """Commands [N, 20] of the driven joints → actions [N, A] in the contract's units and order."""
@@ -140,48 +137,62 @@ def follow(world: TwinWorld, commands: Floats) -> None:
         world.follow(name, Trajectory(controller.joints, points))
 
 
+def _words(episode: Episode, rng: np.random.Generator) -> tuple[str, ...]:
+    count = min(PARAPHRASES, len(episode.paraphrases))
+    chosen = rng.choice(episode.paraphrases, count, replace=False) if count else ()
+    return tuple(dict.fromkeys([episode.instruction, *(str(text) for text in chosen)]))
+
+
 def _unit(width: int) -> Quantiles:
     """Statistics that change nothing of importance: views and raw states do not use them."""
     return Quantiles(np.zeros(width), np.ones(width))
 
 
-def _collect(arguments: tuple[str, str, list[int]]) -> None:
-    contract_path, out, seeds = arguments
-    collector, begin, kept = Collector(load_contract(contract_path)), time.monotonic(), 0
-    for number, seed in enumerate(seeds, 1):
-        path = Path(out) / f"touch_{seed:06d}.npz"
-        if path.exists():
-            continue
+# ---------------------------------------------------------------- in parallel
+
+
+@dataclass(frozen=True)
+class Made:
+    """How one seed ended: "kept", "there" (already), "failed" (the task's test) or "no path" (the limits)."""
+
+    seed: int
+    family: str
+    how: str
+    message: str = ""
+
+
+def episode_name(seed: int) -> str:
+    return f"episode_{seed:06d}"
+
+
+def collect(contract_path: Path, sink: Sink, seeds: Sequence[int], processes: int) -> Iterator[Made]:
+    """Make the demonstrations of these seeds; yields as they are done, in no order."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(processes, initializer=_start, initargs=(contract_path, sink)) as pool:
+        yield from pool.imap_unordered(_make, seeds, chunksize=1)
+
+
+_make_one: Callable[[int], Made]
+
+
+def _start(contract_path: Path, sink: Sink) -> None:
+    global _make_one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the pool
+    collector = Collector(load_contract(contract_path))
+
+    def make(seed: int) -> Made:
+        name, family = episode_name(seed), sample_episode(collector.split, seed).task.family
+        if name in sink:
+            return Made(seed, family, "there")
         try:
-            made = collector.demonstration(seed)
+            with sink.draft(name) as draft:
+                kept = collector.demonstrate(seed, draft, sink.picture_every)
         except ExpertError as error:
-            print(f"seed {seed}: {error}", flush=True)
-            continue
-        if made is not None:
-            made.save(path, collector.contract)
-            kept += 1
-        if number % 20 == 0:
-            print(
-                f"{number}/{len(seeds)} done, {kept} kept, {(time.monotonic() - begin) / number:.2f} s each", flush=True
-            )
-    collector.world.close()
+            return Made(seed, family, "no path", str(error))
+        return Made(seed, family, "kept" if kept else "failed")
+
+    _make_one = make
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--contract", required=True, help="path of the contract")
-    parser.add_argument("--out", required=True, help="folder for the episodes")
-    parser.add_argument("--episodes", type=int, default=400, help="number of seeds to try")
-    parser.add_argument("--first-seed", type=int, default=100_000, help="seed of the first episode")
-    parser.add_argument("--processes", type=int, default=2)
-    options = parser.parse_args()
-    Path(options.out).mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    seeds = list(range(options.first_seed, options.first_seed + options.episodes))
-    shares = [(options.contract, options.out, seeds[i :: options.processes]) for i in range(options.processes)]
-    with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
-        pool.map(_collect, shares)
-
-
-if __name__ == "__main__":
-    main()
+def _make(seed: int) -> Made:
+    return _make_one(seed)

@@ -1,40 +1,65 @@
-"""The scripted expert: a smooth hand path, turned into joint commands that respect the robot's limits.
+"""The scripted expert: smooth hand paths for every task, turned into joint commands that respect the robot's limits.
 
-The hand moves along minimum-jerk paths, sideways before down on the way to the object and up before sideways on the way
-back. Differential inverse kinematics (mink, solved by daqp) follows it one command period at a time; the other arm, the
-grippers, the head and the waist keep still. A demonstration whose commands break a velocity or acceleration limit is
-planned again, slower.
+A task becomes one list of legs for each hand that it needs. On a leg a hand moves along a minimum-jerk path to a
+point, sideways before down, up before sideways or straight, and its gripper goes to an opening. Differential inverse
+kinematics (mink, solved by daqp) follows the paths one command period at a time; an arm that is not needed, the head
+and the waist keep still. A demonstration whose commands break a velocity or acceleration limit is planned again,
+slower.
+
+Half of the demonstrations make a detour on purpose: they set out for a place beside the right one and correct it on the
+way down, so that whoever learns from them sees how errors are mended.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import mink
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
+from scipy.ndimage import gaussian_filter1d
 
 from agibot_bringup.description import load_home, load_urdf
+from agibot_twin.episodes import PUSH_END_M, PUSH_START_M
+from agibot_twin.objects import BIN_CENTRE_M, BY_NAME
 from agibot_twin.robot_model import DRIVEN_JOINTS, robot_spec
-from agibot_twin.tasks import HAND_BODIES, Hand, Touch
+from agibot_twin.scene import TABLE_TOP_Z_M
+from agibot_twin.tasks import HAND_BODIES, LIFT, PLACE, PUSH, TAP, TOUCH, Hand, Task, handle_position, side
 
 Floats = NDArray[np.float64]
 
 COMMAND_HZ = 30.0
 STEP_S = 1.0 / COMMAND_HZ
-ITERATIONS = 5  # of inverse kinematics per command
-GAIN = (
-    0.5  # of the error that one iteration takes away; a whole step swings to and fro where a joint stands at its stop
-)
+ITERATIONS = 3  # of inverse kinematics per command
+GAIN = 0.6  # of the error that one iteration takes away; a whole step swings to and fro where a joint is at its stop
 POSTURE_COST = 0.04  # per rad away from home, against 1 per m of the hand: keeps the arm from folding or stretching out
+ORIENTATION_COST = 0.05  # per rad, against 1 per m: the hand keeps about the attitude it has at home
 SWIFTEST_RAD_S = 2.5  # what inverse kinematics may ask of an arm joint; demonstrations are far below
+SMOOTHING_STEPS = 2.0  # standard deviation of the filter over joint commands
 STRETCH = 1.25  # of all durations when limits are broken
 ATTEMPTS = 6
-PALM_CLEARANCE_M = 0.0  # how far above the top of the object the point between the pads stops
 START_SPREAD_M = np.array([0.05, 0.06, 0.04])  # of a hand's start around its home
+
+HOVER_M = 0.07  # above the place where a hand goes down
+GRASP_Z_M = TABLE_TOP_Z_M + 0.028  # of the point between the pads: the tips clear the table
+PUSH_Z_M = TABLE_TOP_Z_M + 0.035
+HANDLE_GRASP_M = 0.010  # above the middle of a handle
+TRAY_LIFT_M = 0.10
+CARRY_Z_M = TABLE_TOP_Z_M + 0.14
+DROP_Z_M = TABLE_TOP_Z_M + 0.10
+DROP_AHEAD_M = -0.01  # from the bin's middle
+DROP_SIDE_M = 0.04  # towards the hand's own side of the bin's middle
+OPEN_RAD, CLOSED_RAD = 0.773, 0.012  # gripper joint
+DETOUR_SHARE = 0.5
+DETOUR_M = 0.025  # standard deviation along x and y
+
 ARM_JOINTS: Mapping[Hand, tuple[str, ...]] = {
     "left": tuple(name for name in DRIVEN_JOINTS if "_arm_l_" in name),
     "right": tuple(name for name in DRIVEN_JOINTS if "_arm_r_" in name),
+}
+GRIPPER_JOINT: Mapping[Hand, str] = {
+    "left": "idx41_gripper_l_outer_joint1",
+    "right": "idx81_gripper_r_outer_joint1",
 }
 
 
@@ -50,26 +75,21 @@ class CommandLimits:
     acceleration: Floats
 
 
-@dataclass(frozen=True)
-class Pace:
-    """Durations of one demonstration [s]."""
+@dataclass(frozen=True, eq=False)
+class Leg:
+    """A hand's way to `goal` [3] in `duration_s`, with its gripper going to `gripper_rad` meanwhile.
 
-    wait_s: float
-    reach_s: float
-    dwell_s: float
-    retreat_s: float
-    rest_s: float
+    `shape`: "straight", "down" (sideways first) or "up" (up first).
+    """
 
-    def slower(self) -> "Pace":
-        return Pace(self.wait_s, self.reach_s * STRETCH, self.dwell_s, self.retreat_s * STRETCH, self.rest_s)
-
-    @classmethod
-    def sample(cls, rng: np.random.Generator) -> "Pace":
-        return cls(*rng.uniform([0.0, 1.1, 0.25, 1.1, 0.3], [0.2, 1.6, 0.4, 1.6, 0.7]))
+    goal: Floats
+    duration_s: float
+    shape: str = "straight"
+    gripper_rad: float = OPEN_RAD
 
 
 class Arms:
-    """Kinematics of both arms: where the hands are, and joint positions that bring one of them somewhere.
+    """Kinematics of both arms: where the hands are, and joint positions that bring them somewhere.
 
     Joint vectors [20] are in the order of DRIVEN_JOINTS.
     """
@@ -80,44 +100,47 @@ class Arms:
         self._columns = np.array([self.model.joint(name).qposadr[0] for name in DRIVEN_JOINTS])
         self.home = np.array([load_home()[name] for name in DRIVEN_JOINTS])
         self._hands = {
-            hand: mink.FrameTask(body, "body", position_cost=1.0, orientation_cost=0.03, gain=GAIN, lm_damping=1e-3)
+            hand: mink.FrameTask(
+                body, "body", position_cost=1.0, orientation_cost=ORIENTATION_COST, gain=GAIN, lm_damping=1e-3
+            )
             for hand, body in HAND_BODIES.items()
         }
         posture_cost = np.zeros(self.model.nv)
         posture_cost[[self.model.joint(name).dofadr[0] for name in DRIVEN_JOINTS]] = POSTURE_COST
         self._posture = mink.PostureTask(self.model, cost=posture_cost, gain=GAIN)
+        at_home = self._at(self.home)
+        self._posture.set_target_from_configuration(at_home)
+        self._attitude = {
+            hand: at_home.get_transform_frame_to_world(body, "body").rotation() for hand, body in HAND_BODIES.items()
+        }
         arm_joints = ARM_JOINTS["left"] + ARM_JOINTS["right"]
         self._limits = [
             mink.ConfigurationLimit(self.model),
             mink.VelocityLimit(self.model, dict.fromkeys(arm_joints, SWIFTEST_RAD_S)),
         ]
-        self._still = {
-            hand: mink.DofFreezingTask(self.model, self._dofs_outside(ARM_JOINTS[hand])) for hand in HAND_BODIES
-        }
 
     def hand_position(self, hand: Hand, joints: Floats) -> Floats:
         """The point between the finger pads [3], m, in the robot's base frame."""
         return self._at(joints).get_transform_frame_to_world(HAND_BODIES[hand], "body").translation()
 
-    def follow(self, hand: Hand, joints: Floats, path: Floats) -> Floats:
-        """Joint vectors [N, 20] that take a hand along the points [N, 3], starting near the first one."""
-        task = self._hands[hand]
-        at_home = self._at(self.home)
-        self._posture.set_target_from_configuration(at_home)
-        orientation = at_home.get_transform_frame_to_world(HAND_BODIES[hand], "body").rotation()
+    def follow(self, joints: Floats, paths: Mapping[Hand, Floats]) -> Floats:
+        """Joint vectors [N, 20] that take hands along their points [N, 3], starting near the first ones."""
+        tasks = [self._hands[hand] for hand in paths]
+        still = mink.DofFreezingTask(self.model, self._dofs_outside(paths))
         configuration = self._at(joints)
         rows = []
-        for point in path:
-            task.set_target(mink.SE3.from_rotation_and_translation(orientation, point))
+        for points in zip(*paths.values(), strict=True):
+            for hand, point in zip(paths, points, strict=True):
+                self._hands[hand].set_target(mink.SE3.from_rotation_and_translation(self._attitude[hand], point))
             for _ in range(ITERATIONS):
                 velocity = mink.solve_ik(
                     configuration,
-                    [task, self._posture],
+                    [*tasks, self._posture],
                     STEP_S / ITERATIONS,
                     solver="daqp",
                     damping=1e-4,
                     limits=self._limits,
-                    constraints=[self._still[hand]],
+                    constraints=[still],
                 )
                 configuration.integrate_inplace(velocity, STEP_S / ITERATIONS)
             rows.append(configuration.q[self._columns].copy())
@@ -129,8 +152,8 @@ class Arms:
         self._configuration.update(q)
         return self._configuration
 
-    def _dofs_outside(self, joints: tuple[str, ...]) -> list[int]:
-        moving = {int(self.model.joint(name).dofadr[0]) for name in joints}
+    def _dofs_outside(self, hands: Mapping[Hand, Floats]) -> list[int]:
+        moving = {int(self.model.joint(name).dofadr[0]) for hand in hands for name in ARM_JOINTS[hand]}
         return [dof for dof in range(self.model.nv) if dof not in moving]
 
 
@@ -143,54 +166,139 @@ class Expert:
 
     def start_pose(self, rng: np.random.Generator) -> Floats:
         """Home with both hands a little elsewhere [20]."""
-        joints = self.arms.home.copy()
+        paths = {}
         for hand in HAND_BODIES:
-            begin = self.arms.hand_position(hand, joints)
-            end = begin + rng.uniform(-START_SPREAD_M, START_SPREAD_M)
-            joints = self.arms.follow(hand, joints, straight(begin, end, 20))[-1]
+            begin = self.arms.hand_position(hand, self.arms.home)
+            paths[hand] = straight(begin, begin + rng.uniform(-START_SPREAD_M, START_SPREAD_M), 20)
+        joints = self.arms.follow(self.arms.home, paths)[-1]
+        joints[[DRIVEN_JOINTS.index(joint) for joint in GRIPPER_JOINT.values()]] = OPEN_RAD
         return joints
 
-    def demonstrate(self, task: Touch, object_position: Floats, start: Floats, rng: np.random.Generator) -> Floats:
-        """Commands [N, 20], one every STEP_S: wait, reach, touch, return towards home, stay.
+    def demonstrate(self, task: Task, poses: Mapping[str, Floats], start: Floats, rng: np.random.Generator) -> Floats:
+        """Commands [N, 20], one every STEP_S, that do the task for bodies at these poses [7] and return towards home.
 
         Raises:
-            ExpertError: the limits are broken however slowly the hand goes.
+            ExpertError: the limits are broken however slowly the hands go.
         """
-        pace = Pace.sample(rng)
-        home = self.arms.hand_position(task.hand, self.arms.home)
-        away = home + rng.uniform(-START_SPREAD_M, START_SPREAD_M) / 2
-        begin = self.arms.hand_position(task.hand, start)
-        goal = object_position + [0.0, 0.0, task.thing.half_height_m + PALM_CLEARANCE_M]
+        legs = {hand: self._legs(task, hand, poses, rng) for hand in task.hands}
+        if len(legs) > 1:
+            legs = together(legs)
         for _ in range(ATTEMPTS):
-            commands = self.arms.follow(task.hand, start, touch_path(begin, goal, away, pace))
+            commands = self._commands(start, legs)
             excess = excesses(commands, self.limits)
             if excess.max() <= 1.0:
                 return commands
-            pace = pace.slower()
+            legs = {
+                hand: [replace(leg, duration_s=leg.duration_s * STRETCH) for leg in own] for hand, own in legs.items()
+            }
         joint = DRIVEN_JOINTS[int(excess.argmax())]
+        slower = STRETCH ** (ATTEMPTS - 1)
         raise ExpertError(
-            f"{joint} needs {excess.max():.2f} times its limit even when the reach takes {pace.reach_s:.1f} s"
+            f"{joint} needs {excess.max():.2f} times its limit even when all takes {slower:.1f} times longer"
         )
 
+    def _commands(self, start: Floats, legs: Mapping[Hand, Sequence[Leg]]) -> Floats:
+        paths = {hand: path_of(self.arms.hand_position(hand, start), own) for hand, own in legs.items()}
+        commands = smooth(self.arms.follow(start, paths))
+        for hand, own in legs.items():
+            column = DRIVEN_JOINTS.index(GRIPPER_JOINT[hand])
+            commands[:, column] = gripper_of(float(start[column]), own)
+        return commands
 
-def touch_path(begin: Floats, goal: Floats, away: Floats, pace: Pace) -> Floats:
+    def _legs(self, task: Task, hand: Hand, poses: Mapping[str, Floats], rng: np.random.Generator) -> list[Leg]:
+        """What one hand does, from wherever it starts to near its home and a rest there."""
+        home = self.arms.hand_position(hand, self.arms.home)
+        away = home + rng.uniform(-START_SPREAD_M, START_SPREAD_M) / 2
+        detour = rng.normal(0.0, DETOUR_M, 2) if rng.random() < DETOUR_SHARE else np.zeros(2)
+        pace = rng.uniform(0.9, 1.15)
+        doing = {TOUCH: _touch, TAP: _touch, PUSH: _push, PLACE: _place, LIFT: _lift}[task.family]
+        legs = [*doing(task, hand, poses, detour), Leg(away, 1.2, "up"), Leg(away, rng.uniform(0.3, 0.6))]
+        return [replace(leg, duration_s=leg.duration_s * pace) for leg in legs]
+
+
+def _touch(task: Task, hand: Hand, poses: Mapping[str, Floats], detour: Floats) -> list[Leg]:
+    goal = poses[task.thing][:3] + [0.0, 0.0, BY_NAME[task.thing].half_height_m]
+    return [Leg(_above(goal, detour), 1.15, "down"), Leg(goal, 0.6), Leg(goal, 0.35)]
+
+
+def _push(task: Task, hand: Hand, poses: Mapping[str, Floats], detour: Floats) -> list[Leg]:
+    thing, towards = poses[task.thing], side(task.direction)
+    beside = np.array([thing[0], thing[1] - towards * PUSH_START_M, PUSH_Z_M])
+    end = beside + [0.0, towards * (PUSH_START_M + PUSH_END_M), 0.0]
+    return [Leg(_above(beside, 0.6 * detour), 1.2, "down"), Leg(beside, 0.6), Leg(end, 1.2), Leg(end, 0.1)]
+
+
+def _place(task: Task, hand: Hand, poses: Mapping[str, Floats], detour: Floats) -> list[Leg]:
+    goal = np.array([*poses[task.thing][:2], GRASP_Z_M])
+    over = np.array([BIN_CENTRE_M[0] + DROP_AHEAD_M, BIN_CENTRE_M[1] + side(hand) * DROP_SIDE_M, DROP_Z_M])
+    lifted = np.array([*goal[:2], CARRY_Z_M])
+    return [
+        Leg(_above(goal, detour), 1.15, "down"),
+        Leg(goal, 0.7),
+        Leg(goal, 0.4, gripper_rad=CLOSED_RAD),
+        Leg(lifted, 0.8, gripper_rad=CLOSED_RAD),
+        Leg(over, 1.2, "down", gripper_rad=CLOSED_RAD),
+        Leg(over, 0.35, gripper_rad=OPEN_RAD),
+        Leg(over + [0.0, 0.0, CARRY_Z_M - DROP_Z_M], 0.6),
+    ]
+
+
+def _lift(task: Task, hand: Hand, poses: Mapping[str, Floats], detour: Floats) -> list[Leg]:
+    goal = handle_position(poses[task.thing], hand) + [0.0, 0.0, HANDLE_GRASP_M]
+    up = goal + [0.0, 0.0, TRAY_LIFT_M]
+    down = goal + [0.0, 0.0, 0.004]
+    return [
+        Leg(_above(goal, 0.6 * detour), 1.15, "down"),
+        Leg(goal, 0.7),
+        Leg(goal, 0.4, gripper_rad=CLOSED_RAD),
+        Leg(up, 1.1, gripper_rad=CLOSED_RAD),
+        Leg(up, 0.3, gripper_rad=CLOSED_RAD),
+        Leg(down, 1.1, gripper_rad=CLOSED_RAD),
+        Leg(down, 0.35, gripper_rad=OPEN_RAD),
+        Leg(goal + [0.0, 0.0, HOVER_M], 0.6),
+    ]
+
+
+def _above(goal: Floats, detour: Floats) -> Floats:
+    return goal + [*detour, HOVER_M]
+
+
+def together(legs: Mapping[Hand, Sequence[Leg]]) -> dict[Hand, list[Leg]]:
+    """Legs of the same number take the same time, as long as the slower hand needs."""
+    durations = [max(leg.duration_s for leg in pair) for pair in zip(*legs.values(), strict=True)]
+    return {
+        hand: [replace(leg, duration_s=duration) for leg, duration in zip(own, durations, strict=True)]
+        for hand, own in legs.items()
+    }
+
+
+def path_of(begin: Floats, legs: Sequence[Leg]) -> Floats:
     """Hand positions [N, 3], one every STEP_S."""
-    waits, reaches_, dwells, retreats, rests = (
-        max(1, round(duration * COMMAND_HZ))
-        for duration in (pace.wait_s, pace.reach_s, pace.dwell_s, pace.retreat_s, pace.rest_s)
-    )
-    ahead, back = minimum_jerk(reaches_), minimum_jerk(retreats)
-    down = np.stack([ahead, ahead, ahead**2], axis=1)  # sideways first
-    up = np.stack([back, back, 1 - (1 - back) ** 2], axis=1)  # up first
-    return np.concatenate(
-        [
-            np.repeat(begin[None], waits, 0),
-            begin + down * (goal - begin),
-            np.repeat(goal[None], dwells, 0),
-            goal + up * (away - goal),
-            np.repeat(away[None], rests, 0),
-        ]
-    )
+    pieces = []
+    for leg in legs:
+        s = minimum_jerk(steps_of(leg))
+        vertical = {"straight": s, "down": s**2, "up": 1 - (1 - s) ** 2}[leg.shape]
+        pieces.append(begin + np.stack([s, s, vertical], axis=1) * (leg.goal - begin))
+        begin = leg.goal
+    return np.concatenate(pieces)
+
+
+def gripper_of(begin: float, legs: Sequence[Leg]) -> Floats:
+    """Gripper joint [N], rad, one every STEP_S."""
+    pieces = []
+    for leg in legs:
+        pieces.append(begin + minimum_jerk(steps_of(leg)) * (leg.gripper_rad - begin))
+        begin = leg.gripper_rad
+    return np.concatenate(pieces)
+
+
+def smooth(commands: Floats) -> Floats:
+    """Commands [N, 20] without the corners that a joint makes where it meets its stop; both ends keep their place."""
+    return gaussian_filter1d(commands, SMOOTHING_STEPS, axis=0, mode="nearest")
+
+
+def steps_of(leg: Leg) -> int:
+    return max(1, round(leg.duration_s * COMMAND_HZ))
 
 
 def minimum_jerk(steps: int) -> Floats:

@@ -1,15 +1,24 @@
 """The scene: the robot before a table with coloured objects and a bin, lit for cheap and clear pictures.
 
-World frame = the robot's base_link: x forward, y left, z up, m. Nothing casts shadows and nothing is multisampled: on a
+World frame = the robot's base_link: x forward, y left, z up, m. Objects get their places and colours
+from a layout (`layout.py`). Nothing casts shadows and nothing is multisampled: on a
 CPU renderer each costs more than the rest of the picture together.
 """
 
-from dataclasses import dataclass
-
 import mujoco
 import numpy as np
-from numpy.typing import NDArray
 
+from agibot_twin.objects import (
+    BIN_CENTRE_M,
+    BIN_SIZE_M,
+    OBJECTS,
+    TRAY,
+    TRAY_HANDLE_SIZE_M,
+    TRAY_HANDLE_Y_M,
+    TRAY_MASS_KG,
+    TRAY_SIZE_M,
+    TableObject,
+)
 from agibot_twin.robot_model import VISUAL_GROUP, WORLD, camera_optics, robot_spec
 
 TIMESTEP_S = 0.002
@@ -17,42 +26,7 @@ FLOOR_Z_M = -0.10  # below base_link (estimated: the wheels' contact)
 TABLE_TOP_Z_M = 0.65
 TABLE_CENTRE_M = (0.72, 0.0)
 TABLE_SIZE_M = (0.62, 1.20)
-BIN_CENTRE_M = (0.80, 0.0)
-BIN_SIZE_M = (0.17, 0.24, 0.055)  # outer x, y and height
-REST_CLEARANCE_M = 0.001  # objects are set down from this height
-OBJECT_SPACING_M = 0.085  # between centres: room for an open gripper
-OBJECT_ZONE_X_M = (0.50, 0.66)
-OBJECT_ZONE_Y_M = (-0.36, 0.36)
-
 THIRD_PERSON = "third_person"
-BOX, CYLINDER, SPHERE = (
-    int(shape) for shape in (mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_CYLINDER, mujoco.mjtGeom.mjGEOM_SPHERE)
-)
-
-
-@dataclass(frozen=True, slots=True)
-class TableObject:
-    """A free body that a gripper (67 mm open) can hold. `half_size_m` as MuJoCo's geom size."""
-
-    name: str
-    shape: int
-    half_size_m: tuple[float, ...]
-    rgb: tuple[float, float, float]
-    mass_kg: float
-
-    @property
-    def half_height_m(self) -> float:
-        return {BOX: self.half_size_m[-1], CYLINDER: self.half_size_m[-1], SPHERE: self.half_size_m[0]}[self.shape]
-
-
-OBJECTS = (
-    TableObject("red_cube", BOX, (0.022, 0.022, 0.022), (0.86, 0.10, 0.10), 0.08),
-    TableObject("blue_block", BOX, (0.020, 0.036, 0.020), (0.08, 0.27, 0.85), 0.09),
-    TableObject("green_cylinder", CYLINDER, (0.021, 0.032), (0.05, 0.60, 0.22), 0.08),
-    TableObject("yellow_ball", SPHERE, (0.024,), (0.98, 0.76, 0.05), 0.05),
-    TableObject("purple_cylinder", CYLINDER, (0.026, 0.018), (0.50, 0.16, 0.66), 0.07),
-    TableObject("orange_cube", BOX, (0.018, 0.018, 0.018), (0.96, 0.43, 0.04), 0.05),
-)
 
 
 def build_spec(urdf: str) -> mujoco.MjSpec:
@@ -66,29 +40,9 @@ def build_spec(urdf: str) -> mujoco.MjSpec:
     _add_bin(spec)
     for thing in OBJECTS:
         _add_object(spec, thing)
+    _add_tray(spec)
     _add_cameras(spec, urdf)
     return spec
-
-
-def sample_layout(rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
-    """Random pose [x y z qw qx qy qz] per object: on the table, turned about z, a gripper's width apart."""
-    placed: list[NDArray[np.float64]] = []
-    layout = {}
-    for thing in OBJECTS:
-        spot = _free_spot(rng, placed)
-        placed.append(spot)
-        yaw = rng.uniform(-np.pi, np.pi)
-        height = TABLE_TOP_Z_M + thing.half_height_m + REST_CLEARANCE_M
-        layout[thing.name] = np.array([*spot, height, np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)])
-    return layout
-
-
-def _free_spot(rng: np.random.Generator, placed: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    low, high = np.array([OBJECT_ZONE_X_M, OBJECT_ZONE_Y_M]).T
-    while True:  # six objects fill a tenth of the zone: a few draws each
-        spot = rng.uniform(low, high)
-        if all(np.linalg.norm(spot - other) >= OBJECT_SPACING_M for other in placed):
-            return spot
 
 
 def _set_options(spec: mujoco.MjSpec) -> None:
@@ -204,7 +158,7 @@ def _add_object(spec: mujoco.MjSpec, thing: TableObject) -> None:
         name=thing.name,
         type=mujoco.mjtGeom(thing.shape),
         size=size,
-        rgba=[*thing.rgb, 1.0],
+        rgba=[1.0, 1.0, 1.0, 1.0],  # a layout gives the colour
         mass=thing.mass_kg,
         contype=WORLD,
         conaffinity=0xF,
@@ -212,6 +166,31 @@ def _add_object(spec: mujoco.MjSpec, thing: TableObject) -> None:
         condim=6,
         friction=[1.0, 0.01, 0.002],
     )
+
+
+def _add_tray(spec: mujoco.MjSpec) -> None:
+    """A plate with an upright handle at either end, for two hands."""
+    (depth, width, thickness), (length, breadth, height) = TRAY_SIZE_M, TRAY_HANDLE_SIZE_M
+    tray = spec.worldbody.add_body(name=TRAY)
+    tray.add_freejoint(name=TRAY)
+    parts = [("plate", [depth, width, thickness], [0.0, 0.0, 0.0], 0.6, [0.93, 0.93, 0.95])]
+    for side, name in ((1, "left"), (-1, "right")):
+        place = [0.0, side * TRAY_HANDLE_Y_M, (thickness + height) / 2]
+        parts.append((f"{name}_handle", [length, breadth, height], place, 0.2, [0.55, 0.20, 0.65]))
+    for name, size, place, share, rgb in parts:
+        tray.add_geom(
+            name=f"{TRAY}_{name}",
+            type=mujoco.mjtGeom.mjGEOM_BOX,
+            size=[edge / 2 for edge in size],
+            pos=place,
+            rgba=[*rgb, 1.0],
+            mass=share * TRAY_MASS_KG,
+            contype=WORLD,
+            conaffinity=0xF,
+            group=VISUAL_GROUP,
+            condim=4,
+            friction=[1.0, 0.01, 0.001],
+        )
 
 
 def _add_cameras(spec: mujoco.MjSpec, urdf: str) -> None:

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agibot_bringup.description import load_home, load_urdf
+from agibot_twin.layout import Layout, parked
+from agibot_twin.objects import COLOURS, OBJECTS, TRAY
 from agibot_twin.robot_model import DRIVEN_JOINTS, velocity_lead_s
-from agibot_twin.scene import OBJECTS, TIMESTEP_S, build_spec, sample_layout
+from agibot_twin.scene import TIMESTEP_S, build_spec
 
 Floats = NDArray[np.float64]
 STEP_NS = round(TIMESTEP_S * 1e9)
@@ -28,28 +30,31 @@ class JointSample:
 
 
 class Simulation:
-    """The scene in motion. Deterministic: the same seed and targets give the same states, bit for bit."""
+    """The scene in motion. Deterministic: the same layout and targets give the same states, bit for bit."""
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, layout: Layout) -> None:
         urdf = load_urdf()
         self.model = build_spec(urdf).compile()
         self.data = mujoco.MjData(self.model)
         joints = [self.model.joint(name) for name in DRIVEN_JOINTS]
         self._qpos = np.array([joint.qposadr[0] for joint in joints])
         self._dof = np.array([joint.dofadr[0] for joint in joints])
-        self._object_qpos = {thing.name: int(self.model.joint(thing.name).qposadr[0]) for thing in OBJECTS}
+        bodies = (*(thing.name for thing in OBJECTS), TRAY)
+        self._object_qpos = {name: int(self.model.joint(name).qposadr[0]) for name in bodies}
         self._lead_s = velocity_lead_s()
         self.home = np.array([load_home()[name] for name in DRIVEN_JOINTS])
-        self.reset(seed)
+        self.reset(layout)
 
-    def reset(self, seed: int) -> None:
-        """Home pose, objects placed by `seed` and at rest, time 0."""
+    def reset(self, layout: Layout) -> None:
+        """Home pose, objects as laid out and at rest, time 0."""
+        self.layout = layout
         mujoco.mj_resetData(self.model, self.data)
         self.data.qpos[self._qpos] = self.home
         self._place_followers()
-        for name, pose in sample_layout(np.random.default_rng(seed)).items():
-            address = self._object_qpos[name]
-            self.data.qpos[address : address + 7] = pose
+        for index, (name, address) in enumerate(self._object_qpos.items()):
+            self.data.qpos[address : address + 7] = layout.poses.get(name, parked(index))
+        for shape, colour in layout.colours.items():
+            self.model.geom(shape).rgba[:3] = COLOURS[colour]
         self._command = self._new_command = self.home.copy()
         self.data.ctrl[:] = self.home
         mujoco.mj_step(self.model, self.data, SETTLE_STEPS)
@@ -84,8 +89,16 @@ class Simulation:
         return JointSample(self.data.qpos[self._qpos], self.data.qvel[self._dof], self.data.qfrc_actuator[self._dof])
 
     def object_poses(self) -> dict[str, Floats]:
-        """Pose [x y z qw qx qy qz] of every object in the robot's base frame, m."""
-        return {name: self.data.qpos[address : address + 7].copy() for name, address in self._object_qpos.items()}
+        """Pose [x y z qw qx qy qz] of every body on the table in the robot's base frame, m."""
+        return {
+            name: self.data.qpos[address : address + 7].copy()
+            for name, address in self._object_qpos.items()
+            if name in self.layout.poses
+        }
+
+    def body_position(self, body: str) -> Floats:
+        """Position [3] of a body in the robot's base frame, m, as of the last step."""
+        return self.data.body(body).xpos.copy()
 
     def _place_followers(self) -> None:
         """Set mimic joints to where their equality wants them."""

@@ -4,9 +4,11 @@ Publishes    joint_states                               100 Hz
              <camera>/color/image_raw/compressed        JPEG, always
              <camera>/color/image_raw, …/camera_info    while somebody listens
              /clock                                     with publish_clock
-             /diagnostics                               1 Hz: real-time factor, late ticks, skipped pictures
+             /diagnostics                               1 Hz: real-time factor, late ticks, skipped pictures, the
+                                                        scene's own task and how far it has been done
 Subscribes   <controller>/joint_trajectory
-Serves       ~/reset                                    home pose, objects by the parameter `seed`
+Serves       ~/reset                                    home pose, scene by the parameter `seed`; answers with the
+                                                        scene's own task, in words
 
 Three threads: the main one spins the executor, one runs physics and joint states in the clock's rhythm, one renders.
 Stamps are the instants of the state shown. By default the twin lives on the node's clock. With publish_clock it makes
@@ -40,9 +42,11 @@ from trajectory_msgs.msg import JointTrajectory
 from agibot_twin import messages
 from agibot_twin.cameras import Image as Picture
 from agibot_twin.cameras import Intrinsics
+from agibot_twin.episodes import sample_episode
 from agibot_twin.pacing import FactorPacer, WallClockPacer
 from agibot_twin.render_thread import RenderThread
 from agibot_twin.simulation import STEP_NS
+from agibot_twin.tasks import Judge
 from agibot_twin.trajectory_controller import TrajectoryRefused
 from agibot_twin.world import CYCLE_NS, TwinWorld
 from dreamzero_policy.runtime.allocator import keep_freed_memory
@@ -66,7 +70,7 @@ COMMAND = QoSProfile(
 
 # name: (default, description, allowed (lowest, highest) or None, read only)
 PARAMETERS = {
-    "seed": (0, "Seed of the objects' places; takes effect at ~/reset.", (0, 2**31 - 1), False),
+    "seed": (0, "Seed of the scene and its task; takes effect at ~/reset.", (0, 2**31 - 1), False),
     "image_width": (
         320,
         "Width of the pictures [px]: 320 (320x240) or 640 (640x480, about 2.5 times the CPU time).",
@@ -110,6 +114,7 @@ class TwinNode(Node):
         self._simulated_time: bool = self.get_parameter("publish_clock").value
         self._wall = Clock(clock_type=ClockType.SYSTEM_TIME)  # the node's own would follow /clock under use_sim_time
         self._world = TwinWorld(seed=self._value("seed"), image_size=self._image_size())
+        self._set_task()
         self._pacer = (
             FactorPacer(self._value("real_time_factor")) if self._simulated_time else WallClockPacer(self._wall_ns)
         )
@@ -191,8 +196,7 @@ class TwinNode(Node):
         self._reset_done.clear()
         self._reset_asked.set()
         response.success = self._reset_done.wait(timeout=10.0)
-        seed = self._value("seed")
-        response.message = f"scene reset with seed {seed}" if response.success else "the twin's loop does not answer"
+        response.message = self._episode.instruction if response.success else "the twin's loop does not answer"
         return response
 
     # the loop, in its own thread
@@ -217,9 +221,15 @@ class TwinNode(Node):
     def _reset(self) -> None:
         next_ns = self._world.now_ns() + CYCLE_NS  # stamps keep rising
         self._world.reset(self._value("seed"))
+        self._set_task()
         self._begin(next_ns if self._simulated_time else max(next_ns, self._wall_ns()))
         self._reset_asked.clear()
         self._reset_done.set()
+
+    def _set_task(self) -> None:
+        """The task that belongs to the scene, judged from now on."""
+        self._episode = sample_episode("seen", self._value("seed"))
+        self._judge = Judge(self._episode.task, self._episode.layout, self._world.situation())
 
     def _next_instant(self) -> None:
         """Compute the next instant ahead of its time, wait for it, publish it."""
@@ -231,6 +241,7 @@ class TwinNode(Node):
         self._wait_for(instant_ns)
         if tick_ns <= picture_ns:
             self._ticks += 1
+            self._judge.watch(world.situation())
             if self._clock_publisher is not None:
                 self._clock_publisher.publish(ClockMessage(clock=messages.to_time(world.now_ns())))
             self._joint_publisher.publish(
@@ -291,6 +302,9 @@ class TwinNode(Node):
                 *(KeyValue(key=key, value=str(count)) for key, count in self._count.items()),
                 KeyValue(key="pictures", value=str(self._pictures)),
                 KeyValue(key="seed", value=str(self._value("seed"))),
+                KeyValue(key="task", value=self._episode.instruction),
+                KeyValue(key="task_progress", value=f"{self._judge.progress:.3f}"),
+                KeyValue(key="task_success", value=str(self._judge.success).lower()),
             ],
         )
         array = DiagnosticArray(status=[status])

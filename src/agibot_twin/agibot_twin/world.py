@@ -15,8 +15,11 @@ from numpy.typing import NDArray
 
 from agibot_bringup.description import load_controllers, load_urdf
 from agibot_twin.cameras import Image, SceneRenderer, SceneState
+from agibot_twin.episodes import sample_episode
+from agibot_twin.layout import Layout
 from agibot_twin.robot_model import DRIVEN_JOINTS, camera_optics
 from agibot_twin.simulation import STEP_NS, JointSample, Simulation
+from agibot_twin.tasks import HAND_BODIES, Situation
 from agibot_twin.trajectory_controller import Trajectory, TrajectoryController
 
 STEPS_PER_CYCLE = 5  # control at 100 Hz
@@ -42,7 +45,7 @@ class TwinWorld:
     joint_names = DRIVEN_JOINTS
 
     def __init__(self, *, seed: int = 0, image_size: tuple[int, int] = (320, 240), epoch_ns: int = 0) -> None:
-        self.simulation = Simulation(seed)
+        self.simulation = Simulation(sample_episode("seen", seed).layout)
         self.cameras = camera_optics(load_urdf())
         self.image_size = image_size
         self.epoch_ns = epoch_ns
@@ -58,8 +61,12 @@ class TwinWorld:
         }
 
     def reset(self, seed: int, epoch_ns: int = 0) -> Observation:
-        """Home pose, objects placed by the seed, trajectories forgotten, clock at `epoch_ns`."""
-        self.simulation.reset(seed)
+        """Home pose, the scene of this seed's seen episode, trajectories forgotten, clock at `epoch_ns`."""
+        return self.lay_out(sample_episode("seen", seed).layout, epoch_ns)
+
+    def lay_out(self, layout: Layout, epoch_ns: int = 0) -> Observation:
+        """As `reset`, with the objects of a layout."""
+        self.simulation.reset(layout)
         self.epoch_ns = epoch_ns
         for name, controller in self.controllers.items():
             controller.hold(self.simulation.home[self._columns[name]])
@@ -107,8 +114,13 @@ class TwinWorld:
         return SceneState(self.now_ns(), self.simulation.data.qpos.copy())
 
     def object_poses(self) -> dict[str, NDArray[np.float64]]:
-        """Pose [x y z qw qx qy qz] of every object in the robot's base frame, m."""
+        """Pose [x y z qw qx qy qz] of every body on the table in the robot's base frame, m."""
         return self.simulation.object_poses()
+
+    def situation(self) -> Situation:
+        """What the judge of a task looks at, now."""
+        hands = {hand: self.simulation.body_position(body) for hand, body in HAND_BODIES.items()}
+        return Situation(self.simulation.time_ns / 1e9, hands, self.object_poses())
 
     def close(self) -> None:
         """Free the renderer."""

@@ -10,7 +10,6 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -30,19 +29,12 @@ NODE = "/policy_node"
 START_TIMEOUT_S = 180.0
 REST_TIMEOUT_S = 4.0
 GOAL_GRACE_S = 15.0
+JUDGED_S = 1.1  # the twin says once a second how far its task is
 DURATION_REACHED, TOO_MANY_REJECTIONS = 1, 204  # of dreamzero_msgs/RunPolicy
 CONTRACT = "contract.yaml"
-EPISODE_S = 6.0  # what the shipped checkpoint was shown in training
+EPISODE_S = 10.0  # enough for every task of the twin
 SETTLE_S = 0.3  # after a reset, until what was seen before it is no longer the newest
 NICENESS = 5
-TASKS = (
-    "touch the red cube with the left hand",
-    "touch the blue block with the right hand",
-    "touch the yellow ball with the left hand",
-    "touch the green cylinder with the right hand",
-    "touch the orange cube with the left hand",
-    "touch the purple cylinder with the right hand",
-)
 PACKAGES = ("torch", "diffusers", "transformers", "mujoco", "numpy", "ros-jazzy-rclpy", "rosbags", "ruckig")
 
 
@@ -58,7 +50,7 @@ class Interrupted(Exception):  # noqa: N818
 class DemoOptions:
     seconds: float
     seed: int
-    prompts: tuple[str, ...]
+    prompt: str | None  # None: the scene's own task
     folder: Path
     viewer: bool
     steps: int
@@ -217,8 +209,8 @@ def _follow_tasks(options: DemoOptions, observer, processes: Processes, spin, co
     shown = 0.0
     with Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else _NoLive() as live:
         for number in range(episodes):
-            prompt = options.prompts[number % len(options.prompts)]
-            _set_the_scene(observer, spin, options.seed + number)
+            task = _set_the_scene(observer, spin, options.seed + number)
+            prompt = options.prompt or task
             observer.send_goal(prompt, share_s)
             deadline = time.monotonic() + share_s + GOAL_GRACE_S
             while not observer.goal_done():
@@ -230,6 +222,9 @@ def _follow_tasks(options: DemoOptions, observer, processes: Processes, spin, co
                 if not console.is_terminal and observer.elapsed_s() - shown >= 5:
                     shown = observer.elapsed_s()
                     console.print(progress_line(observer, options, prompt), soft_wrap=True)
+            if options.prompt is None:
+                spin(JUDGED_S)
+                observer.judge(prompt)
             code, message = observer.goal_outcome()
             if code == TOO_MANY_REJECTIONS:
                 console.print(f"task ended early: {message}", style="yellow")
@@ -237,13 +232,15 @@ def _follow_tasks(options: DemoOptions, observer, processes: Processes, spin, co
                 raise DemoFailed(f"task {prompt!r} was aborted ({code}): {message}")
 
 
-def _set_the_scene(observer, spin, seed: int) -> None:
-    done, began = observer.reset_twin(seed), time.monotonic()
-    while not done():
+def _set_the_scene(observer, spin, seed: int) -> str:
+    """Lay out the scene of a seed; returns its own task, in words."""
+    task, began = observer.reset_twin(seed), time.monotonic()
+    while task() is None:
         spin(0.02)
         if time.monotonic() - began > REST_TIMEOUT_S:
             raise DemoFailed("the twin does not answer to its reset")
     spin(SETTLE_S)
+    return task()
 
 
 def _come_to_rest(observer, spin) -> None:
@@ -310,6 +307,7 @@ def report(summary: dict, folder: Path, console: Console) -> None:
     lost = ", ".join(f"{camera} {count}" for camera, count in summary["dropped_frames"].items())
     memory = ", ".join(f"{name} {megabytes:.0f} MB" for name, megabytes in summary["peak_rss_mb"].items())
     rows = (
+        ("tasks done", f"{summary['tasks_done']} of {len(summary['tasks'])}" if summary["tasks"] else "not judged"),
         ("chunks", f"{summary['chunks']} in {summary['seconds']:.1f} s, {rejected} rejected, {underruns} underruns"),
         ("the model alone could do", capacity),
         ("model", _range(summary["model_ms"])),
@@ -334,8 +332,3 @@ def _range(percentiles: dict) -> str:
 
 def has_display() -> bool:
     return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-
-
-def tasks_for(prompt: str | None) -> Sequence[str]:
-    """The user's own instruction, or the default ones in turn."""
-    return (prompt,) if prompt else TASKS

@@ -7,10 +7,14 @@ import json as json_module
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from dreamzero_policy.data.bags import BagReading
+    from dreamzero_policy.data.lerobot.reader import Matching
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,6 +26,8 @@ app = typer.Typer(
 IMAGE_WIDTHS = (320, 640)
 TRANSPORTS = ("compressed", "raw")
 CHECKPOINT_LAYOUTS = ("release", "diffusers", "dreamzero")
+DATA_FORMS = ("lerobot", "views")
+SUITES = ("seen", "unseen", "both")
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output, all else on standard error.")
 ]
@@ -31,6 +37,44 @@ bench = typer.Typer(no_args_is_help=True, help="Measure.")
 app.add_typer(bench, name="bench")
 convert = typer.Typer(no_args_is_help=True, help="Write files in another form.")
 app.add_typer(convert, name="convert")
+data = typer.Typer(no_args_is_help=True, help="Demonstrations: LeRobot data sets, bags, views.")
+app.add_typer(data, name="data")
+
+
+@app.command()
+def collect(
+    out: Annotated[Path, typer.Option(help="Folder of the data set; what is there already is not made again.")],
+    episodes: Annotated[int, typer.Option(min=1, help="Number of seeds to try.")] = 400,
+    first_seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode.")] = 0,
+    form: Annotated[str, typer.Option(help="lerobot (raw images) or views (compact, for one contract).")] = "lerobot",
+    processes: Annotated[int, typer.Option(min=1, help="Episodes made at a time.")] = 2,
+    contract: Annotated[Path | None, typer.Option(help="Another contract than the shipped one.")] = None,
+    robot: Annotated[str, typer.Option(help="Whose expert demonstrates.")] = "agibot_twin",
+    json: Json = False,
+) -> None:
+    """Demonstrations of a simulated robot's scripted expert, as a data set to train on."""
+    from dreamzero_policy.cli import collect as room
+    from dreamzero_policy.cli.console import console_for
+    from dreamzero_policy.cli.share import shipped_contract_path
+    from dreamzero_policy.data.sinks import FORMS
+
+    if form not in FORMS:
+        raise typer.BadParameter(f"--form is {form}; expected {' or '.join(FORMS)}")
+    console = console_for(json)
+    seeds = range(first_seed, first_seed + episodes)
+    try:
+        with _one_line(console):
+            document = room.run(robot, contract or shipped_contract_path(), out, form, seeds, processes, console)
+    except room.CollectError as error:
+        console.print(str(error), style="red", markup=False)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        console.print(f"stopped; {out} holds whole episodes, the same command goes on")
+        raise typer.Exit(130) from None
+    if json:
+        typer.echo(json_module.dumps(document))
+    else:
+        room.report(document, out, console)
 
 
 @app.command()
@@ -38,7 +82,7 @@ def demo(
     seconds: Annotated[float, typer.Option(min=3.0, max=3600.0, help="Length of the run [s].")] = 60.0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the scene.")] = 0,
     prompt: Annotated[
-        str | None, typer.Option(help="One instruction for the whole run instead of several in turn.")
+        str | None, typer.Option(help="One instruction for the whole run instead of each scene's own task.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for bag, film and summary; out/demo/<time> by default.")
@@ -69,7 +113,7 @@ def demo(
     options = room.DemoOptions(
         seconds=seconds,
         seed=seed,
-        prompts=tuple(room.tasks_for(prompt)),
+        prompt=prompt,
         folder=out or room.default_folder(),
         viewer=viewer,
         steps=steps,
@@ -88,6 +132,143 @@ def demo(
     room.report(summary, options.folder, console)
     if json:
         typer.echo(json_module.dumps(summary))
+
+
+@app.command("eval")
+def evaluate(
+    suite: Annotated[str, typer.Option(help="seen, unseen or both.")] = "both",
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes of each suite.")] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode; the others follow it.")] = 0,
+    checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint folder; the shipped one by default.")] = None,
+    methods: Annotated[
+        list[str] | None, typer.Option("--method", help="wam-N, flash-N, … with N steps; repeat for several.")
+    ] = None,
+    table: Annotated[bool, typer.Option("--table", help="All methods that have what they need.")] = False,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Denoising steps per chunk, short for --method wam-N; 4.")
+    ] = None,
+    flash_checkpoint: Annotated[Path | None, typer.Option(help="Flash version of the checkpoint.")] = None,
+    vla_checkpoint: Annotated[Path | None, typer.Option(help="The twin trained without the video loss.")] = None,
+    demonstrations: Annotated[Path | None, typer.Option(help="Folder of episodes whose mean is replayed.")] = None,
+    recorded: Annotated[Path | None, typer.Option(help="Folder of episodes for open-loop errors, video PSNR.")] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="Processes; as many as there are cores.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for results, report and films; goes on where it was interrupted.")
+    ] = None,
+    latency: Annotated[float, typer.Option(min=0.0, max=10.0, help="Simulated time to an answer [s].")] = 0.15,
+    films: Annotated[int, typer.Option(min=0, help="Episodes shown in the report.")] = 6,
+    world: Annotated[
+        str, typer.Option(help="Installed suite, or its place: module:Class, file.py:Class.")
+    ] = "agibot_twin",
+    contract: Annotated[Path | None, typer.Option(help="Contract file; the shipped one by default.")] = None,
+    parameters: Annotated[Path | None, typer.Option(help="Parameter file of the node; the shipped one.")] = None,
+    device: Annotated[str, typer.Option(help="Torch device of the model.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, or auto: the faster one on this machine.")] = "float32",
+    json: Json = False,
+) -> None:
+    """Success and progress of a policy over many episodes, by the node's own loop on simulated time. No ROS."""
+    from dreamzero_policy.cli.console import console_for
+
+    try:
+        from dreamzero_policy.cli import evaluate as room
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+    if suite not in SUITES:
+        raise typer.BadParameter(f"{suite}; expected {', '.join(SUITES)}")
+    if steps is not None and (methods or table):
+        raise typer.BadParameter("--steps is short for --method wam-N; give one of the two")
+    names = methods or ([] if table else [f"wam-{steps or 4}"])
+    console = console_for(json)
+    options = room.Options(
+        suite=suite,
+        episodes=episodes,
+        seed=seed,
+        names=tuple(names),
+        table=table,
+        checkpoint=checkpoint,
+        flash=flash_checkpoint,
+        vla=vla_checkpoint,
+        demonstrations=demonstrations,
+        recorded=recorded,
+        contract=contract,
+        parameters=parameters,
+        world=world,
+        latency_s=latency,
+        device=device,
+        dtype=dtype,
+        processes=processes or room.cores(),
+        films=films,
+        folder=out or room.default_folder(),
+    )
+    try:
+        with _one_line(console):
+            document = room.run(options, console)
+    except room.MethodError as error:
+        raise typer.BadParameter(str(error)) from error
+    except room.EvaluationFailed as error:
+        console.print(f"evaluation failed: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        console.print(f"stopped; go on with --out {options.folder}", soft_wrap=True)
+        raise typer.Exit(130) from None
+    room.report(document, options.folder, console)
+    if json:
+        typer.echo(json_module.dumps(document))
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Option(help="Training recipe, a file of config/training.")],
+    out: Annotated[Path, typer.Option(help="Folder of the checkpoint; a flash stage goes to <out>_flash.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Demonstrations: views, LeRobot data set or bags. Needed until prepared.")
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="Folder of the run: states, curves, dreams; <out>.run.")] = None,
+    stage: Annotated[str, typer.Option(help="all, prepare, joint or flash.")] = "all",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of each process; the cores shared by the processes.")
+    ] = None,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Processes that train together; on a CPU one per core is fastest.")
+    ] = 1,
+) -> None:
+    """Train a policy from demonstrations. An interrupted run is continued by the same command."""
+    import os
+
+    from dreamzero_policy.cli.console import console_for
+
+    try:
+        from dreamzero_policy.cli import train as room
+        from dreamzero_policy.training.errors import TRAINING_ERRORS
+        from dreamzero_policy.training.settings import Recipe
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+    if stage not in ("all", *room.STAGES):
+        raise typer.BadParameter(f"--stage is {stage}; expected all, {', '.join(room.STAGES)}")
+    if data is None and stage in ("all", "prepare"):
+        raise typer.BadParameter("--data is missing; the stage prepare needs it")
+    console = console_for(False)
+    try:
+        with _one_line(console):
+            options = room.TrainOptions(
+                recipe=config,
+                data=data,
+                out=out,
+                run=run or room.default_run(out),
+                stages=room.stages_of(Recipe.load(config), stage),
+                threads=threads or max(1, len(os.sched_getaffinity(0)) // processes),
+                processes=processes,
+            )
+            for written in room.run_training(options, console):
+                console.print(f"wrote {written}", markup=False, highlight=False, soft_wrap=True)
+    except (*TRAINING_ERRORS, room.TrainingFailed) as error:
+        console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        console.print("stopped; the same command goes on where this one was", soft_wrap=True)
+        raise typer.Exit(130) from None
 
 
 @bench.command("model")
@@ -207,16 +388,111 @@ def convert_checkpoint(
     console.print(f"wrote {paths[-1]} in the {to} layout", markup=False)
 
 
+DataContract = Annotated[Path | None, typer.Option("--contract", help="Contract file; the shipped one by default.")]
+DataActions = Annotated[
+    str, typer.Option("--actions", help="Of bags: commands (joint trajectories) or next_state (joint states).")
+]
+DataInstruction = Annotated[str, typer.Option("--instruction", help="Of bags: what was done, where they do not say.")]
+DataRename = Annotated[
+    list[str] | None,
+    typer.Option("--rename", help="Of LeRobot: THEIRS=OURS, a joint, group or camera; repeat for several."),
+]
+DataUnit = Annotated[
+    list[str] | None, typer.Option("--unit", help="Of LeRobot: OURS=deg, unit of a joint or group where it differs.")
+]
+DataAnyContract = Annotated[
+    bool,
+    typer.Option("--any-contract", help="Of LeRobot: take another contract's data by names of joints and cameras."),
+]
+
+
+@data.command("inspect")
+def data_inspect(
+    folder: Annotated[Path, typer.Argument(help="LeRobot data set, bag, folder of bags, or folder of views.")],
+    contract: DataContract = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Read every number and picture, and name each problem.")
+    ] = False,
+    actions: DataActions = "commands",
+    instruction: DataInstruction = "",
+    rename: DataRename = None,
+    unit: DataUnit = None,
+    any_contract: DataAnyContract = False,
+    json: Json = False,
+) -> None:
+    """What a data set is: form, size, cameras, joints, instructions, contract fit. Exit code 1 if --check finds any."""
+    from dreamzero_policy.cli import data as room
+    from dreamzero_policy.cli.console import console_for
+
+    console = console_for(json)
+    with _one_line(console):
+        given = room.contract_of(contract)
+        choices = _data_choices(actions, instruction, rename, unit, any_contract)
+        document = room.inspect_data(folder, given, *choices, check, console)
+    if json:
+        typer.echo(json_module.dumps(document))
+    else:
+        room.report(document, console)
+    if document["problems"]:
+        raise typer.Exit(1)
+
+
+@data.command("convert")
+def data_convert(
+    source: Annotated[Path, typer.Argument(help="LeRobot data set, bag, folder of bags, or folder of views.")],
+    destination: Annotated[Path, typer.Argument(help="Folder; episodes that it holds already are left alone.")],
+    to: Annotated[str, typer.Option(help="lerobot (v3.0, raw images) or views (compact, for training).")],
+    contract: DataContract = None,
+    actions: DataActions = "commands",
+    instruction: DataInstruction = "",
+    rename: DataRename = None,
+    unit: DataUnit = None,
+    any_contract: DataAnyContract = False,
+    trim: Annotated[
+        bool, typer.Option("--trim", help="To views: cut the idle start and end of every episode.")
+    ] = False,
+) -> None:
+    """Write a data set in another form. An interrupted run is continued by the same command."""
+    from dreamzero_policy.cli import data as room
+    from dreamzero_policy.cli.console import console_for
+
+    if to not in DATA_FORMS:
+        raise typer.BadParameter(f"--to is {to}; expected {' or '.join(DATA_FORMS)}")
+    if trim and to != "views":
+        raise typer.BadParameter("--trim goes with --to views: a LeRobot data set keeps everything")
+    console = console_for(False)
+    with _one_line(console):
+        given = room.contract_of(contract)
+        choices = _data_choices(actions, instruction, rename, unit, any_contract)
+        written, there = room.convert_data(source, destination, to, given, *choices, trim, console)
+    console.print(f"wrote {written} episodes, {destination} holds {there}", markup=False)
+
+
+def _data_choices(
+    actions: str, instruction: str, rename: list[str] | None, unit: list[str] | None, any_contract: bool
+) -> tuple["Matching", "BagReading"]:
+    from dreamzero_policy.cli import data as room
+
+    if actions not in room.ACTIONS:
+        raise typer.BadParameter(f"--actions is {actions}; expected {' or '.join(room.ACTIONS)}")
+    try:
+        matching = room.matching_of(rename or [], unit or [], any_contract)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    return matching, room.BagReading(actions, instruction)
+
+
 @contextmanager
 def _one_line(console: Console) -> Iterator[None]:
-    """What a checkpoint, contract or configuration is refused for, in one line and exit code 1."""
+    """What a checkpoint, contract, configuration or episode is refused for, in one line and exit code 1."""
+    from dreamzero_policy.data.episodes import EpisodeError
     from dreamzero_policy.model.config import ConfigError
     from dreamzero_policy.model.weights import CheckpointError
     from dreamzero_policy.runtime.contract import ContractError
 
     try:
         yield
-    except (CheckpointError, ConfigError, ContractError) as error:
+    except (CheckpointError, ConfigError, ContractError, EpisodeError) as error:
         console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
 

@@ -39,6 +39,7 @@ class Observer(Node):
         self._status_at = 0.0
         self._began = 0.0  # when the first goal was sent
         self._outcome: tuple[int, str] | None = None
+        self._task, self._task_progress, self._task_success = "", 0.0, False
         self.create_subscription(PolicyStatus, f"{policy}/status", self._on_status, qos.LATCHED)
         self.create_subscription(ActionChunk, f"{policy}/chunk", self._on_chunk, qos.EVENT)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.EVENT)
@@ -80,14 +81,14 @@ class Observer(Node):
         self._sources = [f"{camera.topic}/compressed" for camera in contract.site.cameras.values()]
         self._sources.append(contract.site.joint_states.topic)
 
-    def reset_twin(self, seed: int) -> Callable[[], bool]:
-        """Ask for the home pose and a scene by seed; gives a function that tells whether it has been done."""
+    def reset_twin(self, seed: int) -> Callable[[], str | None]:
+        """Ask for the home pose and a scene by seed; gives a function that tells the scene's task once it is done."""
         request = SetParameters.Request(parameters=[Parameter("seed", value=seed).to_parameter_msg()])
         answers = []
         self._twin_parameters.call_async(request).add_done_callback(
             lambda _: self._twin_reset.call_async(Trigger.Request()).add_done_callback(answers.append)
         )
-        return lambda: bool(answers)
+        return lambda: answers[0].result().message if answers else None
 
     def unheard(self) -> list[str]:
         """Sources of which the recorder has not received anything yet."""
@@ -102,6 +103,10 @@ class Observer(Node):
 
     def goal_done(self) -> bool:
         return self._outcome is not None
+
+    def judge(self, prompt: str) -> None:
+        """Keep what the twin says of the task that was asked last."""
+        self._record.tasks.append({"prompt": prompt, "progress": self._task_progress, "success": self._task_success})
 
     def goal_outcome(self) -> tuple[int, str]:
         return self._outcome
@@ -127,6 +132,7 @@ class Observer(Node):
             ("latency", f"{status.latency_s * 1e3:.0f} ms (model {status.model_s * 1e3:.0f} ms)"),
             ("regime", status.regime),
             ("rejected", str(sum(record.rejected.values()))),
+            ("progress", f"{self._task_progress:.2f}" + (" done" if self._task_success else "")),
             ("twin", f"{record.twin_real_time_factor[-1]:.2f} x real time" if record.twin_real_time_factor else "…"),
         ]
 
@@ -174,6 +180,9 @@ class Observer(Node):
 
     def _on_diagnostics(self, array: DiagnosticArray) -> None:
         for status in array.status:
-            for pair in status.values:
-                if pair.key == "real_time_factor" and self._recorder is not None:
-                    self._record.twin_real_time_factor.append(float(pair.value))
+            values = {pair.key: pair.value for pair in status.values}
+            if "real_time_factor" in values and self._recorder is not None:
+                self._record.twin_real_time_factor.append(float(values["real_time_factor"]))
+            if "task" in values:
+                self._task, self._task_progress = values["task"], float(values["task_progress"])
+                self._task_success = values["task_success"] == "true"

@@ -11,8 +11,12 @@ def shipped_checkpoint() -> Path:
     return Path(get_package_share_directory("dreamzero")) / "checkpoints" / "agibot_g1_tiny"
 
 
+def shipped_contract_path() -> Path:
+    return Path(get_package_share_directory("dreamzero")) / "config" / "agibot_g1.yaml"
+
+
 def shipped_contract() -> Contract:
-    return load_contract(Path(get_package_share_directory("dreamzero")) / "config" / "agibot_g1.yaml")
+    return load_contract(shipped_contract_path())
 
 
 def model_variants() -> dict[str, Path]:

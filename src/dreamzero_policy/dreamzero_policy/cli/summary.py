@@ -37,6 +37,7 @@ class RunRecord:
     peak_rss_mb: dict[str, float] = field(default_factory=dict)
     twin_real_time_factor: list[float] = field(default_factory=list)
     prompts: list[str] = field(default_factory=list)
+    tasks: list[dict[str, Any]] = field(default_factory=list)  # of prompts that are the scene's own task
     denoise_steps: int = 0
     guidance_scale: float = 0.0
     contract_hash: str = ""
@@ -71,6 +72,8 @@ class RunRecord:
             "denoise_steps": self.denoise_steps,
             "guidance_scale": round(self.guidance_scale, 3),
             "prompts": self.prompts,
+            "tasks": self.tasks,
+            "tasks_done": sum(task["success"] for task in self.tasks),
             "versions": self.versions,
             "contract_hash": self.contract_hash,
             "checkpoint_hash": self.checkpoint_hash,

@@ -3,9 +3,11 @@
 One `.npz` file each, without compression, named by the caller. Numbers are in the contract's units and order;
 pictures are the very views that live operation makes (`Embodiment.view`), at some of the steps. A file says which
 contract it was recorded for, and one of another contract, of another layout or with numbers that are not finite is
-refused by name.
+refused by name. Other phrasings of the instruction stand in the optional field `instructions`, the instruction first.
 """
 
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,12 @@ class Episode:
     action: Floats  # [N, A] commanded at each step: absolute targets
     views: Image  # [V, C, view height, view width, 3] in the contract's order of cameras
     view_steps: NDArray[np.int64]  # [V] rising: the step at whose instant each picture was taken
+    instructions: tuple[str, ...] = ()  # every phrasing, the instruction first; empty where only the one is known
+
+    @property
+    def phrasings(self) -> tuple[str, ...]:
+        """Every known phrasing, the instruction first."""
+        return self.instructions or (self.instruction,)
 
     @property
     def steps(self) -> int:
@@ -55,6 +63,7 @@ class Episode:
                 file,
                 contract_hash=contract.hash,
                 instruction=self.instruction,
+                instructions=np.array(self.phrasings),
                 state=self.state,
                 action=self.action,
                 views=self.views,
@@ -72,7 +81,7 @@ def load_episode(path: Path, contract: Contract) -> Episode:
     try:
         with np.load(path, allow_pickle=False) as file:
             content = {name: file[name] for name in file.files}
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, ValueError, LookupError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise EpisodeError(f"{path} cannot be read: {error}") from error
     if absent := sorted({"contract_hash", "instruction", "state", "action", "views", "view_steps"} - set(content)):
         raise EpisodeError(f"{path} has no field {absent[0]}")
@@ -93,8 +102,15 @@ def load_episode(path: Path, contract: Contract) -> Episode:
     for name in ("state", "action"):
         if not np.isfinite(content[name]).all():
             raise EpisodeError(f"{path}: {name} is not finite at step {np.argwhere(~np.isfinite(content[name]))[0][0]}")
+    at = content["view_steps"]
+    if not len(at) or at[0] < 0 or at[-1] >= steps or (np.diff(at) <= 0).any():
+        raise EpisodeError(f"{path}: view_steps must rise within the {steps} steps, got {at.tolist()}")
+    instruction = str(content["instruction"])
+    instructions = tuple(map(str, content.get("instructions", np.array([instruction])).ravel()))
+    if instructions[:1] != (instruction,):
+        raise EpisodeError(f"{path}: instructions begin with {instructions[:1]}, the instruction is {instruction!r}")
     return Episode(
-        str(content["instruction"]), content["state"], content["action"], content["views"], content["view_steps"]
+        instruction, content["state"], content["action"], content["views"], content["view_steps"], instructions
     )
 
 

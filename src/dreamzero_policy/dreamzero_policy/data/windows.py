@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamzero_policy.data.episodes import Episode
+from dreamzero_policy.data.episodes import Episode, EpisodeError
+from dreamzero_policy.data.quantiles import StreamingQuantiles
 from dreamzero_policy.runtime.contract import Contract, ModelSection
 from dreamzero_policy.runtime.embodiment import Embodiment, Floats, Image, Quantiles, Statistics
 
@@ -86,12 +87,19 @@ def quantiles(contract: Contract, episodes: Iterable[Episode]) -> tuple[Quantile
     """Of the states, and of the actions as windows give them (relative ones pooled over the rows of a chunk).
 
     Entries that keep still become constants: 0 for relative actions, so that such a joint is told to stay where it is.
+    Episodes are taken one at a time; memory does not grow with their number.
+
+    Raises:
+        EpisodeError: no episode is longer than one chunk.
     """
-    states, actions = [], []
+    states = StreamingQuantiles(len(contract.model.state_joints))
+    actions = StreamingQuantiles(contract.model.action_width)
     for episode in episodes:
-        states.append(episode.state)
-        actions.append(relative_actions(contract, episode))
-    return _quantiles(np.concatenate(states)), _quantiles(np.concatenate(actions))
+        states.add(episode.state)
+        actions.add(relative_actions(contract, episode))
+    if not actions.count:
+        raise EpisodeError(f"no statistics: no episode has the {contract.model.chunk.actions} steps of one chunk")
+    return _quantiles(states), _quantiles(actions)
 
 
 def relative_actions(contract: Contract, episode: Episode) -> Floats:
@@ -102,6 +110,8 @@ def relative_actions(contract: Contract, episode: Episode) -> Floats:
     rows = np.arange(model.chunk.actions) + model.chunk.first_action_step
     starts = range(episode.steps - int(rows[-1]))
     scaled = [embodiment.normalised_actions(episode.action[start + rows], episode.state[start]) for start in starts]
+    if not scaled:
+        return np.empty((0, model.action_width))
     return SPAN * np.concatenate(scaled).astype(np.float64)
 
 
@@ -109,10 +119,9 @@ def _wide(width: int) -> Quantiles:
     return Quantiles(np.full(width, -SPAN), np.full(width, SPAN))
 
 
-def _quantiles(values: Floats) -> Quantiles:
-    q01, q99 = np.quantile(values, [0.01, 0.99], axis=0)
-    still = np.ptp(values, axis=0) < STILL
+def _quantiles(values: StreamingQuantiles) -> Quantiles:
+    still = values.high - values.low < STILL
     # The middle of an entry that keeps still is its constant; around zero it is zero, not the noise of a measurement.
-    middle = np.median(values, axis=0)
+    middle = values.at(0.5)
     constant = np.where(np.abs(middle) < STILL, 0.0, middle)
-    return Quantiles(np.where(still, constant, q01), np.where(still, constant, q99))
+    return Quantiles(np.where(still, constant, values.at(0.01)), np.where(still, constant, values.at(0.99)))

@@ -10,9 +10,9 @@ grey table is most of a picture; and clips are cut to full rows or columns of ti
 nothing and costs as much.
 """
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ from dreamzero_policy.model.autoencoder import Stream, VideoAutoencoder
 from dreamzero_policy.model.config import ModelConfig
 from dreamzero_policy.runtime.contract import ModelSection
 from dreamzero_policy.runtime.embodiment import Embodiment, Image
+from dreamzero_policy.training.progress import Reporter
+from dreamzero_policy.training.state_file import read_state, write_state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,10 @@ class AutoencoderSettings:
     clip_share: float = 0.5  # of the steps that take clips
     kl_weight: float = 1e-5
     colour_weight: float = 8.0  # extra weight of a fully saturated pixel
+    episodes: int = 600  # held in memory, drawn from all
     bfloat16: bool = False  # autocast; pays on a CPU with AMX or AVX-512 BF16, and is many times slower without
+    save_every: int = 200  # steps: progress kept for a later continuation
+    start: Path | None = None  # folder of a trained autoencoder to go on from; with 0 steps it stays as it is
     seed: int = 0
 
 
@@ -94,38 +99,45 @@ def train_autoencoder(
     embodiment: Embodiment,
     episodes: Sequence[Episode],
     settings: AutoencoderSettings,
-    report: Callable[[str], None] = print,
+    reporter: Reporter,
+    state_path: Path,
 ) -> None:
-    """Train in place."""
+    """Train in place, going on from the state file if there is one.
+
+    What a step sees follows from the seed and its number, so that a continued run ends as one that was not interrupted.
+    """
     network.train()
     _channels_last(network)
     optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-5)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: warm_cosine(step, settings.warm_up, settings.steps)
-    )
-    rng = np.random.default_rng(settings.seed)
-    generator = torch.Generator().manual_seed(settings.seed)
+    done = 0
+    if state_path.exists():
+        state = read_state(state_path)
+        network.load_state_dict(state["network"])
+        optimiser.load_state_dict(state["optimiser"])
+        done = state["step"]
     strips = full_strips(embodiment.contract.model)
-    begin = time.monotonic()
-    for step in range(1, settings.steps + 1):
-        clips = rng.random() < settings.clip_share
-        count, frames = (settings.clips, settings.clip_frames) if clips else (settings.images, 1)
-        rows, columns = strips[rng.integers(len(strips))] if clips else (slice(None), slice(None))
-        video = batch_of([draw_clip(embodiment, episodes, frames, rng)[:, rows, columns] for _ in range(count)])
-        with torch.autocast(video.device.type, torch.bfloat16, enabled=settings.bfloat16):
-            parts = autoencoder_loss(network, video, settings, generator)
-        optimiser.zero_grad(set_to_none=True)
-        parts["loss"].backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-        if step % 50 == 0 or step == 1:
-            each_s = (time.monotonic() - begin) / step
-            psnr = 10 * torch.log10(4 / parts["squared"]).item()
-            report(
-                f"autoencoder {step}/{settings.steps} {'clips ' if clips else 'images'} psnr {psnr:.1f} dB "
-                f"kl {parts['kl'].item():.2f} {each_s:.2f} s/step, {each_s * (settings.steps - step) / 60:.1f} min left"
-            )
+    with reporter.stage("autoencoder", settings.steps, done) as stage:
+        for step in range(done, settings.steps):
+            for group in optimiser.param_groups:
+                group["lr"] = settings.learning_rate * warm_cosine(step, settings.warm_up, settings.steps)
+            rng = np.random.default_rng((settings.seed, step))
+            generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
+            clips = rng.random() < settings.clip_share
+            count, frames = (settings.clips, settings.clip_frames) if clips else (settings.images, 1)
+            rows, columns = strips[rng.integers(len(strips))] if clips else (slice(None), slice(None))
+            video = batch_of([draw_clip(embodiment, episodes, frames, rng)[:, rows, columns] for _ in range(count)])
+            with torch.autocast(video.device.type, torch.bfloat16, enabled=settings.bfloat16):
+                parts = autoencoder_loss(network, video, settings, generator)
+            optimiser.zero_grad(set_to_none=True)
+            parts["loss"].backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimiser.step()
+            if (step + 1) % settings.save_every == 0 and step + 1 < settings.steps:
+                write_state(
+                    {"step": step + 1, "network": network.state_dict(), "optimiser": optimiser.state_dict()}, state_path
+                )
+            psnr = 10 * torch.log10(4 / parts["squared"].detach()).item()
+            stage.note(step + 1, {"clip_psnr" if clips else "image_psnr": psnr, "kl": parts["kl"].item()})
     network.eval()
 
 

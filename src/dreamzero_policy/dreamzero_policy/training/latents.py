@@ -4,20 +4,24 @@ A window is encoded as a stream that begins with its own first frame, as a sessi
 share a file; the file names the contract, so that latents of one robot never train another.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import json
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dreamzero_policy.data.episodes import Episode
+from dreamzero_policy.data.episodes import Episode, EpisodeError
 from dreamzero_policy.data.windows import anchors, chunks_after, window
 from dreamzero_policy.model.autoencoder import Stream, VideoAutoencoder
 from dreamzero_policy.model.config import ModelConfig
 from dreamzero_policy.runtime.contract import Contract
 from dreamzero_policy.runtime.embodiment import Embodiment, Image
+
+FIELDS = ("contract_hash", "count", "prompts", "prompt_index", "chunks", "first_frame", "latents", "state", "action")
 
 
 class LatentsError(ValueError):
@@ -28,7 +32,7 @@ class LatentsError(ValueError):
 class LatentWindow:
     """A window after the autoencoder. F = 1 + 2 n latent frames, n chunks."""
 
-    prompt: str
+    prompts: tuple[str, ...]  # phrasings of the instruction as the model is given them; one is drawn at every step
     first_frame: Image  # [height, width, 3]
     latents: Tensor  # [C, F, h, w] normalised
     state: Tensor  # [n, D] normalised
@@ -41,7 +45,7 @@ class LatentWindow:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Windows padded at their ends to the longest one, and to the widths of the model.
+    """Windows padded at their ends to the longest one, and to the widths of the model. Each has one of its prompts.
 
     `chunk_valid` [B, n] tells chunks from padding, `action_valid` [max_action_dim] columns of the contract from
     padding.
@@ -55,9 +59,22 @@ class Batch:
     chunk_valid: Tensor  # [B, n] bool
     action_valid: Tensor  # [max_action_dim] bool
 
+    def on(self, device: torch.device) -> "Batch":
+        """The same batch there."""
+        if self.latents.device == device:
+            return self
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **{name: tensor.to(device) for name, tensor in tensors.items()})
 
-def collate(windows: Sequence[LatentWindow], config: ModelConfig) -> Batch:
-    """A batch of windows of any lengths."""
+    def part(self, rows: Sequence[int]) -> "Batch":
+        """Some of its windows."""
+        index = torch.tensor(rows, device=self.latents.device)
+        tensors = {n: value[index] for n, value in vars(self).items() if n not in ("prompts", "action_valid")}
+        return replace(self, prompts=tuple(self.prompts[row] for row in rows), **tensors)
+
+
+def collate(windows: Sequence[LatentWindow], config: ModelConfig, wording: np.random.Generator | None = None) -> Batch:
+    """A batch of windows of any lengths. ``wording`` draws the phrasing of each; without it, it is the first."""
     geometry, count = config.geometry, max(item.chunks for item in windows)
     channels, _, height, width = windows[0].latents.shape
     per_chunk, frames = geometry.actions_per_chunk, geometry.frames_per_chunk
@@ -72,7 +89,7 @@ def collate(windows: Sequence[LatentWindow], config: ModelConfig) -> Batch:
         chunk_valid[row, : item.chunks] = True
     pixels = torch.from_numpy(np.stack([item.first_frame for item in windows])).permute(0, 3, 1, 2)
     return Batch(
-        tuple(item.prompt for item in windows),
+        tuple(item.prompts[0 if wording is None else wording.integers(len(item.prompts))] for item in windows),
         pixels.float() / 127.5 - 1,
         latents,
         state,
@@ -84,39 +101,58 @@ def collate(windows: Sequence[LatentWindow], config: ModelConfig) -> Batch:
 
 @torch.no_grad()
 def encode_windows(
-    autoencoder: VideoAutoencoder,
-    embodiment: Embodiment,
-    episodes: Iterable[tuple[int, Episode]],
-    per_episode: int,
-    seed: int,
-) -> Iterable[LatentWindow]:
-    """Windows at random anchors of every numbered episode, as long as they can be."""
+    autoencoder: VideoAutoencoder, embodiment: Embodiment, episode: Episode, name: str, count: int, seed: int
+) -> Iterator[LatentWindow]:
+    """Windows at random anchors of an episode, as long as they can be. The draw follows from seed and name.
+
+    Raises:
+        EpisodeError: the episode is too short for a chunk, or has no picture where one is needed.
+    """
     model = embodiment.contract.model
-    for number, episode in episodes:
-        places = anchors(model, episode)
-        rng = np.random.default_rng((seed, number))
-        # The first anchor is always there: how a task begins must be seen.
-        chosen = np.union1d(places[:1], rng.choice(places, min(per_episode, len(places)), replace=False))
-        for anchor in chosen:
+    places = anchors(model, episode)
+    if not len(places):
+        raise EpisodeError(f"episode {name}: {episode.steps} steps are too few for a chunk of {model.chunk.actions}")
+    prompts = tuple(embodiment.prompt(phrasing) for phrasing in episode.phrasings)
+    rng = np.random.default_rng((seed, *name.encode()))
+    # The first anchor is always there: how a task begins must be seen.
+    chosen = np.union1d(places[:1], rng.choice(places, min(count, len(places)), replace=False))
+    for anchor in chosen:
+        try:
             item = window(embodiment, episode, int(anchor), chunks_after(model, episode, int(anchor)))
-            video = torch.from_numpy(item.canvas).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
-            latents = autoencoder.encode(video.to(autoencoder.dtype), Stream())[0].float()
-            yield LatentWindow(
-                item.prompt, item.canvas[0], latents, torch.from_numpy(item.state), torch.from_numpy(item.action)
-            )
+        except EpisodeError as error:
+            raise EpisodeError(f"episode {name}: {error}") from error
+        video = torch.from_numpy(item.canvas).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+        latents = autoencoder.encode(video.to(autoencoder.dtype), Stream())[0].float()
+        yield LatentWindow(
+            prompts, item.canvas[0], latents, torch.from_numpy(item.state), torch.from_numpy(item.action)
+        )
 
 
 def save_latents(path: Path, contract: Contract, windows: Sequence[LatentWindow]) -> None:
-    """Write windows to one `.npz`; ragged arrays are laid end to end, split again by `chunks`."""
+    """Write windows to one `.npz`.
+
+    Ragged arrays are laid end to end, split again by `chunks`. Windows of one episode have the same phrasings, so these
+    stand once: `prompts` is a JSON list of them, `prompt_index` says which of its entries a window has.
+    """
+    if not windows:
+        _write(path, {name: np.array(contract.hash if name == "contract_hash" else 0) for name in FIELDS})
+        return
+    tables = {prompts: i for i, prompts in enumerate(dict.fromkeys(item.prompts for item in windows))}
     arrays = {
         "contract_hash": np.array(contract.hash),
-        "prompts": np.array([item.prompt for item in windows]),
+        "count": np.array(len(windows)),
+        "prompts": np.array(json.dumps(list(tables))),
+        "prompt_index": np.array([tables[item.prompts] for item in windows]),
         "chunks": np.array([item.chunks for item in windows]),
         "first_frame": np.stack([item.first_frame for item in windows]),
         "latents": np.concatenate([item.latents.transpose(0, 1).numpy().astype(np.float16) for item in windows]),
         "state": np.concatenate([item.state.numpy() for item in windows]),
         "action": np.concatenate([item.action.numpy() for item in windows]),
     }
+    _write(path, arrays)
+
+
+def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
     aside = path.with_name(path.name + ".part")
     with aside.open("wb") as file:
         np.savez(file, **arrays)
@@ -127,16 +163,23 @@ def load_latents(path: Path, contract: Contract) -> list[LatentWindow]:
     """Read what `save_latents` wrote.
 
     Raises:
-        LatentsError: the windows belong to another contract.
+        LatentsError: the file cannot be read, or its windows belong to another contract.
     """
-    with np.load(path) as file:
-        content = {name: file[name] for name in file.files}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            content = {name: file[name] for name in file.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise LatentsError(f"{path} cannot be read: {error}") from error
+    if absent := sorted(set(FIELDS) - set(content)):
+        raise LatentsError(f"{path} has no field {absent[0]}")
+    if int(content["count"]) == 0:
+        return []
     if str(content["contract_hash"]) != contract.hash:
         raise LatentsError(
             f"{path} was made for contract {str(content['contract_hash'])[:12]}, not {contract.hash[:12]}"
         )
     per_chunk = contract.model.chunk.latent_frames
-    chunks = content["chunks"]
+    chunks, prompts = content["chunks"], [tuple(entry) for entry in json.loads(str(content["prompts"]))]
     frame_ends, chunk_ends = np.cumsum(1 + per_chunk * chunks), np.cumsum(chunks)
     windows = []
     for i, count in enumerate(chunks):
@@ -144,9 +187,9 @@ def load_latents(path: Path, contract: Contract) -> list[LatentWindow]:
         rows = slice(chunk_ends[i] - count, chunk_ends[i])
         windows.append(
             LatentWindow(
-                str(content["prompts"][i]),
+                prompts[content["prompt_index"][i]],
                 content["first_frame"][i],
-                torch.from_numpy(frames.astype(np.float32)).transpose(0, 1).contiguous(),
+                torch.from_numpy(frames).transpose(0, 1),  # float16, as on disk; a batch is float32
                 torch.from_numpy(content["state"][rows]),
                 torch.from_numpy(content["action"][rows]),
             )

@@ -2,87 +2,171 @@
 
     python -m dreamzero_policy.training.prepare --recipe config/training/agibot_g1_tiny.yaml --episodes demos --out run
 
-Writes `statistics.json`, `config.json` (the model with its measured latent normalisation), `vae/` and `latents.npz`
-into the output folder. What exists there is taken as done, so an interrupted preparation continues with the next stage.
+The episodes are a data set in any of the forms of ``data/dataset.py``; a share of them, chosen by their names, is kept
+for validation. Writes into the folder of the run: `statistics.json`, `config.json` (the model with its measured latent
+normalisation), `vae/`, `tokenizer/` where the text encoder has a vocabulary, `latents.npz` and `validation.npz`.
+
+What exists there is taken as done, so an interrupted preparation goes on where it was: the autoencoder from its last
+saved step, the latents from the last finished part.
 """
 
 import argparse
 import json
 import multiprocessing
-import time
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
+from rich.console import Console
 
-from dreamzero_policy.data.episodes import episode_paths, load_episode, load_episodes
-from dreamzero_policy.data.windows import quantiles
+from dreamzero_policy.data.dataset import Dataset, IdleRule, open_dataset
+from dreamzero_policy.data.episodes import EpisodeError
 from dreamzero_policy.model.autoencoder import VideoAutoencoder, build_autoencoder, speed_up_on_cpu
 from dreamzero_policy.model.checkpoint import load_network, read_tensors
 from dreamzero_policy.model.config import ModelConfig
 from dreamzero_policy.runtime.allocator import keep_freed_memory
-from dreamzero_policy.runtime.contract import load_contract
-from dreamzero_policy.runtime.embodiment import Embodiment, Statistics, save_statistics
+from dreamzero_policy.runtime.contract import Contract, load_contract
+from dreamzero_policy.runtime.embodiment import Embodiment, Statistics
 from dreamzero_policy.training.autoencoder import measure_latents, train_autoencoder, with_normalisation
-from dreamzero_policy.training.latents import LatentWindow, encode_windows, save_latents
+from dreamzero_policy.training.latents import LatentWindow, encode_windows, load_latents, save_latents
+from dreamzero_policy.training.progress import Reporter
 from dreamzero_policy.training.settings import Recipe
+from dreamzero_policy.training.vocabulary import fit_vocabulary
 
 LATENT_CLIPS = 100  # clips whose latents are measured
+PART_EPISODES = 50  # encoded together: what an interruption can cost each process
+TRAINING, VALIDATION = "latents", "validation"
 
 
-def prepare(recipe: Recipe, episodes: Path, out: Path, start: Path | None = None, processes: int = 1) -> None:
-    """Run the stages that are not done yet. `start`: folder of a trained autoencoder to go on from."""
-    out.mkdir(parents=True, exist_ok=True)
-    if not (out / "config.json").exists():
-        fit_autoencoder(recipe, episodes, out, start)
-    if not (out / "latents.npz").exists():
-        shares = [(recipe, episodes, out, index, processes) for index in range(processes)]
-        with multiprocessing.get_context("spawn").Pool(processes) as pool:
-            windows = [item for share in pool.starmap(encode_share, shares, chunksize=1) for item in share]
-        save_latents(out / "latents.npz", load_contract(recipe.contract), windows)
-        print(f"{len(windows)} windows with {sum(item.chunks for item in windows)} chunks", flush=True)
+def prepare(recipe: Recipe, folder: Path, run: Path, reporter: Reporter, processes: int = 1) -> None:
+    """Run the stages that are not done yet.
+
+    Raises:
+        EpisodeError: the data set or one of its episodes cannot be used.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    contract = load_contract(recipe.contract)
+    sides = (TRAINING, VALIDATION)
+    if (run / "config.json").exists() and all((run / f"{side}.npz").exists() for side in sides):
+        return
+    dataset = dataset_of(recipe, folder, contract)
+    split = dataset.split(recipe.latents.validation)
+    if not (run / "config.json").exists():
+        fit(recipe, dataset, split.train, run, reporter)
+    for side, names in zip(sides, (split.train, split.validation), strict=True):
+        if not (run / f"{side}.npz").exists():
+            encode(recipe, folder, names, run, side, reporter, processes)
 
 
-def fit_autoencoder(recipe: Recipe, folder: Path, out: Path, start: Path | None) -> None:
-    """Stage 1: statistics, autoencoder, latent normalisation."""
-    contract, settings = load_contract(recipe.contract), recipe.autoencoder
-    episodes = list(load_episodes(folder, contract))
-    minutes = sum(episode.steps for episode in episodes) / contract.model.action_hz / 60
-    print(f"{len(episodes)} episodes, {minutes:.1f} minutes", flush=True)
-    save_statistics(out / "statistics.json", contract, *quantiles(contract, episodes))
-    embodiment = Embodiment(contract, Statistics.load(out / "statistics.json", contract))
+def dataset_of(recipe: Recipe, folder: Path, contract: Contract) -> Dataset:
+    return open_dataset(folder, contract, IdleRule() if recipe.latents.trim_idle else None)
+
+
+def fit(recipe: Recipe, dataset: Dataset, names: Sequence[str], run: Path, reporter: Reporter) -> None:
+    """Stage 1: statistics, vocabulary, autoencoder, latent normalisation. `config.json` comes last: it says "done"."""
+    contract, settings = dataset.contract, recipe.autoencoder
+    if not names:
+        raise EpisodeError("no episode is left to train on; latents.validation takes all of them")
+    reporter.say(f"statistics of {len(names)} episodes")
+    statistics = dataset.statistics(run / "statistics.json", names)
+    embodiment = Embodiment(contract, statistics)
     config = ModelConfig.from_file(recipe.model)
+    if config.text_encoder.tokenizer == "files":
+        make_vocabulary(recipe, dataset, names, embodiment, config, run, reporter)
     torch.manual_seed(settings.seed)
     network = build_autoencoder(config.autoencoder)
-    if start is not None:
-        network.load_state_dict(read_tensors(start))
-    train_autoencoder(network, embodiment, episodes, settings, lambda line: print(line, flush=True))
-    autoencoder = VideoAutoencoder(network)
-    mean, std = measure_latents(autoencoder, embodiment, episodes, LATENT_CLIPS, settings.clip_frames, settings.seed)
-    config = with_normalisation(config, network, mean, std)
-    network.save_pretrained(out / "vae")
-    (out / "config.json").write_text(json.dumps(config.to_dict(), indent=1) + "\n")
+    if settings.start is not None:
+        network.load_state_dict(read_tensors(settings.start))
+    if settings.steps or settings.start is None:
+        held = sorted(np.random.default_rng(settings.seed).permutation(len(names))[: settings.episodes])
+        episodes = list(dataset.episodes([names[i] for i in held]))
+        train_autoencoder(network, embodiment, episodes, settings, reporter, run / "autoencoder.pt")
+        mean, std = measure_latents(
+            VideoAutoencoder(network), embodiment, episodes, LATENT_CLIPS, settings.clip_frames, settings.seed
+        )
+        config = with_normalisation(config, network, mean, std)
+    else:
+        stored = json.loads((settings.start / "config.json").read_text(encoding="utf-8"))
+        mean, std = (np.array(stored[name], dtype=np.float64) for name in ("latents_mean", "latents_std"))
+        config = with_normalisation(config, network, mean, std)
+    network.save_pretrained(run / "vae")
+    aside = run / "config.json.part"
+    aside.write_text(json.dumps(config.to_dict(), indent=1) + "\n", encoding="utf-8")
+    aside.replace(run / "config.json")
+    (run / "autoencoder.pt").unlink(missing_ok=True)
 
 
-def encode_share(recipe: Recipe, folder: Path, out: Path, index: int, of: int) -> list[LatentWindow]:
-    """Stage 2 for every `of`-th episode, beginning with number `index`."""
+def make_vocabulary(
+    recipe: Recipe,
+    dataset: Dataset,
+    names: Sequence[str],
+    embodiment: Embodiment,
+    config: ModelConfig,
+    run: Path,
+    reporter: Reporter,
+) -> None:
+    """The tokenizer of the checkpoint that training goes on from, or one made from the instructions."""
+    start = recipe.joint.start
+    if start is not None and (start / "tokenizer").is_dir():
+        shutil.copytree(start / "tokenizer", run / "tokenizer", dirs_exist_ok=True)
+        return
+    prompts = {
+        embodiment.prompt(phrasing)
+        for episode in dataset.episodes(names, pictures=False)
+        for phrasing in episode.phrasings
+    }
+    tokens = fit_vocabulary(sorted(prompts), config.text_encoder.vocab_size, run / "tokenizer")
+    reporter.say(f"{tokens} tokens for {len(prompts)} prompts")
+
+
+def encode(
+    recipe: Recipe, folder: Path, names: Sequence[str], run: Path, side: str, reporter: Reporter, processes: int
+) -> None:
+    """Stage 2 for one side of the split, in parts that are kept until all are there."""
+    contract, parts = load_contract(recipe.contract), run / f"{side}.parts"
+    parts.mkdir(exist_ok=True)
+    numbers = range(0, len(names), PART_EPISODES)
+    files = [parts / f"{number:06d}.npz" for number in numbers]
+    todo = [
+        (tuple(names[number : number + PART_EPISODES]), file)
+        for number, file in zip(numbers, files, strict=True)
+        if not file.exists()
+    ]
+    work = partial(encode_part, recipe, folder, run)
+    before = len(files) - len(todo)
+    pool = multiprocessing.get_context("spawn").Pool(min(processes, max(1, len(todo))))
+    with pool, reporter.stage(side, len(files), before) as stage:
+        for done, _ in enumerate(pool.imap_unordered(work, todo), before + 1):
+            stage.note(done)
+    windows = [window for file in files for window in load_latents(file, contract)]
+    save_latents(run / f"{side}.npz", contract, windows)
+    shutil.rmtree(parts)
+    reporter.say(f"{side}: {len(windows)} windows, {sum(item.chunks for item in windows)} chunks")
+
+
+def encode_part(recipe: Recipe, folder: Path, run: Path, part: tuple[tuple[str, ...], Path]) -> None:
+    """Encode the windows of some episodes into a file of their own."""
+    names, file = part
     torch.set_num_threads(1)
+    keep_freed_memory()
     contract = load_contract(recipe.contract)
-    embodiment = Embodiment(contract, Statistics.load(out / "statistics.json", contract))
-    config = ModelConfig.from_file(out / "config.json")
-    network = load_network(out / "vae", lambda: build_autoencoder(config.autoencoder)).requires_grad_(False)
+    embodiment = Embodiment(contract, Statistics.load(run / "statistics.json", contract))
+    config = ModelConfig.from_file(run / "config.json")
+    network = load_network(run / "vae", lambda: build_autoencoder(config.autoencoder)).requires_grad_(False)
     speed_up_on_cpu(network)
-    numbers = range(index, len(episode_paths(folder)), of)
-    episodes = ((number, load_episode(episode_paths(folder)[number], contract)) for number in numbers)
-    begin, windows = time.monotonic(), []
-    settings = recipe.latents
-    for item in encode_windows(
-        VideoAutoencoder(network), embodiment, episodes, settings.windows_per_episode, settings.seed
-    ):
-        windows.append(item)
-        if len(windows) % 200 == 0:
-            each_s = (time.monotonic() - begin) / len(windows)
-            print(f"process {index + 1} of {of}: {len(windows)} windows, {each_s:.2f} s each", flush=True)
-    return windows
+    dataset, settings = dataset_of(recipe, folder, contract), recipe.latents
+    windows: list[LatentWindow] = []
+    for name in names:
+        episode = dataset.episode(name)
+        found = encode_windows(
+            VideoAutoencoder(network), embodiment, episode, name, settings.windows_per_episode, settings.seed
+        )
+        windows.extend(found)
+    save_latents(file, contract, windows)
 
 
 def main() -> None:
@@ -90,14 +174,18 @@ def main() -> None:
     parser.add_argument("--recipe", type=Path, required=True)
     parser.add_argument("--model", type=Path, help="model configuration; default: the one that the recipe names")
     parser.add_argument("--start", type=Path, help="folder of a trained autoencoder to go on from; default: untrained")
-    parser.add_argument("--episodes", type=Path, required=True, help="folder of episodes")
+    parser.add_argument("--episodes", type=Path, required=True, help="data set: views, LeRobot or bags")
     parser.add_argument("--out", type=Path, required=True, help="folder of this training")
     parser.add_argument("--threads", type=int, default=1, help="of the autoencoder's training")
     parser.add_argument("--processes", type=int, default=1, help="that encode windows")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     keep_freed_memory()
-    prepare(Recipe.load(options.recipe, options.model), options.episodes, options.out, options.start, options.processes)
+    recipe = Recipe.load(options.recipe, options.model)
+    if options.start is not None:
+        recipe = replace(recipe, autoencoder=replace(recipe.autoencoder, start=options.start))
+    reporter = Reporter(Console(), options.out)
+    prepare(recipe, options.episodes, options.out, reporter, options.processes)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,23 @@
-"""A training recipe: one YAML file, one section for each stage. Unknown and missing fields are named."""
+"""A training recipe: one YAML file, one section for each stage. Unknown, missing and impossible fields are named.
 
-from dataclasses import dataclass, fields
+A `flash` section asks for a last stage after `joint`. What it does not say is as in `joint`, except that its noise is
+`flash` and that it goes on from the weights of `joint`.
+"""
+
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
 
 from dreamzero_policy.training.autoencoder import AutoencoderSettings
+from dreamzero_policy.training.noise import NOISES, NoiseSettings
+from dreamzero_policy.training.objective import ACTION_LOSSES
+from dreamzero_policy.training.tuning import TUNINGS
+
+LENGTHS = ("same", "mixed")
+
+Section = TypeVar("Section")
 
 
 class RecipeError(ValueError):
@@ -17,18 +29,22 @@ class LatentSettings:
     """Which windows are encoded and kept."""
 
     windows_per_episode: int = 6
+    validation: float = 0.1  # share of the episodes that is kept for it, chosen by their names
+    trim_idle: bool = False  # cut the idle start and end of every episode
     seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class JointSettings:
+class JointSettings(NoiseSettings):
     """How the transformer and both condition encoders are trained."""
 
     steps: int
     batch: int = 4
+    lengths: str = "same"
     learning_rate: float = 1e-3
     warm_up: int = 60
     weight_decay: float = 0.01
+    beta1: float = 0.9
     beta2: float = 0.99
     gradient_norm: float = 1.0
     ema: float = 0.995
@@ -37,6 +53,15 @@ class JointSettings:
     save_every: int = 100
     export_every: int = 0
     seed: int = 0
+    action_loss: str = "valid"
+    start: Path | None = None
+    tuning: str = "full"
+    lora_rank: int = 4
+    lora_alpha: float = 4.0
+    gradient_checkpointing: bool = False
+    shard: bool = False
+    validate_every: int = 0
+    dream_every: int = 0
 
 
 @dataclass(frozen=True)
@@ -48,22 +73,100 @@ class Recipe:
     autoencoder: AutoencoderSettings
     latents: LatentSettings
     joint: JointSettings
+    flash: JointSettings | None = None
+    path: Path | None = None  # where it was read
 
     @classmethod
     def load(cls, path: Path, model: Path | None = None) -> "Recipe":
         """Read a recipe; `model` stands in for the model configuration that it names.
 
         Raises:
-            RecipeError: a field is unknown or missing.
+            RecipeError: a field is unknown, missing or has an impossible value.
         """
-        document = yaml.safe_load(path.read_text())
-        sections = {"autoencoder": AutoencoderSettings, "latents": LatentSettings, "joint": JointSettings}
-        if odd := sorted(set(document) ^ {"model", "contract", *sections}):
+        try:
+            document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise RecipeError(f"{path} cannot be read: {error}") from error
+        if not isinstance(document, dict):
+            raise RecipeError(f"{path} is not a table of sections")
+        needed = {"model", "contract", "autoencoder", "latents", "joint"}
+        if odd := sorted((set(document) | needed) - (set(document) & (needed | {"flash"}))):
             raise RecipeError(f"{path}: {odd[0]} is {'unknown' if odd[0] in document else 'missing'}")
-        made = {}
-        for name, kind in sections.items():
-            known = {field.name for field in fields(kind)}
-            if unknown := sorted(set(document[name]) - known):
-                raise RecipeError(f"{path}: {name}.{unknown[0]} is unknown; known: {', '.join(sorted(known))}")
-            made[name] = kind(**document[name])
-        return cls(model or path.parent / document["model"], path.parent / document["contract"], **made)
+        joint = section(JointSettings, path, "joint", document["joint"])
+        flash = None
+        if "flash" in document:
+            given = document["flash"] or {}
+            inherited = replace(joint, noise="flash", start=None)
+            flash = section(JointSettings, path, "flash", given, inherited)
+        return cls(
+            model or path.parent / str(document["model"]),
+            path.parent / str(document["contract"]),
+            section(AutoencoderSettings, path, "autoencoder", document["autoencoder"]),
+            section(LatentSettings, path, "latents", document["latents"]),
+            joint,
+            flash,
+            path,
+        )
+
+
+def section(kind: type[Section], path: Path, name: str, given: Any, inherited: Section | None = None) -> Section:
+    """One section of the file as its dataclass. Paths are relative to the file. Raises RecipeError."""
+    if not isinstance(given, dict):
+        raise RecipeError(f"{path}: {name} is not a table of fields")
+    hints = get_type_hints(kind)
+    if unknown := sorted(set(given) - set(hints)):
+        raise RecipeError(f"{path}: {name}.{unknown[0]} is unknown; known: {', '.join(sorted(hints))}")
+    values = {field: _value(hints[field], value, path, f"{name}.{field}") for field, value in given.items()}
+    if inherited is not None:
+        values = {field.name: getattr(inherited, field.name) for field in fields(kind)} | values
+    try:
+        made = kind(**values)
+    except TypeError as error:
+        missing = sorted(field.name for field in fields(kind) if field.name not in values and field.name in str(error))
+        raise RecipeError(f"{path}: {name}.{missing[0]} is missing") from error
+    for field, fits, expected in LIMITS:
+        value = getattr(made, field, None)
+        if value is not None and not fits(value):
+            raise RecipeError(f"{path}: {name}.{field} is {value!r}, expected {expected}")
+    return made
+
+
+def _among(names: tuple[str, ...]) -> tuple[Any, str]:
+    return (lambda value: value in names), " or ".join(names)
+
+
+# Field of any section, what it must fulfil, the same in words
+LIMITS = (
+    ("noise", *_among(NOISES)),
+    ("action_loss", *_among(ACTION_LOSSES)),
+    ("lengths", *_among(LENGTHS)),
+    ("tuning", *_among(TUNINGS)),
+    ("lora_rank", lambda r: r >= 1, "at least 1"),
+    ("validate_every", lambda n: n >= 0, "0 for never, or more"),
+    ("dream_every", lambda n: n >= 0, "0 for never, or more"),
+    ("batch", lambda n: n >= 1, "at least 1"),
+    ("steps", lambda n: n >= 0, "at least 0"),
+    ("save_every", lambda n: n >= 1, "at least 1"),
+    ("export_every", lambda n: n >= 0, "0 for never, or more"),
+    ("windows_per_episode", lambda n: n >= 1, "at least 1"),
+    ("validation", lambda p: 0 <= p < 1, "at least 0 and below 1"),
+    ("noisy_history", lambda p: 0 <= p <= 1, "a probability"),
+    ("history_noise", lambda s: 0 <= s <= 1, "a noise level between 0 and 1"),
+    ("video_beta", lambda a: a > 0, "a number above 0"),
+    ("ema", lambda d: 0 <= d < 1, "at least 0 and below 1"),
+)
+
+
+def _value(hint: Any, value: Any, path: Path, where: str) -> Any:
+    """A value as its annotation asks: whole number, number, truth value, text, or a path beside the file."""
+    kinds = [kind for kind in get_args(hint) or (hint,) if kind is not type(None)]
+    if value is None and type(None) in get_args(hint):
+        return None
+    (kind,) = kinds
+    if kind is Path and isinstance(value, str):
+        return path.parent / value
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    fits = {int: isinstance(value, int) and number, float: number}.get(kind, isinstance(value, kind))
+    if not fits:
+        raise RecipeError(f"{path}: {where} is {value!r}, expected a value of type {kind.__name__}")
+    return float(value) if kind is float else value

@@ -42,8 +42,17 @@ def small(**transformer: object) -> ModelConfig:
             latents_mean=(0.0,) * 16,
             latents_std=(1.0,) * 16,
         ),
-        text_encoder=replace(tiny.text_encoder, text_length=48, dim=16, num_heads=2, head_dim=8, ffn_dim=32),
-        image_encoder=replace(tiny.image_encoder, image_size=32, dim=32, num_heads=2, ffn_dim=64),
+        text_encoder=replace(
+            tiny.text_encoder,
+            tokenizer="bytes",
+            vocab_size=259,
+            text_length=48,
+            dim=16,
+            num_heads=2,
+            head_dim=8,
+            ffn_dim=32,
+        ),
+        image_encoder=replace(tiny.image_encoder, image_size=32, dim=32, num_layers=3, num_heads=2, ffn_dim=64),
         sampler=replace(tiny.sampler, steps=2, cfg_scale=2.0),
     )
 

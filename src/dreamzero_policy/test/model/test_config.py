@@ -14,7 +14,7 @@ VARIANTS = Path(__file__).parents[4] / "config" / "models"
 @pytest.mark.parametrize(
     ("variant", "tokens_per_frame", "tensors", "parameters"),
     [
-        ("tiny", 16, 133, 4_303_200),
+        ("tiny", 16, 165, 5_921_056),
         ("medium", 220, 293, 42_948_192),
         ("wan2_2_5b", 50, 997, 5_606_692_832),
         ("wan2_1_14b", 880, 1317, 16_484_292_448),

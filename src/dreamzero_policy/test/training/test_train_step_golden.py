@@ -13,7 +13,8 @@ from dreamzero_policy.model.conditioning import encode_tokens
 from dreamzero_policy.model.flow import NoiseTable, add_noise, velocity_target
 from dreamzero_policy.model.release import locate
 from dreamzero_policy.training.latents import Batch
-from dreamzero_policy.training.objective import NoisyBatch, losses
+from dreamzero_policy.training.noise import NoisyBatch
+from dreamzero_policy.training.objective import losses
 
 RELEASE = Path(__file__).parents[1] / "model" / "golden" / "release_layout"
 CASES = json.loads((RELEASE / "train_step" / "losses.json").read_text())
@@ -39,7 +40,7 @@ def step(request, policy) -> dict:
     }
     transformer = policy.transformer.requires_grad_(True)
     transformer.zero_grad()
-    noisy, columns = noisy_batch(policy, inputs)
+    noisy = noisy_batch(policy, inputs)
     with torch.no_grad():
         video, stream = to_video(inputs["images"][0], "cpu", torch.float32), Stream()
         first = policy.autoencoder.encode(video[:, :, :1], stream)
@@ -50,20 +51,19 @@ def step(request, policy) -> dict:
         image = policy.image.encode(video[:, :, 0])
     loss = losses(
         *transformer(
-            noisy.batch.latents,
+            noisy.history,
             noisy.video,
             condition,
             noisy.action,
             noisy.batch.state,
             noisy.video_time,
-            noisy.action_time,
+            noisy.action_time.repeat_interleave(policy.config.geometry.actions_per_chunk, 1),
             transformer.context(text, image),
         ),
         noisy,
+        action_loss="release",
     )
-    # the original averages over the padding too, which has no error; here it has no say
-    action_loss = loss.action * columns / noisy.action.shape[2]
-    (loss.video + action_loss).backward()
+    loss.total.backward()
     gradients = {
         locate("transformer", name, policy.config.autoencoder).key.removeprefix(PREFIX): parameter.grad
         for name, parameter in transformer.named_parameters()
@@ -71,19 +71,20 @@ def step(request, policy) -> dict:
     return {
         "case": request.param,
         "dynamics_loss": loss.video.item(),
-        "action_loss": action_loss.item(),
-        "loss": (loss.video + action_loss).item(),
+        "action_loss": loss.action.item(),
+        "loss": loss.total.item(),
         "gradients": gradients,
     }
 
 
-def noisy_batch(policy: Policy, inputs: dict[str, torch.Tensor]) -> tuple[NoisyBatch, int]:
-    """The recorded draw of noise and levels; the second value counts the columns that the embodiment uses."""
+def noisy_batch(policy: Policy, inputs: dict[str, torch.Tensor]) -> NoisyBatch:
+    """The recorded draw of noise and levels."""
     table, geometry = NoiseTable.shifted(policy.config.sampler.shift), policy.config.geometry
     with torch.no_grad():
         latents = policy.autoencoder.encode(to_video(inputs["images"][0], "cpu", torch.float32), Stream())
     level = inputs["timestep_id"]
-    action_level = level[:, 1 :: geometry.frames_per_chunk].repeat_interleave(geometry.actions_per_chunk, 1)
+    chunk_level = level[:, 1 :: geometry.frames_per_chunk]
+    action_level = chunk_level.repeat_interleave(geometry.actions_per_chunk, 1)
     used = inputs["action_mask"][0].bool()
     assert (used == used[0]).all()
     batch = Batch(
@@ -95,18 +96,18 @@ def noisy_batch(policy: Policy, inputs: dict[str, torch.Tensor]) -> tuple[NoisyB
         chunk_valid=torch.ones(1, inputs["state"].shape[1], dtype=torch.bool),
         action_valid=used[0],
     )
-    noisy = NoisyBatch(
+    return NoisyBatch(
         batch=batch,
+        history=latents,
         video=add_noise(latents, inputs["noise_video"], table.sigmas[level][:, None, :, None, None]),
         action=add_noise(inputs["action"], inputs["noise_action"], table.sigmas[action_level][..., None]),
         video_time=table.times[level],
-        action_time=table.times[action_level],
+        action_time=table.times[chunk_level],
         video_target=velocity_target(latents, inputs["noise_video"]),
         action_target=velocity_target(inputs["action"], inputs["noise_action"]),
         video_weight=table.weights[level],
-        action_weight=table.weights[action_level],
+        action_weight=table.weights[chunk_level],
     )
-    return noisy, int(used[0].sum())
 
 
 @pytest.mark.parametrize("name", ["dynamics_loss", "action_loss", "loss"])

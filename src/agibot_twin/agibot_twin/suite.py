@@ -1,0 +1,96 @@
+"""The twin as a suite: scenes with tasks, played in simulated time, for evaluation. No ROS.
+
+Found by others through the entry point group `dreamzero.suites`. A plan given to `follow` is handed to the robot's
+trajectory controllers like everybody else's; the task is judged at every control cycle.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agibot_twin.episodes import sample_episode
+from agibot_twin.tasks import Judge
+from agibot_twin.trajectory_controller import JointTarget, Trajectory, TrajectoryPoint
+from agibot_twin.world import CYCLE_NS, Observation, TwinWorld
+
+Floats = NDArray[np.float64]
+SETTLE_S = 0.2  # standing at home before an episode begins
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """What an episode asks. `novelty` says what training never showed: "seen" for nothing."""
+
+    family: str
+    novelty: str
+    instruction: str
+    duration_s: float  # time allowed
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`progress` in [0, 1] is the best so far."""
+
+    progress: float
+    success: bool
+
+
+class TwinSuite:
+    """The G1 at its table, with the tasks of `episodes.py`."""
+
+    splits = ("seen", "unseen")
+    joint_names = TwinWorld.joint_names
+
+    def __init__(self) -> None:
+        self.world = TwinWorld()
+
+    def reset(self, split: str, seed: int) -> TaskInfo:
+        """Scene and task of this seed, robot at home, clock at 0. Raises ValueError for an unknown split."""
+        if split not in self.splits:
+            raise ValueError(f"split is {split!r}, expected one of {self.splits}")
+        episode = sample_episode(split, seed)
+        self.world.lay_out(episode.layout)
+        self.world.step(SETTLE_S)
+        self.world.epoch_ns = -self.world.simulation.time_ns
+        self._judge = Judge(episode.task, episode.layout, self.world.situation())
+        return TaskInfo(episode.task.family, episode.novelty, episode.instruction, episode.allowed_s)
+
+    def now_ns(self) -> int:
+        """The suite's clock."""
+        return self.world.now_ns()
+
+    def advance_to(self, instant_ns: int) -> None:
+        """Physics, control and judgement up to an instant."""
+        while (now_ns := self.world.now_ns()) < instant_ns:
+            self.world.advance_to(min(now_ns - now_ns % CYCLE_NS + CYCLE_NS, instant_ns))
+            if self.world.now_ns() == now_ns:
+                return  # less than a physics step is left
+            self._judge.watch(self.world.situation())
+
+    def observe(self, images: bool) -> Observation:
+        """Joint states now and, when asked, a picture of every camera."""
+        return self.world.observe(images)
+
+    def follow(self, joints: Sequence[str], stamps_ns: Sequence[int], positions: Floats, velocities: Floats) -> None:
+        """From now on follow these points [N, J] at absolute instants of this clock.
+
+        Raises TrajectoryRefused where a controller would refuse it.
+        """
+        now_ns, column = self.world.now_ns(), {name: i for i, name in enumerate(joints)}
+        for name, controller in self.world.controllers.items():
+            columns = [column[joint] for joint in controller.joints]
+            points = [
+                TrajectoryPoint(int(stamp) - now_ns, JointTarget(position[columns], velocity[columns]))
+                for stamp, position, velocity in zip(stamps_ns, positions, velocities, strict=True)
+            ]
+            self.world.follow(name, Trajectory(controller.joints, points))
+
+    def outcome(self) -> Outcome:
+        """How far the task has been done."""
+        return Outcome(self._judge.progress, self._judge.success)
+
+    def close(self) -> None:
+        """Free the renderer."""
+        self.world.close()

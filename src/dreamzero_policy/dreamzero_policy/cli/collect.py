@@ -1,0 +1,102 @@
+"""`dreamzero collect`: demonstrations of a simulated robot's scripted expert, as a data set.
+
+Who demonstrates belongs to the robots' packages and is found by the entry point group `dreamzero.demonstrations`.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from dreamzero_policy.data.lerobot.writer import LeRobotWriter
+from dreamzero_policy.data.sinks import LeRobotSink, ViewsSink
+from dreamzero_policy.runtime.contract import load_contract
+
+GROUP = "dreamzero.demonstrations"
+PLAIN_EVERY_S = 10.0  # between lines where there is no terminal
+
+
+class CollectError(RuntimeError):
+    """Nobody is there to demonstrate; the message says what was looked for."""
+
+
+@dataclass
+class Collected:
+    """How the seeds ended, by outcome and by family."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    kept_by_family: Counter[str] = field(default_factory=Counter)
+    tried_by_family: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+    def add(self, made: Any) -> None:
+        self.outcomes[made.how] += 1
+        self.tried_by_family[made.family] += made.how != "there"
+        self.kept_by_family[made.family] += made.how == "kept"
+
+    def document(self) -> dict[str, Any]:
+        families = {
+            family: {"kept": self.kept_by_family[family], "tried": tried}
+            for family, tried in sorted(self.tried_by_family.items())
+            if tried
+        }
+        return {"outcomes": dict(self.outcomes), "families": families, "seconds": round(self.seconds, 1)}
+
+
+def demonstrator(name: str) -> Callable[..., Iterable[Any]]:
+    """The robot's own `collect`. Raises CollectError."""
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if name not in found:
+        raise CollectError(f"nobody demonstrates for {name!r}; installed are: {', '.join(sorted(found)) or 'none'}")
+    return found[name].load()
+
+
+def run(
+    robot: str, contract_path: Path, out: Path, form: str, seeds: range, processes: int, console: Console
+) -> dict[str, Any]:
+    """Collect and give the counts back. An interruption leaves whole episodes; call again to go on."""
+    contract, collect = load_contract(contract_path), demonstrator(robot)
+    collected, began = Collected(), time.monotonic()
+    if form == "views":
+        _watch(collect(contract_path, ViewsSink(out, contract), seeds, processes), seeds, collected, console)
+    else:
+        with LeRobotWriter(out, contract):  # packs what was staged when it is left, interrupted or not
+            _watch(collect(contract_path, LeRobotSink(out, contract), seeds, processes), seeds, collected, console)
+    collected.seconds = time.monotonic() - began
+    return collected.document()
+
+
+def _watch(made: Iterable[Any], seeds: range, collected: Collected, console: Console) -> None:
+    columns = (
+        TextColumn("demonstrations"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[kept]} kept"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    began = shown = time.monotonic()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=len(seeds), kept=0)
+        for number, one in enumerate(made, 1):
+            collected.add(one)
+            if one.message:
+                console.print(f"seed {one.seed}: {one.message}", style="dim", markup=False, highlight=False)
+            progress.update(task, advance=1, kept=collected.outcomes["kept"])
+            now = time.monotonic()
+            if not console.is_terminal and (now - shown > PLAIN_EVERY_S or number == len(seeds)):
+                shown = now
+                left_min = (now - began) / number * (len(seeds) - number) / 60
+                console.print(f"{number}/{len(seeds)}  {dict(collected.outcomes)}  {left_min:.1f} min left")
+
+
+def report(document: dict[str, Any], out: Path, console: Console) -> None:
+    for family, counts in document["families"].items():
+        console.print(f"  {family}: {counts['kept']} of {counts['tried']} demonstrations kept")
+    console.print(f"{out}  {document['seconds']:.0f} s")

@@ -1,0 +1,91 @@
+"""Motions that look at nothing: what a policy must beat. Rows of joint targets on the action grid, inside all limits.
+
+`random` draws a new target for every joint once a chunk and goes there from rest to rest. `mean-demonstration` is the
+mean of the commands of all demonstrations at every step; one that is over counts with its last command, at which it
+rests. Standing still needs no rows.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from dreamzero_policy.data.episodes import load_episodes
+from dreamzero_policy.runtime.contract import Contract
+from dreamzero_policy.runtime.embodiment import Embodiment, Floats, Quantiles, Statistics
+from dreamzero_policy.runtime.limits import Limits
+from dreamzero_policy.runtime.plan import Plan, smootherstep
+
+RANDOM_STREAM = 7  # of a seed's random numbers
+SHARE = 0.9  # of the speed and acceleration limits that random motion uses
+MARGIN = 0.02  # of a joint's range that random motion keeps from its ends: a spline overshoots a little
+PEAK_VELOCITY, PEAK_ACCELERATION = 1.875, 10 / 3**0.5  # of `smootherstep`, per distance and per distance / time
+ENTRY_S = (1e-3, 0.35, 0.6, 1.0, 2.0)  # cross-fades from standing into the rows, tried in order; the first is none
+
+
+class MotionError(ValueError):
+    """Rows that the limits do not let the robot follow; the message gives the reason."""
+
+
+def random_rows(contract: Contract, seed: int, start: Floats, duration_s: float) -> Floats:
+    """Smooth random targets [N, J] of the commanded joints from `start` [J] on."""
+    model = contract.model
+    limits = Limits(model.commanded_joints, contract.site.limits)
+    steps = model.chunk.actions
+    move_s = steps * model.step_s
+    reach = SHARE * np.minimum(
+        limits.velocity * move_s / PEAK_VELOCITY, limits.acceleration * move_s**2 / PEAK_ACCELERATION
+    )
+    margin = MARGIN * (limits.upper - limits.lower)
+    rng = np.random.default_rng((seed, RANDOM_STREAM))
+    shape = smootherstep(np.arange(1, steps + 1) / steps)[:, None]
+    rows, position = [start[None]], start
+    for _ in range(int(np.ceil(duration_s / move_s))):
+        target = np.clip(position + rng.uniform(-reach, reach), limits.lower + margin, limits.upper - margin)
+        rows.append(position + shape * (target - position))
+        position = target
+    return np.concatenate(rows)
+
+
+def mean_demonstration(folder: Path, contract: Contract) -> Floats:
+    """Mean commands [N, J] of the commanded joints, as long as the longest demonstration.
+
+    Raises:
+        EpisodeError: no episodes, or one that does not fit the contract.
+    """
+    total, count, length = np.zeros((0, contract.model.action_width)), 0, 0
+    for episode in load_episodes(folder, contract):
+        length = max(length, episode.steps)
+        last = total[-1:] if count else np.zeros((1, contract.model.action_width))
+        total = np.concatenate([total, np.repeat(last, length - len(total), 0)])  # all that are over, at rest
+        total = total + np.concatenate([episode.action, np.repeat(episode.action[-1:], length - episode.steps, 0)])
+        count += 1
+    return _units_only(contract).commanded(total / count)
+
+
+def plan_of(contract: Contract, rows: Floats, start: Floats, now_ns: int) -> Plan:
+    """Go from standing at `start` [J] into the rows [N, J] and follow them, one every action step, to rest.
+
+    Raises:
+        MotionError: no cross-fade keeps the motion inside the contract's limits.
+    """
+    model = contract.model
+    limits = Limits(model.commanded_joints, contract.site.limits)
+    step_ns = round(1e9 * model.step_s)
+    for spliced in Plan.rest(start, now_ns).splices(rows, now_ns, step_ns, ENTRY_S):
+        judgement = limits.judge(spliced)
+        if judgement:
+            plan = spliced.with_tail(limits.by_joint, step_ns)
+            judgement = limits.judge(plan)
+        if judgement:
+            return plan
+    raise MotionError(f"the motion cannot be followed: {judgement.reason}")
+
+
+def _units_only(contract: Contract) -> Embodiment:
+    """Knows units and grippers; its statistics change nothing."""
+
+    def unit(width: int) -> Quantiles:
+        return Quantiles(-np.ones(width), np.ones(width))
+
+    model = contract.model
+    return Embodiment(contract, Statistics(unit(len(model.state_joints)), unit(model.action_width), ""))

@@ -1,0 +1,92 @@
+"""Methods: the ways to act that are compared, by name.
+
+`wam-N`, `flash-N` and `vla-N` are a checkpoint (the one under evaluation, its Flash version, its VLA-like twin trained
+without the video loss) with N denoising steps. `no-injection-N` is the checkpoint under evaluation whose past, after
+the first frame of a window, is what it predicted itself. The rest look at nothing: `random`, `hold` (stand still) and
+`mean-demonstration`.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Weights = Literal["checkpoint", "flash", "vla"]
+Blind = Literal["random", "hold", "mean-demonstration"]
+
+TABLE = (
+    "wam-16",
+    "wam-4",
+    "wam-1",
+    "flash-4",
+    "flash-1",
+    "no-injection-4",
+    "vla-4",
+    "random",
+    "hold",
+    "mean-demonstration",
+)
+BLIND: Mapping[str, str] = {
+    "random": "random smooth motion",
+    "hold": "hold still",
+    "mean-demonstration": "replay of the mean demonstration",
+}
+MODELS: Mapping[str, tuple[Weights, str]] = {
+    "wam": ("checkpoint", "WAM"),
+    "flash": ("flash", "Flash"),
+    "no-injection": ("checkpoint", "WAM without injection"),
+    "vla": ("vla", "VLA-like twin"),
+}
+OPTIONS: Mapping[Weights, str] = {
+    "checkpoint": "--checkpoint",
+    "flash": "--flash-checkpoint",
+    "vla": "--vla-checkpoint",
+}
+REFERENCE = "wam-4"  # what others are compared with, and whose numbers stand on top, where it was measured
+MOST_STEPS = 64
+
+
+class MethodError(ValueError):
+    """A method that does not exist or lacks what it needs; the message names it."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to act."""
+
+    name: str
+    title: str
+    weights: Weights | None = None  # None: looks at nothing
+    steps: int = 0
+    injection: bool = True  # real frames enter the cache
+
+
+def method(name: str) -> Method:
+    """The method of this name. Raises MethodError for an unknown one."""
+    if name in BLIND:
+        return Method(name, BLIND[name])
+    found = re.fullmatch(rf"({'|'.join(MODELS)})-(\d+)", name)
+    if not found or not 1 <= int(found[2]) <= MOST_STEPS:
+        raise MethodError(
+            f"no method {name!r}; expected {', '.join(f'{kind}-N' for kind in MODELS)} with N denoising steps "
+            f"(1 to {MOST_STEPS}), {', '.join(BLIND)}"
+        )
+    weights, title = MODELS[found[1]]
+    steps = int(found[2])
+    return Method(name, f"{title}, {steps} step{'s' * (steps > 1)}", weights, steps, found[1] != "no-injection")
+
+
+def lack(wanted: Method, weights: Iterable[str], demonstrations: Path | None) -> str:
+    """What a method needs and does not have; empty if nothing."""
+    if wanted.weights is not None and wanted.weights not in weights:
+        return OPTIONS[wanted.weights]
+    if wanted.name == "mean-demonstration" and demonstrations is None:
+        return "--demonstrations"
+    return ""
+
+
+def headline(names: Iterable[str]) -> str:
+    """The method whose numbers stand on top of a result."""
+    names = list(names)
+    return REFERENCE if REFERENCE in names else names[0]

@@ -1,0 +1,21 @@
+"""Everything that a training is refused or stopped for, so that a command can say it in one line."""
+
+from dreamzero_policy.model.conditioning import PromptTooLongError, TokenizerError
+from dreamzero_policy.training.latents import LatentsError
+from dreamzero_policy.training.settings import RecipeError
+from dreamzero_policy.training.state_file import StateError
+from dreamzero_policy.training.trainer import StartError
+from dreamzero_policy.training.tuning import TuningError
+from dreamzero_policy.training.vocabulary import VocabularyError
+
+TRAINING_ERRORS = (
+    FloatingPointError,
+    LatentsError,
+    PromptTooLongError,
+    RecipeError,
+    StartError,
+    StateError,
+    TokenizerError,
+    TuningError,
+    VocabularyError,
+)

@@ -1,0 +1,356 @@
+"""One run of the optimiser: networks, float32 masters, averaged weights, step counter.
+
+AdamW with warm-up and cosine, clipped gradients, averaged weights (EMA), which are the ones exported. Networks compute
+in bfloat16 where the recipe says so; the optimiser keeps float32 masters. What a step sees follows from the seed and
+the step number alone, and everything else is in the state file: a run that was interrupted and resumed gives the same
+weights as one that was not, also with another number of processes, up to rounding.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dreamzero_policy.model import checkpoint as checkpoints
+from dreamzero_policy.model.checkpoint import Networks
+from dreamzero_policy.model.conditioning import ByteTokenizer, ImageConditioner, Tokenizer, encode_tokens
+from dreamzero_policy.model.config import ModelConfig
+from dreamzero_policy.model.flow import NoiseTable
+from dreamzero_policy.training.autoencoder import warm_cosine
+from dreamzero_policy.training.latents import Batch, LatentWindow, collate
+from dreamzero_policy.training.noise import BLIND_NOISE, NoisyBatch, corrupt
+from dreamzero_policy.training.objective import Losses, ignore_padding, losses, silence_video
+from dreamzero_policy.training.ranks import Ranks, fill, own, whole
+from dreamzero_policy.training.settings import JointSettings
+from dreamzero_policy.training.sharding import shard
+from dreamzero_policy.training.state_file import StateError, read_state, write_state
+from dreamzero_policy.training.tuning import add_adapters, without_adapters
+from dreamzero_policy.training.window_pass import Conditioning, folded_text, window_velocities
+
+TRAINED = ("transformer", "text_encoder", "image_encoder")
+
+
+class StartError(ValueError):
+    """A checkpoint that training cannot go on from; the message says why."""
+
+
+class Trainer:
+    """Networks, masters, optimiser and step counter of one run."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        settings: JointSettings,
+        windows: Sequence[LatentWindow],
+        vae: nn.Module | None,
+        ranks: Ranks | None = None,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
+        if config.transformer.image_condition:
+            raise ValueError(
+                "transformer.image_condition is true in the model configuration; training prepares no image condition "
+                "yet, set it to false"
+            )
+        if not windows:
+            raise ValueError("there are no windows to train on")
+        if not settings.video_loss:
+            config = replace(config, sampler=replace(config.sampler, video_final_noise=BLIND_NOISE))
+        self.config, self.settings, self.windows, self.vae = config, settings, windows, vae
+        self.ranks = ranks or Ranks()
+        self.lengths = np.array([item.chunks for item in windows])
+        self.table = NoiseTable.shifted(settings.shift)
+        self.networks = starting_networks(config, settings)
+        self._prepare_networks(collate(windows[:1], config).action_valid)
+        self.masters = self._masters()
+        self.average = {key: tensor.detach().clone() for key, tensor in self.masters.items()}
+        if settings.bfloat16 and not settings.shard:
+            checkpoints.cast(self.networks["transformer"], torch.bfloat16)
+        self.optimiser = self._optimiser()
+        self.tokenizer = tokenizer or ByteTokenizer(config.text_encoder.text_length)
+        self.image = ImageConditioner(self.entered["image_encoder"])
+        self.step = 0
+
+    # What is trained
+
+    def _prepare_networks(self, action_valid: Tensor) -> None:
+        transformer, settings = self.networks["transformer"], self.settings
+        ignore_padding(transformer, action_valid)
+        if not settings.video_loss:
+            silence_video(transformer)
+        transformer.gradient_checkpointing = settings.gradient_checkpointing
+        if settings.tuning == "lora":
+            add_adapters(self.networks, settings.lora_rank, settings.lora_alpha, settings.seed)
+        for network in self.networks.values():
+            network.train().to(self.ranks.device)
+        self.entered = self.networks  # what is called
+        if settings.shard:
+            self.entered = shard(self.networks, self.ranks.device, self.ranks.size)
+
+    def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Every trained parameter by the name of its network and its own."""
+        for name, network in self.networks.items():
+            for key, parameter in network.named_parameters():
+                if parameter.requires_grad:
+                    yield f"{name}.{key}", parameter
+
+    def _masters(self) -> dict[str, Tensor]:
+        """What the optimiser works on: float32 copies, or the sharded parameters, which are float32 themselves."""
+        if self.settings.shard:
+            return dict(self.parameters())
+        return {key: parameter.detach().clone().float() for key, parameter in self.parameters()}
+
+    def _optimiser(self) -> torch.optim.AdamW:
+        settings = self.settings
+        matrices = [tensor for tensor in self.masters.values() if tensor.ndim > 1]
+        vectors = [tensor for tensor in self.masters.values() if tensor.ndim <= 1]
+        return torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+            lr=settings.learning_rate,
+            betas=(settings.beta1, settings.beta2),
+            fused=not settings.shard,
+        )
+
+    # One step
+
+    def advance(self) -> tuple[Losses, float]:
+        """One optimiser step; returns the losses of the whole batch and the norm of the gradient before clipping."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.settings.learning_rate * warm_cosine(
+                self.step, self.settings.warm_up, self.settings.steps
+            )
+        found = self._backward()
+        norm = self._take_gradients()
+        self.optimiser.step()
+        self._publish()
+        self.step += 1
+        decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                [own(tensor) for tensor in self.average.values()],
+                [own(tensor) for tensor in self.masters.values()],
+                1 - decay,
+            )
+        return found, norm
+
+    def batch(self, step: int) -> Batch:
+        """The windows of a step, about `batch` full windows' worth of chunks, each with one of its prompts.
+
+        `same`: all have one length, drawn by how many chunks have it; nothing is padded. `mixed`: any lengths.
+        """
+        rng = np.random.default_rng((self.settings.seed, step))
+        budget = self.settings.batch * self.config.geometry.chunks_per_window
+        if self.settings.lengths == "same":
+            length = self.lengths[rng.choice(len(self.lengths), p=self.lengths / self.lengths.sum())]
+            chosen = rng.choice(np.flatnonzero(self.lengths == length), max(1, budget // int(length)))
+        else:
+            chosen = rng.choice(len(self.lengths), budget)
+            chosen = chosen[: max(1, np.searchsorted(np.cumsum(self.lengths[chosen]), budget, side="right"))]
+        return collate([self.windows[i] for i in chosen], self.config, rng)
+
+    def losses_of(self, batch: Batch, generator: torch.Generator) -> Losses:
+        """Of a batch that this process alone looks at."""
+        return self._losses(corrupt(batch, self.table, generator, self.settings))
+
+    def velocities(self, noisy: NoisyBatch, *, want_video: bool = True) -> tuple[Tensor | None, Tensor]:
+        """What the transformer says, float32: the video's velocity if it is wanted, and the actions'."""
+        transformer = self.networks["transformer"]
+        run = getattr(transformer, "window_velocities", None) or partial(window_velocities, transformer)
+        dtype = transformer.patch_embedding.weight.dtype
+        autocast = self.settings.bfloat16 and self.settings.shard
+        with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=autocast):
+            video, action = run(
+                noisy.history.to(dtype),
+                noisy.video.to(dtype),
+                noisy.action.to(dtype),
+                noisy.batch.state.to(dtype),
+                noisy.video_time,
+                noisy.action_time,
+                self.conditioning(noisy.batch),
+                state_attention=self.config.sampler.state_attention,
+                want_video=want_video,
+            )
+        return None if video is None else video.float(), action.float()
+
+    def conditioning(self, batch: Batch) -> Conditioning:
+        """Features of text and image with gradients. Each prompt of the batch is encoded once, without its padding."""
+        dtype, device = self.networks["transformer"].patch_embedding.weight.dtype, self.ranks.device
+        prompts = list(dict.fromkeys(batch.prompts))
+        ids, mask = self.tokenizer(prompts)
+        longest = int(mask.sum(1).max())
+        ids, mask = ids[:, :longest].to(device), mask[:, :longest].to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.settings.bfloat16):
+            features = encode_tokens(self.entered["text_encoder"], ids, mask)
+            image = self.image.encode(batch.first_frame)
+        features, bias = folded_text(features, mask, self.config.text_encoder.text_length)
+        rows = torch.tensor([prompts.index(prompt) for prompt in batch.prompts], device=device)
+        return Conditioning(features.to(dtype), bias[rows], rows, image.to(dtype))
+
+    def zero_gradients(self) -> None:
+        for _, parameter in self.parameters():
+            parameter.grad = None
+
+    def _losses(self, noisy: NoisyBatch) -> Losses:
+        return losses(*self.velocities(noisy, want_video=self.settings.video_loss), noisy, self.settings.action_loss)
+
+    def _backward(self) -> Losses:
+        """Gradients of this process's share of the batch; losses of all of it."""
+        batch = self.batch(self.step).on(self.ranks.device)
+        generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + self.step)
+        noisy = corrupt(batch, self.table, generator, self.settings)
+        rows, share = self.ranks.rows(len(batch.prompts))
+        found = self._losses(noisy if self.ranks.size == 1 else noisy.part(rows)).scaled(share)
+        # FSDP averages over processes, where a sum is meant
+        (found.total * (self.ranks.size if self.settings.shard else 1)).backward()
+        parts = [part.detach() for part in (found.video, found.action) if part is not None]
+        self.ranks.add_up(parts)
+        return Losses(None if found.video is None else parts[0], parts[-1])
+
+    def _take_gradients(self) -> float:
+        """Move gradients to the masters, add up those of all processes, and clip them together."""
+        if not self.settings.shard:
+            for key, parameter in self.parameters():
+                self.masters[key].grad = None if parameter.grad is None else parameter.grad.float()
+            self.zero_gradients()
+            self.ranks.add_up([tensor.grad for tensor in self.masters.values() if tensor.grad is not None])
+        norm = torch.nn.utils.clip_grad_norm_(list(self.masters.values()), self.settings.gradient_norm)
+        return float(whole(norm))
+
+    def _publish(self) -> None:
+        """Masters to networks."""
+        if self.settings.shard:
+            self.zero_gradients()
+            return
+        with torch.no_grad():
+            parameters = dict(self.parameters())
+            torch._foreach_copy_(list(parameters.values()), [self.masters[key] for key in parameters])
+
+    # On disk
+
+    def save_state(self, path: Path) -> None:
+        """Everything that a continued run needs, written whole or not at all. All processes take part, one writes.
+
+        Raises:
+            StateError: the file cannot be written; an older one is still as it was.
+        """
+        optimiser = {
+            key: {name: whole(value).cpu() for name, value in self.optimiser.state[tensor].items()}
+            for key, tensor in self.masters.items()
+            if tensor in self.optimiser.state
+        }
+        state = {
+            "step": self.step,
+            "masters": {key: whole(tensor.detach()).cpu() for key, tensor in self.masters.items()},
+            "average": {key: whole(tensor).cpu() for key, tensor in self.average.items()},
+            "optimiser": optimiser,
+        }
+        if self.ranks.first:
+            write_state(state, path)
+        self.ranks.wait()
+
+    def load_state(self, path: Path) -> None:
+        """Go on from what `save_state` wrote, with any number of processes.
+
+        Raises:
+            StateError: the file cannot be read, or is of another model.
+        """
+        state = read_state(path)
+        for name, tensors in (("masters", self.masters), ("average", self.average)):
+            _fill_all(tensors, state[name], f"{path}: {name}")
+        for key, entries in state["optimiser"].items():
+            master = self.masters[key]
+            mine = self.optimiser.state[master] = {}
+            for name, value in entries.items():
+                if name == "step":
+                    mine[name] = value
+                else:
+                    mine[name] = torch.zeros_like(master.detach())
+                    fill(mine[name], value)
+        self.step = state["step"]
+        self._publish()
+
+    def start_from(self, path: Path) -> None:
+        """Begin at step 0 with the averaged weights of another stage's state file. Raises StateError."""
+        average = read_state(path)["average"]
+        for tensors in (self.masters, self.average):
+            _fill_all(tensors, average, f"{path}: average")
+        self._publish()
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Let the networks have the averaged weights meanwhile."""
+        before = {key: own(parameter.detach()).clone() for key, parameter in self.parameters()}
+        with torch.no_grad():
+            for key, parameter in self.parameters():
+                own(parameter).copy_(own(self.average[key]))
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for key, parameter in self.parameters():
+                    own(parameter).copy_(before[key])
+
+    def averaged_networks(self) -> Networks:
+        """Copies with the averaged weights, float32, adapters added in, and the autoencoder."""
+        made = checkpoints.builders(self.config)
+        networks = {}
+        for name in TRAINED:
+            state = {key: whole(tensor).cpu() for key, tensor in self.networks[name].state_dict().items()}
+            prefix = f"{name}."
+            averaged = {
+                key.removeprefix(prefix): whole(tensor).cpu()
+                for key, tensor in self.average.items()
+                if key.startswith(prefix)
+            }
+            state = without_adapters(_with_ties({**state, **averaged}), self.settings.lora_alpha)
+            networks[name] = made[name]()
+            networks[name].load_state_dict(state)
+        return Networks(vae=self.vae, **networks)
+
+
+@torch.no_grad()
+def _fill_all(tensors: dict[str, Tensor], values: dict[str, Tensor], source: str) -> None:
+    for key, tensor in tensors.items():
+        if key not in values or values[key].shape != tensor.shape:
+            theirs = list(values[key].shape) if key in values else "missing"
+            raise StateError(f"{source} {key} is {theirs}, this model has {list(tensor.shape)}")
+        fill(tensor, values[key])
+
+
+def starting_networks(config: ModelConfig, settings: JointSettings) -> dict[str, nn.Module]:
+    """The networks that are trained, drawn from the seed, or as they are in the checkpoint that the recipe names.
+
+    Raises:
+        StartError: the checkpoint's networks have other sizes.
+    """
+    made = checkpoints.builders(config)
+    if settings.start is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            networks = {name: made[name]() for name in TRAINED}
+            networks["transformer"].initialise_weights()
+        return networks
+    loaded, found = checkpoints.load(settings.start, torch.float32)
+    for name in ("geometry", "transformer", "text_encoder", "image_encoder", "autoencoder"):
+        ours, theirs = getattr(config, name), getattr(found, name)
+        if ours != theirs:
+            field = next(field for field in vars(ours) if getattr(ours, field) != getattr(theirs, field))
+            raise StartError(
+                f"start: {settings.start} has {name}.{field} = {getattr(theirs, field)!r}, "
+                f"this training has {getattr(ours, field)!r}"
+            )
+    networks = {name: made[name]() for name in TRAINED}
+    for name, network in networks.items():
+        network.load_state_dict(getattr(loaded, name).state_dict())
+    return networks
+
+
+def _with_ties(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """UMT5 holds its embedding under two names; parameters are listed under one."""
+    if "shared.weight" in state and "encoder.embed_tokens.weight" in state:
+        return {**state, "encoder.embed_tokens.weight": state["shared.weight"]}
+    return state

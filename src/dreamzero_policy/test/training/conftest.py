@@ -1,0 +1,145 @@
+"""A model that trains in milliseconds, and windows for it."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from dreamzero_policy.model import checkpoint as checkpoints
+from dreamzero_policy.model.config import ModelConfig
+from dreamzero_policy.runtime.contract import Contract, load_contract
+from dreamzero_policy.training.latents import LatentWindow, save_latents
+from dreamzero_policy.training.settings import JointSettings
+from dreamzero_policy.training.trainer import Trainer
+
+CONFIG = Path(__file__).parents[4] / "config"
+CONTRACT = CONFIG / "agibot_g1.yaml"
+
+
+def small_config(layers: int = 1, state_attention: str = "training") -> ModelConfig:
+    """A canvas of 16 × 16 pixels: one video token a latent frame."""
+    return ModelConfig.from_dict(
+        {
+            "variant": "test",
+            "geometry": {
+                "canvas_height": 16,
+                "canvas_width": 16,
+                "actions_per_chunk": 4,
+                "max_action_dim": 6,
+                "max_state_dim": 5,
+            },
+            "transformer": {
+                "num_layers": layers,
+                "num_attention_heads": 2,
+                "attention_head_dim": 12,
+                "ffn_dim": 32,
+                "freq_dim": 16,
+                "control_hidden_dim": 16,
+                "image_condition": False,
+            },
+            "autoencoder": {
+                "base_dim": 4,
+                "latent_channels": 4,
+                "dim_mult": [1, 1, 1],
+                "num_res_blocks": 1,
+                "temporal_downsample": [True, True],
+                "patch_size": 2,
+                "latents_mean": [0.0] * 4,
+                "latents_std": [1.0] * 4,
+            },
+            "text_encoder": {
+                "tokenizer": "bytes",
+                "vocab_size": 259,
+                "text_length": 24,
+                "dim": 16,
+                "num_layers": 1,
+                "num_heads": 2,
+                "head_dim": 8,
+                "ffn_dim": 16,
+            },
+            "image_encoder": {
+                "image_size": 16,
+                "patch_size": 8,
+                "dim": 16,
+                "num_layers": 2,
+                "num_heads": 2,
+                "ffn_dim": 16,
+            },
+            "sampler": {"cfg_scale": 1.0, "steps": 2, "state_attention": state_attention},
+        }
+    )
+
+
+def some_window(chunks: int, seed: int) -> LatentWindow:
+    g = torch.Generator().manual_seed(seed)
+    return LatentWindow(
+        (f"touch object {seed}",),
+        np.full((16, 16, 3), 10 * seed % 256, np.uint8),
+        torch.randn(4, 1 + 2 * chunks, 2, 2, generator=g),
+        torch.randn(chunks, 3, generator=g),
+        torch.randn(chunks, 4, 5, generator=g),
+    )
+
+
+def trainer(
+    config: ModelConfig | None = None, windows: Sequence[LatentWindow] | None = None, **changes: Any
+) -> Trainer:
+    return Trainer(
+        config or small_config(),
+        JointSettings(**{"steps": 8, "batch": 1, "warm_up": 2, "bfloat16": False, **changes}),
+        windows or [some_window(1 + i % 2, i) for i in range(6)],
+        None,
+    )
+
+
+# A run folder as the stages before leave it, for tests of the stages after
+
+
+def filled_run(folder: Path, joint: dict[str, Any], flash: dict[str, Any] | None = None) -> Path:
+    """Write windows, configuration, autoencoder and a recipe into a folder; returns the recipe."""
+    config, contract = small_config(), load_contract(CONTRACT)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+    (folder / "statistics.json").write_text("{}")
+    checkpoints.builders(config)["vae"]().save_pretrained(folder / "vae")
+    save_latents(folder / "latents.npz", contract, [some_window(1 + i % 4, i) for i in range(8)])
+    save_latents(folder / "validation.npz", contract, [some_window(1 + i % 4, 100 + i) for i in range(3)])
+    recipe = {
+        "model": "unused.yaml",
+        "contract": str(CONTRACT),
+        "autoencoder": {},
+        "latents": {},
+        "joint": {"steps": 6, "batch": 2, "warm_up": 2, "save_every": 2, **joint},
+    } | ({} if flash is None else {"flash": flash})
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    return folder / "recipe.yaml"
+
+
+@pytest.fixture
+def fill_run():
+    return filled_run
+
+
+@pytest.fixture
+def contract() -> Contract:
+    return load_contract(CONTRACT)
+
+
+@pytest.fixture
+def make_config():
+    return small_config
+
+
+@pytest.fixture
+def make_window():
+    return some_window
+
+
+@pytest.fixture
+def make_trainer():
+    return trainer

@@ -1,0 +1,113 @@
+"""Episodes in, checkpoints out: every stage through the command line, and what is there already is not done again."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from dreamzero_policy.cli.main import app
+from dreamzero_policy.data.episodes import Episode
+from dreamzero_policy.model import checkpoint as checkpoints
+from dreamzero_policy.runtime.contract import Contract
+from dreamzero_policy.training.latents import load_latents
+
+SMALL = {
+    "variant": "test",
+    "transformer": {"num_layers": 1, "num_attention_heads": 2, "attention_head_dim": 12, "ffn_dim": 32, "freq_dim": 16}
+    | {"control_hidden_dim": 16},
+    "autoencoder": {"base_dim": 4, "dim_mult": [1, 1, 1]},
+    "text_encoder": {"dim": 16, "num_layers": 1, "num_heads": 2, "head_dim": 8, "ffn_dim": 16},
+    "image_encoder": {"dim": 16, "num_layers": 2, "num_heads": 2, "ffn_dim": 16},
+}
+
+
+def write_episodes(folder: Path, contract: Contract, count: int, steps: int = 80) -> None:
+    """Arms that move, cameras that see noise, two phrasings each."""
+    folder.mkdir(parents=True)
+    model, rng = contract.model, np.random.default_rng(0)
+    for number in range(count):
+        state = np.cumsum(rng.normal(0, 0.01, (steps, len(model.state_joints))), axis=0)
+        action = np.zeros((steps, model.action_width))
+        action[:, : state.shape[1]] = state + 0.01
+        view_steps = np.arange(0, steps, 3)
+        shape = (len(view_steps), len(model.cameras), model.view.height_px, model.view.width_px, 3)
+        views = rng.integers(0, 255, shape, dtype=np.uint8)
+        told = (f"touch thing {number}", f"reach for thing {number}")
+        Episode(told[0], state, action, views, view_steps, told).save(folder / f"{number:03d}.npz", contract)
+
+
+@pytest.fixture
+def place(tmp_path, contract) -> Path:
+    """A folder with a recipe for a model that trains in seconds, and six episodes for it."""
+    config = Path(__file__).parents[4] / "config"
+    model = yaml.safe_load((config / "models" / "tiny.yaml").read_text())
+    for section, sizes in SMALL.items():
+        model[section] = sizes if isinstance(sizes, str) else model[section] | sizes
+    (tmp_path / "model.yaml").write_text(yaml.safe_dump(model))
+    recipe = {
+        "model": "model.yaml",
+        "contract": str(config / "agibot_g1.yaml"),
+        "autoencoder": {"steps": 2, "images": 2, "clips": 1, "clip_frames": 5},
+        "latents": {"windows_per_episode": 2, "validation": 0.3},
+        "joint": {"steps": 3, "batch": 1, "save_every": 2, "validate_every": 2, "dream_every": 3},
+        "flash": {"steps": 2, "dream_every": 0},
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    write_episodes(tmp_path / "demos", contract, 6)
+    return tmp_path
+
+
+def train(place: Path, *more: str) -> str:
+    """The output of `dreamzero train`."""
+    arguments = ["--config", place / "recipe.yaml", "--data", place / "demos", "--out", place / "policy"]
+    done = CliRunner().invoke(app, ["train", *map(str, arguments), "--threads", "1", *more])
+    return f"exit {done.exit_code}\n{done.output}"
+
+
+def test_episodes_become_checkpoints_and_a_second_run_does_nothing_again(place, contract):
+    said = train(place)
+    assert said.startswith("exit 0"), said
+    run = place / "policy.run"
+    training, validation = (load_latents(run / f"{side}.npz", contract) for side in ("latents", "validation"))
+    assert {window.prompts for window in training}.isdisjoint({window.prompts for window in validation})
+    assert len({prompt for window in training + validation for prompt in window.prompts}) == 12
+    for name, stage in (("policy", "joint"), ("policy_flash", "flash")):
+        _, config = checkpoints.load(place / name, None)
+        assert config.autoencoder.latents_std != (1.0,) * config.autoencoder.latent_channels
+        assert stage in (place / name / "training.json").read_text()
+        for file in ("contract.yaml", "statistics.json", "training.yaml"):
+            assert (place / name / file).is_file()
+    assert list((run / "dreams").glob("joint_*.mp4")) and list((run / "tensorboard").iterdir())
+    assert "validation" in said
+
+    before = {path: path.stat().st_mtime_ns for path in run.glob("*.npz")}
+    again = train(place)
+    assert again.startswith("exit 0") and "joint goes on at step 3" in again and "flash goes on at step 2" in again
+    assert before == {path: path.stat().st_mtime_ns for path in run.glob("*.npz")}
+
+
+def test_an_episode_that_cannot_be_used_is_named_in_one_line(place, contract):
+    (place / "demos" / "002.npz").write_bytes(b"not an episode")
+    said = train(place, "--stage", "prepare")
+    assert said.startswith("exit 1") and "002.npz cannot be read" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"action_loss": "both"}, "joint.action_loss is 'both', expected valid or release"),
+        ({"steps": "many"}, "joint.steps is 'many', expected a value of type int"),
+        ({"stepps": 3}, "joint.stepps is unknown"),
+        ({"noisy_history": 2}, "joint.noisy_history is 2.0, expected a probability"),
+    ],
+)
+def test_a_recipe_that_cannot_be_followed_is_refused_by_file_and_field(place, change, expected):
+    path = place / "recipe.yaml"
+    document = yaml.safe_load(path.read_text())
+    document["joint"] |= change
+    path.write_text(yaml.safe_dump(document))
+    said = train(place).replace("\n", " ")
+    assert said.startswith("exit 1") and expected in said and "recipe.yaml" in said

@@ -1,0 +1,84 @@
+"""The training pass gives what the transformer's own forward gives, velocities and gradients."""
+
+import pytest
+import torch
+
+from dreamzero_policy.model.conditioning import TextConditioner
+from dreamzero_policy.training.latents import collate
+from dreamzero_policy.training.noise import NoiseSettings, corrupt
+from dreamzero_policy.training.objective import losses
+
+
+def general(train, noisy):
+    """Velocities by ``WorldActionTransformer.forward``, with text that keeps its padding."""
+    transformer, batch = train.networks["transformer"], noisy.batch
+    text = TextConditioner(train.networks["text_encoder"], train.tokenizer).encode(batch.prompts)
+    context = transformer.context(text, train.image.encode(batch.first_frame))
+    per_chunk = batch.action.shape[1] // batch.state.shape[1]
+    return transformer(
+        noisy.history,
+        noisy.video,
+        None,
+        noisy.action,
+        batch.state,
+        noisy.video_time,
+        noisy.action_time.repeat_interleave(per_chunk, 1),
+        context,
+        state_attention=train.config.sampler.state_attention,
+    )
+
+
+@pytest.fixture(params=["training", "release"])
+def train(request, make_trainer, make_config):
+    train = make_trainer(config=make_config(layers=2, state_attention=request.param))
+    for network in train.networks.values():  # the video head starts at zero, and norms at one
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(parameter.numel()))
+    return train
+
+
+@pytest.fixture
+def noisy(train, make_window):
+    """Windows of one to three chunks with prompts of different lengths, every chunk at two times."""
+    batch = collate([make_window(1, 0), make_window(3, 100), make_window(2, 100_000)], train.config)
+    return corrupt(batch, train.table, torch.Generator().manual_seed(0), NoiseSettings(noise="flash"))
+
+
+def gradients(train, velocities, noisy):
+    train.zero_gradients()
+    losses(*velocities, noisy).total.backward()
+    return {key: parameter.grad for key, parameter in train.parameters() if parameter.grad is not None}
+
+
+def test_velocities_are_those_of_the_general_pass(train, noisy):
+    with torch.no_grad():
+        found, expected = train.velocities(noisy), general(train, noisy)
+    for ours, theirs, frames in zip(found, expected, (True, False), strict=True):
+        for item, chunks in enumerate((1, 3, 2)):
+            part = (item, slice(None), slice(0, 1 + 2 * chunks)) if frames else (item, slice(0, 4 * chunks))
+            assert torch.allclose(ours[part], theirs[part], rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_are_those_of_the_general_pass(train, noisy):
+    found, expected = (
+        gradients(train, velocities(noisy), noisy) for velocities in (train.velocities, lambda n: general(train, n))
+    )
+    assert set(found) == set(expected)
+    for key, gradient in expected.items():
+        assert (found[key] - gradient).norm() <= 1e-3 * gradient.norm() + 1e-6, key
+
+
+def test_gradient_checkpointing_changes_nothing(train, noisy):
+    plain = gradients(train, train.velocities(noisy), noisy)
+    train.networks["transformer"].gradient_checkpointing = True
+    again = gradients(train, train.velocities(noisy), noisy)
+    for key, gradient in plain.items():
+        assert torch.equal(again[key], gradient), key
+
+
+def test_actions_alone_are_the_actions_of_the_whole_pass(train, noisy):
+    with torch.no_grad():
+        _, whole = train.velocities(noisy)
+        none, alone = train.velocities(noisy, want_video=False)
+    assert none is None
+    assert torch.allclose(alone, whole, rtol=1e-4, atol=1e-4)
