@@ -66,8 +66,8 @@ def run(
     if form == "views":
         _watch(collect(contract_path, ViewsSink(out, contract), seeds, processes), seeds, collected, console)
     else:
-        with LeRobotWriter(out, contract):  # packs what was staged when it is left, interrupted or not
-            _watch(collect(contract_path, LeRobotSink(out, contract), seeds, processes), seeds, collected, console)
+        with LeRobotWriter(out, contract) as writer:  # packs what was staged when it is left, interrupted or not
+            _watch(collect(contract_path, LeRobotSink.of(writer), seeds, processes), seeds, collected, console)
     collected.seconds = time.monotonic() - began
     return collected.document()
 

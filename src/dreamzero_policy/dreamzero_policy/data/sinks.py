@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from dreamzero_policy.data.episodes import SUFFIX, Episode
-from dreamzero_policy.data.lerobot.layout import EPISODE_ID, episode_rows
 from dreamzero_policy.data.lerobot.staging import FOLDER, Draft
+from dreamzero_policy.data.lerobot.writer import LeRobotWriter
 from dreamzero_policy.data.recordings import Images, picture_steps, without_statistics
 from dreamzero_policy.runtime.contract import Contract
 from dreamzero_policy.runtime.embodiment import Floats
@@ -26,11 +26,16 @@ class LeRobotSink:
 
     folder: Path
     contract: Contract
+    packed: frozenset[str]
     picture_every: int = 1
 
+    @classmethod
+    def of(cls, writer: LeRobotWriter) -> "LeRobotSink":
+        """Beside this writer, which packs what is staged."""
+        return cls(writer.folder, writer.contract, writer.packed)
+
     def __contains__(self, name: str) -> bool:
-        packed = name in {row[EPISODE_ID] for row in episode_rows(self.folder)} if self.folder.is_dir() else False
-        return packed or (self.folder / FOLDER / name).is_dir()
+        return name in self.packed or (self.folder / FOLDER / name).is_dir()
 
     def draft(self, name: str) -> Draft:
         return Draft(self.folder, name, self.contract, int(self.contract.model.action_hz))

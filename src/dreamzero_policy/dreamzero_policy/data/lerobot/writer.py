@@ -59,6 +59,11 @@ class LeRobotWriter:
     def __contains__(self, name: str) -> bool:
         return name in self._names or (self.folder / FOLDER / name).is_dir()
 
+    @property
+    def packed(self) -> frozenset[str]:
+        """Names of the episodes that have their place in the data set."""
+        return frozenset(self._names)
+
     def __len__(self) -> int:
         """Finished episodes, packed or not."""
         return len(self._names) + len(staged(self.folder))

@@ -1,0 +1,63 @@
+"""Sinks: a demonstration goes in step by step and comes out as the episode that training reads."""
+
+import numpy as np
+import pytest
+
+from dreamzero_policy.data.dataset import open_dataset
+from dreamzero_policy.data.lerobot.writer import LeRobotWriter
+from dreamzero_policy.data.recordings import without_statistics
+from dreamzero_policy.data.sinks import LeRobotSink, ViewsSink
+
+STEPS = 30
+
+
+def fill(sink, contract, name="episode_7"):
+    """Write a short episode of moving pictures; returns state, action and the pictures by step."""
+    model, rng = contract.model, np.random.default_rng(0)
+    state = rng.normal(size=(STEPS, len(model.state_joints)))
+    action = rng.normal(size=(STEPS, model.action_width))
+    pictures = {}
+    with sink.draft(name) as draft:
+        for step in range(STEPS):
+            images = {}
+            if step % sink.picture_every == 0:
+                images = {
+                    camera: np.full((240, 320, 3), 40 + step + 20 * i, np.uint8)
+                    for i, camera in enumerate(model.cameras)
+                }
+                pictures[step] = images
+            draft.add(state[step], action[step], images)
+        draft.finish(["touch the cube", "reach for the cube"])
+    return state, action, pictures
+
+
+@pytest.mark.parametrize("form", ["lerobot", "views"])
+def test_what_goes_into_a_sink_comes_out_of_the_data_set(form, contract, tmp_path):
+    if form == "lerobot":
+        with LeRobotWriter(tmp_path, contract) as writer:
+            state, action, pictures = fill(LeRobotSink.of(writer), contract)
+    else:
+        state, action, pictures = fill(ViewsSink(tmp_path, contract), contract)
+    episode = open_dataset(tmp_path, contract).episode("episode_7")
+    assert episode.phrasings == ("touch the cube", "reach for the cube")
+    np.testing.assert_allclose(episode.state, state, atol=1e-6)
+    np.testing.assert_allclose(episode.action, action, atol=1e-6)
+    assert episode.view_steps.tolist() == list(range(0, STEPS, 3))
+    view = without_statistics(contract).view(pictures[27][contract.model.cameras[1]])
+    assert np.abs(episode.views[9, 1].astype(int) - view).max() <= (
+        4 if form == "lerobot" else 0
+    )  # H.264 loses a little
+
+
+@pytest.mark.parametrize("form", ["lerobot", "views"])
+def test_a_sink_knows_what_it_has_and_a_draft_that_is_left_leaves_nothing(form, contract, tmp_path):
+    with LeRobotWriter(tmp_path, contract) as writer:
+        sink = LeRobotSink.of(writer) if form == "lerobot" else ViewsSink(tmp_path, contract)
+        with sink.draft("episode_8") as draft:
+            images = {camera: np.zeros((240, 320, 3), np.uint8) for camera in contract.model.cameras}
+            draft.add(np.zeros(len(contract.model.state_joints)), np.zeros(contract.model.action_width), images)
+        assert "episode_8" not in sink
+        fill(sink, contract, "episode_9")
+        assert "episode_9" in sink
+    if form == "lerobot":
+        assert "episode_9" in LeRobotSink.of(LeRobotWriter(tmp_path, contract))
