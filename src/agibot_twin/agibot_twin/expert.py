@@ -36,6 +36,7 @@ POSTURE_COST = 0.04  # per rad away from home, against 1 per m of the hand: keep
 ORIENTATION_COST = 0.05  # per rad, against 1 per m: the hand keeps about the attitude it has at home
 SWIFTEST_RAD_S = 2.5  # what inverse kinematics may ask of an arm joint; demonstrations are far below
 SMOOTHING_STEPS = 2.0  # standard deviation of the filter over joint commands
+STOP_MARGIN_RAD = 0.08  # that arm joints keep from their stops
 STRETCH = 1.25  # of all durations when limits are broken
 ATTEMPTS = 6
 START_SPREAD_M = np.array([0.05, 0.06, 0.04])  # of a hand's start around its home
@@ -96,6 +97,9 @@ class Arms:
 
     def __init__(self) -> None:
         self.model = robot_spec(load_urdf()).compile()
+        for joint in (*ARM_JOINTS["left"], *ARM_JOINTS["right"]):
+            # Whoever imitates commands at a stop overshoots it, and such a chunk is refused.
+            self.model.joint(joint).range += [STOP_MARGIN_RAD, -STOP_MARGIN_RAD]
         self._configuration = mink.Configuration(self.model)
         self._columns = np.array([self.model.joint(name).qposadr[0] for name in DRIVEN_JOINTS])
         self.home = np.array([load_home()[name] for name in DRIVEN_JOINTS])

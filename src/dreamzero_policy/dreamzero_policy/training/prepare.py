@@ -14,6 +14,7 @@ import argparse
 import json
 import multiprocessing
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -32,6 +33,7 @@ from dreamzero_policy.runtime.allocator import keep_freed_memory
 from dreamzero_policy.runtime.contract import Contract, load_contract
 from dreamzero_policy.runtime.embodiment import Embodiment, Statistics
 from dreamzero_policy.training.autoencoder import measure_latents, train_autoencoder, with_normalisation
+from dreamzero_policy.training.errors import TRAINING_ERRORS
 from dreamzero_policy.training.latents import LatentWindow, encode_windows, load_latents, save_latents
 from dreamzero_policy.training.progress import Reporter
 from dreamzero_policy.training.settings import Recipe
@@ -185,7 +187,13 @@ def main() -> None:
     if options.start is not None:
         recipe = replace(recipe, autoencoder=replace(recipe.autoencoder, start=options.start))
     reporter = Reporter(Console(), options.out)
-    prepare(recipe, options.episodes, options.out, reporter, options.processes)
+    try:
+        prepare(recipe, options.episodes, options.out, reporter, options.processes)
+    except TRAINING_ERRORS as error:
+        print(error, file=sys.stderr, flush=True)
+        sys.exit(1)
+    finally:
+        reporter.close()
 
 
 if __name__ == "__main__":

@@ -78,8 +78,12 @@ class Reporter:
         if self._folder is None:
             return
         if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter  # its import takes a second
-
+            try:
+                from torch.utils.tensorboard import SummaryWriter  # its import takes a second
+            except ImportError:
+                self.say("the package tensorboard is not installed: no curves are written")
+                self._folder = None
+                return
             self._writer = SummaryWriter(str(self._folder / LOG_FOLDER))
         for key, number in numbers.items():
             self._writer.add_scalar(f"{name}/{key}", number, step)

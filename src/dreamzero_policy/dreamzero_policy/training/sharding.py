@@ -2,8 +2,8 @@
 
 Parameters stay float32, their own masters; with bfloat16 the products run under autocast. The training pass enters
 modules of the transformer through other doors than ``forward``, so those are announced. The encoders are entered
-through a :class:`Gathered` around them, because `fully_shard` gives a module another class, and transformers looks up by
-class which hidden states a network can give.
+through a :class:`Gathered` around them: `fully_shard` gives a module another class, and transformers looks up by class
+which hidden states a network can give.
 """
 
 from types import MethodType

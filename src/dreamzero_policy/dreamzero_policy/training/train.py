@@ -3,8 +3,8 @@
     python -m dreamzero_policy.training.train --recipe config/training/agibot_g1_tiny.yaml --run run --out checkpoint
 
 `run` is the folder that `prepare` filled; the state of the run, its curves (`tensorboard/`) and its dreams go there
-too. Under ``torchrun`` all processes train one model together (write `--folder` for `--run` there). A run that finds its state file goes on from it; what a
-killed process loses are the steps since it was last written.
+too. A run that finds its state file goes on from it; what a killed process loses are the steps since it was last
+written. Under ``torchrun`` all processes train one model together (write `--folder` for `--run` there).
 
 `joint` goes to the checkpoint folder that was asked for, `flash` to one beside it whose name ends in `_flash`.
 """
@@ -12,7 +12,7 @@ killed process loses are the steps since it was last written.
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ from rich.console import Console
 
 from dreamzero_policy.model import checkpoint as checkpoints
 from dreamzero_policy.model.conditioning import FileTokenizer, Tokenizer
-from dreamzero_policy.model.config import ModelConfig
+from dreamzero_policy.model.config import ConfigError, ModelConfig
 from dreamzero_policy.runtime.allocator import keep_freed_memory
 from dreamzero_policy.runtime.contract import Contract, load_contract
 from dreamzero_policy.training import ranks as processes
@@ -72,9 +72,11 @@ def train(recipe: Recipe, stage: str, run: Path, out: Path, reporter: Reporter, 
     for name in ("config.json", "latents.npz", "statistics.json", "vae"):
         if not (run / name).exists():
             raise StateError(f"{run} has no {name}; the stages before were not finished there")
-    contract, config = load_contract(recipe.contract), ModelConfig.from_file(run / "config.json")
+    contract, config = load_contract(recipe.contract), model_of(recipe, run)
     vae = checkpoints.load_network(run / "vae", checkpoints.builders(config)["vae"])
     windows = load_latents(run / "latents.npz", contract)
+    if not windows:
+        raise StateError(f"{run / 'latents.npz'} has no windows")
     trainer = Trainer(config, settings, windows, vae, ranks, tokenizer_of(config, run))
     if place.state.exists():
         trainer.load_state(place.state)
@@ -84,6 +86,29 @@ def train(recipe: Recipe, stage: str, run: Path, out: Path, reporter: Reporter, 
     held_out = load_latents(run / "validation.npz", contract) if (run / "validation.npz").exists() else []
     Course(trainer, recipe, place, contract, held_out, reporter).run()
     return trainer
+
+
+def model_of(recipe: Recipe, run: Path) -> ModelConfig:
+    """The recipe's model with the autoencoder and latent normalisation of the run.
+
+    Transformer, encoders and sampler may be changed without preparing again; what the latents were made with may not.
+
+    Raises:
+        ConfigError: a field that the latents depend on is another one than when they were made.
+    """
+    asked, made = ModelConfig.from_file(recipe.model), ModelConfig.from_file(run / "config.json")
+    measured = {name: getattr(made.autoencoder, name) for name in ("latents_mean", "latents_std")}
+    config = replace(asked, autoencoder=replace(asked.autoencoder, **measured))
+    depends = {"geometry": None, "autoencoder": None, "text_encoder": ("tokenizer", "vocab_size")}
+    for section, names in depends.items():
+        ours, theirs = getattr(config, section), getattr(made, section)
+        for name in names or vars(ours):
+            if getattr(ours, name) != getattr(theirs, name):
+                raise ConfigError(
+                    f"{recipe.model}: {section}.{name} is {getattr(ours, name)!r}, the latents in {run} were made with "
+                    f"{getattr(theirs, name)!r}; prepare again in another folder"
+                )
+    return config
 
 
 def settings_of(recipe: Recipe, stage: str) -> JointSettings:
@@ -147,7 +172,8 @@ class Course:
     def validate(self) -> None:
         """Losses of held-out windows by the averaged weights, always with the same noise."""
         trainer = self.trainer
-        chosen = sorted(self.held_out[:VALIDATED], key=lambda item: item.chunks)
+        spread = self.held_out[:: max(1, len(self.held_out) // VALIDATED)][:VALIDATED]
+        chosen = sorted(spread, key=lambda item: item.chunks)
         size = trainer.settings.batch
         sums: dict[str, float] = {}
         with trainer.averaged(), torch.no_grad():

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from dreamzero_policy.model import checkpoint as checkpoints
 from dreamzero_policy.model.checkpoint import Networks
 from dreamzero_policy.model.conditioning import ByteTokenizer, ImageConditioner, Tokenizer, encode_tokens
-from dreamzero_policy.model.config import ModelConfig
+from dreamzero_policy.model.config import ConfigError, ModelConfig
 from dreamzero_policy.model.flow import NoiseTable
 from dreamzero_policy.training.autoencoder import warm_cosine
 from dreamzero_policy.training.latents import Batch, LatentWindow, collate
@@ -52,12 +52,10 @@ class Trainer:
         tokenizer: Tokenizer | None = None,
     ) -> None:
         if config.transformer.image_condition:
-            raise ValueError(
+            raise ConfigError(
                 "transformer.image_condition is true in the model configuration; training prepares no image condition "
                 "yet, set it to false"
             )
-        if not windows:
-            raise ValueError("there are no windows to train on")
         if not settings.video_loss:
             config = replace(config, sampler=replace(config.sampler, video_final_noise=BLIND_NOISE))
         self.config, self.settings, self.windows, self.vae = config, settings, windows, vae
@@ -106,8 +104,10 @@ class Trainer:
 
     def _optimiser(self) -> torch.optim.AdamW:
         settings = self.settings
-        matrices = [tensor for tensor in self.masters.values() if tensor.ndim > 1]
-        vectors = [tensor for tensor in self.masters.values() if tensor.ndim <= 1]
+        # vectors do not decay, nor do the biases [1, out] of actions and state
+        decays = {key: tensor.ndim > 1 and not key.endswith(".b") for key, tensor in self.masters.items()}
+        matrices = [tensor for key, tensor in self.masters.items() if decays[key]]
+        vectors = [tensor for key, tensor in self.masters.items() if not decays[key]]
         return torch.optim.AdamW(
             [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
             lr=settings.learning_rate,
@@ -266,7 +266,7 @@ class Trainer:
             mine = self.optimiser.state[master] = {}
             for name, value in entries.items():
                 if name == "step":
-                    mine[name] = value
+                    mine[name] = value.to(master.device) if self.optimiser.defaults["fused"] else value
                 else:
                     mine[name] = torch.zeros_like(master.detach())
                     fill(mine[name], value)

@@ -1,8 +1,8 @@
 """The vocabulary of a small text encoder: byte pairs merged where they occur together in the instructions.
 
-Common words become one token each; a word that training never read falls into pieces, down to bytes, so that any prompt
-can be written. Ids: 0 padding, 1 end, then the 256 bytes, then merges. The files are those of transformers and go into a
-checkpoint's folder `tokenizer/`.
+Common words become one token each; a word that training never read falls into pieces, down to bytes, so that any
+prompt can be written. Ids: 0 padding, 1 end, then the 256 bytes, then merges. The files are those of transformers and
+go into a checkpoint's folder `tokenizer/`.
 """
 
 from collections.abc import Iterable

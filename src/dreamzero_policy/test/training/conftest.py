@@ -21,6 +21,15 @@ CONFIG = Path(__file__).parents[4] / "config"
 CONTRACT = CONFIG / "agibot_g1.yaml"
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As the processes that tests start: sums over another number of threads round differently."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def small_config(layers: int = 1, state_attention: str = "training") -> ModelConfig:
     """A canvas of 16 × 16 pixels: one video token a latent frame."""
     return ModelConfig.from_dict(
@@ -105,12 +114,13 @@ def filled_run(folder: Path, joint: dict[str, Any], flash: dict[str, Any] | None
     config, contract = small_config(), load_contract(CONTRACT)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config.to_dict()))
+    (folder / "model.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(config.to_dict()))))
     (folder / "statistics.json").write_text("{}")
     checkpoints.builders(config)["vae"]().save_pretrained(folder / "vae")
     save_latents(folder / "latents.npz", contract, [some_window(1 + i % 4, i) for i in range(8)])
     save_latents(folder / "validation.npz", contract, [some_window(1 + i % 4, 100 + i) for i in range(3)])
     recipe = {
-        "model": "unused.yaml",
+        "model": "model.yaml",
         "contract": str(CONTRACT),
         "autoencoder": {},
         "latents": {},

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
+from dreamzero_policy.model.config import ConfigError
 from dreamzero_policy.training.progress import Reporter
 from dreamzero_policy.training.settings import Recipe
 from dreamzero_policy.training.state_file import StateError, read_state, write_state
@@ -25,7 +27,7 @@ def command(recipe: Path, out: Path) -> list[str]:
 
 
 def test_a_killed_run_goes_on_from_its_last_save_and_ends_as_if_it_had_not_been_killed(tmp_path, fill_run):
-    steps = {"steps": 400, "save_every": 5, "bfloat16": False}
+    steps = {"steps": 200, "save_every": 5, "bfloat16": False}
     killed, whole = (fill_run(tmp_path / name, steps) for name in ("killed", "whole"))
     state = killed.parent / "state.pt"
     process = subprocess.Popen(command(killed, tmp_path / "out"), env=os.environ | ALONE, stdout=subprocess.DEVNULL)
@@ -37,10 +39,10 @@ def test_a_killed_run_goes_on_from_its_last_save_and_ends_as_if_it_had_not_been_
         process.send_signal(signal.SIGKILL)
         process.wait()
     saved = read_state(state)["step"]
-    assert 5 <= saved < 400 and saved % 5 == 0
+    assert 5 <= saved < 200 and saved % 5 == 0
     again = train(Recipe.load(killed), "joint", killed.parent, tmp_path / "out", Reporter())
     once = train(Recipe.load(whole), "joint", whole.parent, tmp_path / "other", Reporter())
-    assert again.step == once.step == 400
+    assert again.step == once.step == 200
     for key, tensor in once.average.items():
         assert torch.equal(again.average[key], tensor), key
 
@@ -81,3 +83,16 @@ def test_a_state_of_another_model_is_refused_by_name_and_both_shapes(tmp_path, m
     first.save_state(tmp_path / "state.pt")
     with pytest.raises(StateError, match=r"masters transformer\.blocks\.1\.\S+ is missing, this model has \["):
         second.load_state(tmp_path / "state.pt")
+
+
+def test_latents_of_another_autoencoder_are_refused_by_field_and_both_values(tmp_path, fill_run):
+    recipe = fill_run(tmp_path, {"steps": 0})
+    model = yaml.safe_load((tmp_path / "model.yaml").read_text())
+    model["transformer"]["num_layers"] = 2  # the latents do not depend on that
+    (tmp_path / "model.yaml").write_text(yaml.safe_dump(model))
+    trained = train(Recipe.load(recipe), "joint", tmp_path, tmp_path / "out", Reporter())
+    assert len(trained.networks["transformer"].blocks) == 2
+    model["autoencoder"]["base_dim"] = 8
+    (tmp_path / "model.yaml").write_text(yaml.safe_dump(model))
+    with pytest.raises(ConfigError, match=r"model\.yaml: autoencoder\.base_dim is 8, the latents in .* made with 4"):
+        train(Recipe.load(recipe), "joint", tmp_path, tmp_path / "out", Reporter())

@@ -1,6 +1,7 @@
-"""Several processes give the weights of one on the same batches; replicated and sharded, full and low-rank."""
+"""Several processes give the weights of one on the same batches, with a copy in each or spread over them."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,29 +9,46 @@ from pathlib import Path
 import pytest
 import torch
 
+from dreamzero_policy.training.progress import Reporter
 from dreamzero_policy.training.ranks import Ranks
+from dreamzero_policy.training.settings import Recipe
 from dreamzero_policy.training.state_file import read_state
+from dreamzero_policy.training.train import train
 
-TOGETHER = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+TOGETHER = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+SETTINGS = {"lengths": "mixed", "learning_rate": 1e-3, "ema": 0.5}
 
 
-def run(recipe: Path, together: bool) -> dict[str, torch.Tensor]:
-    """Averaged weights after the recipe's steps in one process or in two."""
+def weights_alone(recipe: Path) -> dict[str, torch.Tensor]:
+    """Averaged weights after the recipe's steps in this process."""
+    return train(Recipe.load(recipe), "joint", recipe.parent, recipe.parent / "out", Reporter()).average
+
+
+def weights_together(recipe: Path) -> dict[str, torch.Tensor]:
+    """The same in two processes under torchrun."""
     module = ["-m", "dreamzero_policy.training.train", "--recipe", str(recipe), "--folder", str(recipe.parent)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    command = [sys.executable, *(TOGETHER if together else []), *module, "--out", str(recipe.parent / "out")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.Popen(
+        [sys.executable, *TOGETHER, *module, "--out", str(recipe.parent / "out")],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        _, said = process.communicate(timeout=250)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    assert process.returncode == 0, said
     assert (recipe.parent / "out" / "transformer").is_dir()
     return read_state(recipe.parent / "state.pt")["average"]
 
 
 @pytest.mark.parametrize("shard", [False, True], ids=["replicated", "sharded"])
 def test_two_processes_give_the_weights_of_one(tmp_path, fill_run, shard):
-    settings = {"steps": 5, "lengths": "mixed", "learning_rate": 1e-3, "ema": 0.5}
-    alone = run(fill_run(tmp_path / "alone", settings), together=False)
-    both = run(fill_run(tmp_path / "both", settings | {"shard": shard}), together=True)
-    start = run(fill_run(tmp_path / "start", settings | {"steps": 0}), together=False)
+    start, alone = (weights_alone(fill_run(tmp_path / str(steps), SETTINGS | {"steps": steps})) for steps in (0, 5))
+    both = weights_together(fill_run(tmp_path / "both", SETTINGS | {"steps": 5, "shard": shard}))
     assert set(alone) == set(both)
     apart, moved = (
         torch.stack([(weights[key] - other[key]).norm() for key in alone]).norm()
