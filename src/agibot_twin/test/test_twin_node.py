@@ -22,6 +22,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
+from agibot_twin.episodes import sample_episode
 from agibot_twin.robot_model import DRIVEN_JOINTS
 
 pytestmark = pytest.mark.stack
@@ -132,7 +133,7 @@ def test_joint_states_and_pictures_come_with_true_stamps_and_frames(start: Calla
         assert cv2.imdecode(np.frombuffer(received[0].data, np.uint8), cv2.IMREAD_COLOR).shape == (240, 320, 3)
     assert (raw[0].encoding, raw[0].width, raw[0].height, len(raw[0].data)) == ("rgb8", 320, 240, 320 * 240 * 3)
     assert info[0].header.frame_id == "head_color_optical_frame"
-    assert info[0].k[0] == pytest.approx(160 / np.tan(np.radians(72) / 2))
+    assert info[0].k[0] == pytest.approx(160 / np.tan(np.radians(56) / 2))
     assert "real_time_factor" in [pair.key for pair in diagnostics[0].status[0].values]
 
 
@@ -166,7 +167,7 @@ def test_reset_brings_the_robot_home(start: Callable[..., Twin]) -> None:
     twin.spin_until(lambda: states[-1].position[yaw] > 0.45, 10.0)
     answer = reset.call_async(Trigger.Request())
     twin.spin_until(answer.done, 15.0)
-    assert answer.result().success and "seed 5" in answer.result().message
+    assert answer.result().success and sample_episode("seen", 5).instruction == answer.result().message
     count = len(states)
     twin.spin_until(lambda: len(states) > count + 5, 10.0)
     assert abs(states[-1].position[yaw]) < 1e-3
