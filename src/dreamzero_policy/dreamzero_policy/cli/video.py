@@ -91,7 +91,7 @@ def compose(
         picture[CAPTION_PX:, PANEL[1] :] = cv2.resize(dreamed, PANEL[::-1], interpolation=cv2.INTER_CUBIC)
     picture[CAPTION_PX:, PANEL[1] - 1 : PANEL[1] + 1] = BACKGROUND
     _write(picture, prompt or "no instruction", 14, INK, 0.62)
-    _write(picture, f"seen {seconds:6.1f} s", PANEL[1] - 130, FAINT)
+    _write(picture, f"{seconds:6.1f} s", 2 * PANEL[1] - 100, FAINT)
     _write(
         picture, "predicted for this instant" if dreamed is not None else "nothing predicted yet", PANEL[1] + 14, FAINT
     )
