@@ -23,7 +23,6 @@ from agibot_twin.layout import Layout
 from agibot_twin.objects import (
     BIN_CENTRE_M,
     BIN_SIZE_M,
-    BY_NAME,
     TRAY,
     TRAY_HANDLE_SIZE_M,
     TRAY_HANDLE_Y_M,
@@ -163,7 +162,3 @@ class Judge:
         pose = now.poses[self.task.thing]
         target = handle_position(pose, hand) if self.task.thing == TRAY else pose[:3]
         return float(np.linalg.norm(now.hands[hand] - target))
-
-
-def half_height_m(thing: str) -> float:
-    return BY_NAME[thing].half_height_m
