@@ -28,6 +28,9 @@ def contract(tmp_path: Path) -> Path:
     document = CONTRACT.model_dump(mode="json")
     for field in ("view", "chunk", "prompt", "action_hz"):
         document["model"][field] = released[field]
+    names = dict(zip(released["cameras"], CONTRACT.model.cameras, strict=True))
+    tiles = [tile | {"camera": names[tile["camera"]]} for tile in released["canvas"]["tiles"]]
+    document["model"]["canvas"] = released["canvas"] | {"tiles": tiles}
     (tmp_path / "contract.yaml").write_text(yaml.safe_dump(document))
     return tmp_path / "contract.yaml"
 

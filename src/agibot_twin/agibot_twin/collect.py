@@ -96,7 +96,7 @@ class Collector:
     def _begin(self, episode: Episode, rng: np.random.Generator) -> Floats:
         """Lay out the scene, bring the robot to its start and set it moving; returns the commands [N, 20]."""
         self.world.lay_out(episode.layout)
-        start, home = self.expert.start_pose(rng), self.expert.arms.home
+        start, home = self.expert.start_pose(episode.task, rng), self.expert.arms.home
         s = np.linspace(0, 1, round(START_S / STEP_S))[:, None]
         follow(self.world, home + s**3 * (10 + s * (6 * s - 15)) * (start - home))
         self.world.step(START_S + SETTLE_S)

@@ -37,7 +37,7 @@ ALLOWED_S = {TOUCH: 8.0, PUSH: 10.0, PLACE: 15.0, LIFT: 12.0, TAP: 8.0}
 REACH_M = {TOUCH: (-0.03, 0.34), PLACE: (0.0, 0.32)}
 REACH_PUSHING_OUT_M, REACH_PUSHING_IN_M = (0.07, 0.26), (0.08, 0.30)
 PUSH_START_M = 0.085  # from the object's centre to the hand's, before a push
-PUSH_END_M = 0.075  # from the object's place to the hand's, at the end of a demonstrated push
+PUSH_END_M = 0.095  # from the object's place to the hand's, at the end of a demonstrated push
 PATH_HALF_WIDTH_M = 0.07  # other objects stay out of a push's way
 
 

@@ -3,11 +3,15 @@
 A task becomes one list of legs for each hand that it needs. On a leg a hand moves along a minimum-jerk path to a
 point, sideways before down, up before sideways or straight, and its gripper goes to an opening. Differential inverse
 kinematics (mink, solved by daqp) follows the paths one command period at a time; an arm that is not needed, the head
-and the waist keep still. A demonstration whose commands break a velocity or acceleration limit is planned again,
-slower.
+and the waist keep still. A demonstration whose commands come near a velocity or acceleration limit is planned again,
+slower: whoever imitates it starts from rest where it is in motion, and needs the room.
 
-Half of the demonstrations make a detour on purpose: they set out for a place beside the right one and correct it on the
-way down, so that whoever learns from them sees how errors are mended.
+A demonstration ends where its task is done, at rest: on its way back a hand would pass the places where it went to
+work, and a picture of it there would not tell which way it goes.
+
+Half of the demonstrations start with the hand at work anywhere over the table, and half make a detour on purpose: they
+set out for a place beside the right one and correct it on the way down. So whoever learns from them sees the way from
+everywhere, and how errors are mended.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,9 +41,16 @@ ORIENTATION_COST = 0.05  # per rad, against 1 per m: the hand keeps about the at
 SWIFTEST_RAD_S = 2.5  # what inverse kinematics may ask of an arm joint; demonstrations are far below
 SMOOTHING_STEPS = 2.0  # standard deviation of the filter over joint commands
 STOP_MARGIN_RAD = 0.08  # that arm joints keep from their stops
-STRETCH = 1.25  # of all durations when limits are broken
-ATTEMPTS = 6
-START_SPREAD_M = np.array([0.05, 0.06, 0.04])  # of a hand's start around its home
+LIMIT_SHARE = 0.6  # of the velocity and acceleration limits that a demonstration may use
+STRETCH = 1.1  # of all durations when that is not enough
+ATTEMPTS = 12
+START_SPREAD_M = np.array([0.05, 0.05, 0.04])  # of a hand's start around its home
+AFAR_SHARE = 0.5  # of the demonstrations start anywhere in a box, counted towards the hand's own side
+AFAR_FROM_M = np.array([0.44, 0.0, TABLE_TOP_Z_M + 0.11])
+AFAR_TO_M = np.array([0.66, 0.42, TABLE_TOP_Z_M + 0.24])
+APART_M = 0.08  # that both hands stay from the middle where both are at work
+REACHING_S = 2.0  # to bring the hands to their start, in planning
+SWIFTEST_M_S = 0.55  # of a hand at the fastest point of a long leg
 
 HOVER_M = 0.07  # above the place where a hand goes down
 GRASP_Z_M = TABLE_TOP_Z_M + 0.028  # of the point between the pads: the tips clear the table
@@ -51,6 +62,7 @@ DROP_Z_M = TABLE_TOP_Z_M + 0.10
 DROP_AHEAD_M = -0.01  # from the bin's middle
 DROP_SIDE_M = 0.04  # towards the hand's own side of the bin's middle
 OPEN_RAD, CLOSED_RAD = 0.773, 0.012  # gripper joint
+RESTING_S = 0.9  # at the end: longer than a chunk, so that staying is part of what is shown
 DETOUR_SHARE = 0.5
 DETOUR_M = 0.025  # standard deviation along x and y
 
@@ -78,7 +90,8 @@ class CommandLimits:
 
 @dataclass(frozen=True, eq=False)
 class Leg:
-    """A hand's way to `goal` [3] in `duration_s`, with its gripper going to `gripper_rad` meanwhile.
+    """A hand's way to `goal` [3] in `duration_s` or longer if it is far, with its gripper going to `gripper_rad`
+    meanwhile.
 
     `shape`: "straight", "down" (sideways first) or "up" (up first).
     """
@@ -168,29 +181,34 @@ class Expert:
         self.arms = Arms()
         self.limits = limits
 
-    def start_pose(self, rng: np.random.Generator) -> Floats:
-        """Home with both hands a little elsewhere [20]."""
+    def start_pose(self, task: Task, rng: np.random.Generator) -> Floats:
+        """Where a demonstration starts [20]: hands near home, half the time those at work anywhere over the table."""
+        afar = rng.random() < AFAR_SHARE
         paths = {}
         for hand in HAND_BODIES:
             begin = self.arms.hand_position(hand, self.arms.home)
-            paths[hand] = straight(begin, begin + rng.uniform(-START_SPREAD_M, START_SPREAD_M), 20)
+            end = begin + rng.uniform(-START_SPREAD_M, START_SPREAD_M)
+            if afar and hand in task.hands:
+                end = rng.uniform(AFAR_FROM_M, AFAR_TO_M)
+                end[1] = side(hand) * (end[1] if len(task.hands) == 1 else max(end[1], APART_M))
+            paths[hand] = straight(begin, end, round(REACHING_S * COMMAND_HZ))
         joints = self.arms.follow(self.arms.home, paths)[-1]
         joints[[DRIVEN_JOINTS.index(joint) for joint in GRIPPER_JOINT.values()]] = OPEN_RAD
         return joints
 
     def demonstrate(self, task: Task, poses: Mapping[str, Floats], start: Floats, rng: np.random.Generator) -> Floats:
-        """Commands [N, 20], one every STEP_S, that do the task for bodies at these poses [7] and return towards home.
+        """Commands [N, 20], one every STEP_S, that do the task for bodies at these poses [7] and end at rest.
 
         Raises:
             ExpertError: the limits are broken however slowly the hands go.
         """
-        legs = {hand: self._legs(task, hand, poses, rng) for hand in task.hands}
+        legs = {hand: self._legs(task, hand, poses, start, rng) for hand in task.hands}
         if len(legs) > 1:
             legs = together(legs)
         for _ in range(ATTEMPTS):
             commands = self._commands(start, legs)
             excess = excesses(commands, self.limits)
-            if excess.max() <= 1.0:
+            if excess.max() <= LIMIT_SHARE:
                 return commands
             legs = {
                 hand: [replace(leg, duration_s=leg.duration_s * STRETCH) for leg in own] for hand, own in legs.items()
@@ -198,7 +216,8 @@ class Expert:
         joint = DRIVEN_JOINTS[int(excess.argmax())]
         slower = STRETCH ** (ATTEMPTS - 1)
         raise ExpertError(
-            f"{joint} needs {excess.max():.2f} times its limit even when all takes {slower:.1f} times longer"
+            f"{joint} needs {excess.max():.2f} times its limit, at most {LIMIT_SHARE} are allowed, even when all takes "
+            f"{slower:.1f} times longer"
         )
 
     def _commands(self, start: Floats, legs: Mapping[Hand, Sequence[Leg]]) -> Floats:
@@ -209,27 +228,27 @@ class Expert:
             commands[:, column] = gripper_of(float(start[column]), own)
         return commands
 
-    def _legs(self, task: Task, hand: Hand, poses: Mapping[str, Floats], rng: np.random.Generator) -> list[Leg]:
-        """What one hand does, from wherever it starts to near its home and a rest there."""
-        home = self.arms.hand_position(hand, self.arms.home)
-        away = home + rng.uniform(-START_SPREAD_M, START_SPREAD_M) / 2
+    def _legs(
+        self, task: Task, hand: Hand, poses: Mapping[str, Floats], start: Floats, rng: np.random.Generator
+    ) -> list[Leg]:
+        """What one hand does, from wherever it starts to a rest where the task is done."""
         detour = rng.normal(0.0, DETOUR_M, 2) if rng.random() < DETOUR_SHARE else np.zeros(2)
         pace = rng.uniform(0.9, 1.15)
         doing = {TOUCH: _touch, TAP: _touch, PUSH: _push, PLACE: _place, LIFT: _lift}[task.family]
-        legs = [*doing(task, hand, poses, detour), Leg(away, 1.2, "up"), Leg(away, rng.uniform(0.3, 0.6))]
+        legs = unhurried(self.arms.hand_position(hand, start), doing(task, hand, poses, detour))
         return [replace(leg, duration_s=leg.duration_s * pace) for leg in legs]
 
 
 def _touch(task: Task, hand: Hand, poses: Mapping[str, Floats], detour: Floats) -> list[Leg]:
     goal = poses[task.thing][:3] + [0.0, 0.0, BY_NAME[task.thing].half_height_m]
-    return [Leg(_above(goal, detour), 1.15, "down"), Leg(goal, 0.6), Leg(goal, 0.35)]
+    return [Leg(_above(goal, detour), 0.9, "down"), Leg(goal, 0.7), Leg(goal, RESTING_S)]
 
 
 def _push(task: Task, hand: Hand, poses: Mapping[str, Floats], detour: Floats) -> list[Leg]:
     thing, towards = poses[task.thing], side(task.direction)
     beside = np.array([thing[0], thing[1] - towards * PUSH_START_M, PUSH_Z_M])
     end = beside + [0.0, towards * (PUSH_START_M + PUSH_END_M), 0.0]
-    return [Leg(_above(beside, 0.6 * detour), 1.2, "down"), Leg(beside, 0.6), Leg(end, 1.2), Leg(end, 0.1)]
+    return [Leg(_above(beside, 0.6 * detour), 0.9, "down"), Leg(beside, 0.7), Leg(end, 1.2), Leg(end, RESTING_S)]
 
 
 def _place(task: Task, hand: Hand, poses: Mapping[str, Floats], detour: Floats) -> list[Leg]:
@@ -237,34 +256,40 @@ def _place(task: Task, hand: Hand, poses: Mapping[str, Floats], detour: Floats) 
     over = np.array([BIN_CENTRE_M[0] + DROP_AHEAD_M, BIN_CENTRE_M[1] + side(hand) * DROP_SIDE_M, DROP_Z_M])
     lifted = np.array([*goal[:2], CARRY_Z_M])
     return [
-        Leg(_above(goal, detour), 1.15, "down"),
-        Leg(goal, 0.7),
-        Leg(goal, 0.4, gripper_rad=CLOSED_RAD),
-        Leg(lifted, 0.8, gripper_rad=CLOSED_RAD),
+        Leg(_above(goal, detour), 0.9, "down"),
+        Leg(goal, 0.8),
+        Leg(goal, 0.5, gripper_rad=CLOSED_RAD),
+        Leg(lifted, 0.9, gripper_rad=CLOSED_RAD),
         Leg(over, 1.2, "down", gripper_rad=CLOSED_RAD),
-        Leg(over, 0.35, gripper_rad=OPEN_RAD),
-        Leg(over + [0.0, 0.0, CARRY_Z_M - DROP_Z_M], 0.6),
+        Leg(over, 0.4, gripper_rad=OPEN_RAD),
+        Leg(over, RESTING_S),
     ]
 
 
 def _lift(task: Task, hand: Hand, poses: Mapping[str, Floats], detour: Floats) -> list[Leg]:
     goal = handle_position(poses[task.thing], hand) + [0.0, 0.0, HANDLE_GRASP_M]
     up = goal + [0.0, 0.0, TRAY_LIFT_M]
-    down = goal + [0.0, 0.0, 0.004]
     return [
-        Leg(_above(goal, 0.6 * detour), 1.15, "down"),
-        Leg(goal, 0.7),
-        Leg(goal, 0.4, gripper_rad=CLOSED_RAD),
+        Leg(_above(goal, 0.6 * detour), 0.9, "down"),
+        Leg(goal, 0.8),
+        Leg(goal, 0.5, gripper_rad=CLOSED_RAD),
         Leg(up, 1.1, gripper_rad=CLOSED_RAD),
-        Leg(up, 0.3, gripper_rad=CLOSED_RAD),
-        Leg(down, 1.1, gripper_rad=CLOSED_RAD),
-        Leg(down, 0.35, gripper_rad=OPEN_RAD),
-        Leg(goal + [0.0, 0.0, HOVER_M], 0.6),
+        Leg(up, RESTING_S, gripper_rad=CLOSED_RAD),
     ]
 
 
 def _above(goal: Floats, detour: Floats) -> Floats:
     return goal + [*detour, HOVER_M]
+
+
+def unhurried(begin: Floats, legs: Sequence[Leg]) -> list[Leg]:
+    """The same legs, long ones with the time they need: a minimum-jerk path is at its fastest 15/8 of its mean."""
+    slowed = []
+    for leg in legs:
+        needed_s = 15 / 8 * float(np.linalg.norm(leg.goal - begin)) / SWIFTEST_M_S
+        slowed.append(replace(leg, duration_s=max(leg.duration_s, needed_s)))
+        begin = leg.goal
+    return slowed
 
 
 def together(legs: Mapping[Hand, Sequence[Leg]]) -> dict[Hand, list[Leg]]:

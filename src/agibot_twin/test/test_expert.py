@@ -7,7 +7,18 @@ import pytest
 
 from agibot_twin.collect import Collector, collect, command_limits, episode_name, follow
 from agibot_twin.episodes import sample_episode
-from agibot_twin.expert import STEP_S, Expert, Leg, excesses, gripper_of, minimum_jerk, path_of
+from agibot_twin.expert import (
+    LIMIT_SHARE,
+    STEP_S,
+    SWIFTEST_M_S,
+    Expert,
+    Leg,
+    excesses,
+    gripper_of,
+    minimum_jerk,
+    path_of,
+    unhurried,
+)
 from agibot_twin.robot_model import DRIVEN_JOINTS
 from agibot_twin.tasks import SEEN_FAMILIES, Judge
 from agibot_twin.world import TwinWorld
@@ -39,7 +50,7 @@ def test_the_expert_does_every_task_inside_the_limits(family, expert, world):
         judge = Judge(episode.task, episode.layout, world.situation())
         rng = np.random.default_rng(seed)
         commands = expert.demonstrate(episode.task, world.object_poses(), expert.arms.home, rng)
-        assert excesses(commands, expert.limits).max() <= 1.0
+        assert excesses(commands, expert.limits).max() <= LIMIT_SHARE < 1.0
         lower, upper = np.array(
             [[CONTRACT.site.limits[j].lower, CONTRACT.site.limits[j].upper] for j in DRIVEN_JOINTS]
         ).T
@@ -67,6 +78,29 @@ def test_legs_follow_each_other_and_the_gripper_moves_with_its_leg():
     np.testing.assert_allclose(path[[29, 44]], [[1, 0, 1], [1, 0, 0]])
     assert path[14, 2] < path[14, 0]  # sideways first
     np.testing.assert_allclose(gripper[[0, 29, 44]], [0.773, 0.773, 0.0])
+
+
+def test_a_long_way_takes_the_time_it_needs_and_a_short_one_what_it_is_given():
+    near, far = unhurried(np.zeros(3), [Leg(np.array([0.1, 0, 0]), 0.9), Leg(np.array([1.1, 0, 0]), 0.9)])
+    assert near.duration_s == 0.9
+    fastest_m_s = np.abs(np.diff(minimum_jerk(900))).max() * 900 / far.duration_s
+    np.testing.assert_allclose(fastest_m_s, SWIFTEST_M_S, rtol=1e-3)
+
+
+def test_half_the_demonstrations_start_with_the_hand_at_work_anywhere_over_the_table(expert):
+    task = sample_episode("training", seeds_of("touch", 1)[0]).task
+    hand, other = task.hand, "left" if task.hand == "right" else "right"
+    starts = [expert.start_pose(task, np.random.default_rng(seed)) for seed in range(12)]
+    away = {
+        which: [np.linalg.norm(expert.arms.hand_position(which, q) - at_home(expert, which)) for q in starts]
+        for which in (hand, other)
+    }
+    assert 2 <= sum(distance > 0.09 for distance in away[hand]) <= 10
+    assert max(away[other]) < 0.09  # the spread around home
+
+
+def at_home(expert: Expert, hand: str) -> np.ndarray:
+    return expert.arms.hand_position(hand, expert.arms.home)
 
 
 class Pages:

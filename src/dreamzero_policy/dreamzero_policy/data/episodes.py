@@ -1,7 +1,7 @@
 """Episodes: what was seen, measured and commanded during one demonstration, on the contract's action grid.
 
 One `.npz` file each, without compression, named by the caller. Numbers are in the contract's units and order;
-pictures are the very views that live operation makes (`Embodiment.view`), at some of the steps. A file says which
+pictures are the very canvases that live operation makes (`Embodiment.canvas`), at some of the steps. A file says which
 contract it was recorded for, and one of another contract, of another layout or with numbers that are not finite is
 refused by name. Other phrasings of the instruction stand in the optional field `instructions`, the instruction first.
 """
@@ -27,12 +27,12 @@ class EpisodeError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Episode:
-    """One demonstration of N action steps with V pictures of C cameras."""
+    """One demonstration of N action steps with V pictures."""
 
     instruction: str
     state: Floats  # [N, D] measured at each step
     action: Floats  # [N, A] commanded at each step: absolute targets
-    views: Image  # [V, C, view height, view width, 3] in the contract's order of cameras
+    canvas: Image  # [V, height, width, 3]
     view_steps: NDArray[np.int64]  # [V] rising: the step at whose instant each picture was taken
     instructions: tuple[str, ...] = ()  # every phrasing, the instruction first; empty where only the one is known
 
@@ -45,15 +45,15 @@ class Episode:
     def steps(self) -> int:
         return len(self.state)
 
-    def views_at(self, steps: NDArray[np.int64]) -> Image:
-        """The pictures [T, C, …] of the given steps. Raises EpisodeError if one was not taken."""
+    def canvas_at(self, steps: NDArray[np.int64]) -> Image:
+        """The pictures [T, height, width, 3] of the given steps. Raises EpisodeError if one was not taken."""
         found = np.searchsorted(self.view_steps, steps)
         missing = (found == len(self.view_steps)) | (
             self.view_steps[np.minimum(found, len(self.view_steps) - 1)] != steps
         )
         if missing.any():
             raise EpisodeError(f"no picture was taken at step {steps[missing][0]}")
-        return self.views[found]
+        return self.canvas[found]
 
     def save(self, path: Path, contract: Contract) -> None:
         """Write the file whole or not at all."""
@@ -66,7 +66,7 @@ class Episode:
                 instructions=np.array(self.phrasings),
                 state=self.state,
                 action=self.action,
-                views=self.views,
+                canvas=self.canvas,
                 view_steps=self.view_steps,
             )
         aside.replace(path)
@@ -83,7 +83,7 @@ def load_episode(path: Path, contract: Contract) -> Episode:
             content = {name: file[name] for name in file.files}
     except (OSError, EOFError, ValueError, LookupError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise EpisodeError(f"{path} cannot be read: {error}") from error
-    if absent := sorted({"contract_hash", "instruction", "state", "action", "views", "view_steps"} - set(content)):
+    if absent := sorted({"contract_hash", "instruction", "state", "action", "canvas", "view_steps"} - set(content)):
         raise EpisodeError(f"{path} has no field {absent[0]}")
     if str(content["contract_hash"]) != contract.hash:
         raise EpisodeError(
@@ -93,7 +93,7 @@ def load_episode(path: Path, contract: Contract) -> Episode:
     expected = {
         "state": (steps, len(model.state_joints)),
         "action": (steps, model.action_width),
-        "views": (pictures, len(model.cameras), model.view.height_px, model.view.width_px, 3),
+        "canvas": (pictures, *model.canvas_size_px, 3),
         "view_steps": (pictures,),
     }
     for name, shape in expected.items():
@@ -110,7 +110,7 @@ def load_episode(path: Path, contract: Contract) -> Episode:
     if instructions[:1] != (instruction,):
         raise EpisodeError(f"{path}: instructions begin with {instructions[:1]}, the instruction is {instruction!r}")
     return Episode(
-        instruction, content["state"], content["action"], content["views"], content["view_steps"], instructions
+        instruction, content["state"], content["action"], content["canvas"], content["view_steps"], instructions
     )
 
 

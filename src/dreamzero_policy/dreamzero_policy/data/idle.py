@@ -35,7 +35,7 @@ def trimmed(episode: Episode, model: ModelSection, threshold: float = THRESHOLD,
         episode,
         state=episode.state[begin:end],
         action=episode.action[begin:end],
-        views=episode.views[kept],
+        canvas=episode.canvas[kept],
         view_steps=episode.view_steps[kept] - begin,
     )
 

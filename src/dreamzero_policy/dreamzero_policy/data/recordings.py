@@ -2,7 +2,7 @@
 
 What every format is read into and written from. Numbers are in the contract's units and order; images are decoded when
 they are asked for, one step at a time, so that a recording of any length fits into memory. `episode` makes the compact
-form that training reads: views through the very `Embodiment.view` of live operation, at the steps where the contract's
+form that training reads: canvases through the very transforms of live operation, at the steps where the contract's
 frames can stand.
 """
 
@@ -35,22 +35,18 @@ class Recording:
         return len(self.state)
 
     def episode(self, embodiment: Embodiment, pictures: bool = True) -> Episode:
-        """The compact form. Without pictures it has views of no pixels, which is enough for statistics.
+        """The compact form. Without pictures it has canvases of no pixels, which is enough for statistics.
 
         Raises:
             EpisodeError: an image is missing, cannot be decoded or comes without the cameras of the contract.
         """
         model = embodiment.model
         steps = picture_steps(model, self.steps)
+        canvas = np.empty((len(steps), *(model.canvas_size_px if pictures else (0, 0)), 3), np.uint8)
         if pictures:
-            shape = (len(steps), len(model.cameras), model.view.height_px, model.view.width_px, 3)
-            views = np.empty(shape, np.uint8)
-            for views_of_step, images in zip(views, self.images(steps.tolist()), strict=True):
-                for i, camera in enumerate(model.cameras):
-                    views_of_step[i] = embodiment.view(images[camera])
-        else:
-            views = np.empty((len(steps), len(model.cameras), 0, 0, 3), np.uint8)
-        return Episode(self.instructions[0], self.state, self.action, views, steps, self.instructions)
+            for picture, images in zip(canvas, self.images(steps.tolist()), strict=True):
+                picture[...] = embodiment.picture(images)
+        return Episode(self.instructions[0], self.state, self.action, canvas, steps, self.instructions)
 
 
 def picture_steps(model: ModelSection, steps: int) -> NDArray[np.int64]:
@@ -74,7 +70,7 @@ def _joints(groups: Sequence[JointGroup]) -> tuple[str, ...]:
 
 
 def without_statistics(contract: Contract) -> Embodiment:
-    """An embodiment for views and raw numbers, which need no statistics."""
+    """An embodiment for pictures and raw numbers, which need no statistics."""
     unit = lambda width: Quantiles(np.zeros(width), np.ones(width))  # noqa: E731
     model = contract.model
     return Embodiment(contract, Statistics(unit(len(model.state_joints)), unit(model.action_width), ""))

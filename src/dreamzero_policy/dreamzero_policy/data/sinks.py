@@ -15,7 +15,7 @@ from dreamzero_policy.data.lerobot.staging import FOLDER, Draft
 from dreamzero_policy.data.lerobot.writer import LeRobotWriter
 from dreamzero_policy.data.recordings import Images, picture_steps, without_statistics
 from dreamzero_policy.runtime.contract import Contract
-from dreamzero_policy.runtime.embodiment import Floats
+from dreamzero_policy.runtime.embodiment import Floats, Image
 
 FORMS = ("lerobot", "views")
 
@@ -68,7 +68,7 @@ class ViewsDraft:
         self._embodiment = without_statistics(contract)
         self._states: list[Floats] = []
         self._actions: list[Floats] = []
-        self._views: list[list[np.ndarray]] = []
+        self._pictures: list[Image] = []
 
     def __enter__(self) -> "ViewsDraft":
         return self
@@ -79,16 +79,15 @@ class ViewsDraft:
     def add(self, state: Floats, action: Floats, images: Images) -> None:
         """The next step; images count at every `picture_every`-th step."""
         if len(self._states) % self._every == 0:
-            cameras = self._contract.model.cameras
-            self._views.append([self._embodiment.view(images[camera]) for camera in cameras])
+            self._pictures.append(self._embodiment.picture(images))
         self._states.append(state)
         self._actions.append(action)
 
     def finish(self, instructions: Sequence[str]) -> None:
         """Write the file whole or not at all."""
-        steps = self._every * np.arange(len(self._views))
-        views = np.array(self._views)
+        steps = self._every * np.arange(len(self._pictures))
+        canvas = np.array(self._pictures)
         words = tuple(instructions)
-        Episode(words[0], np.array(self._states), np.array(self._actions), views, steps, words).save(
+        Episode(words[0], np.array(self._states), np.array(self._actions), canvas, steps, words).save(
             self._path, self._contract
         )

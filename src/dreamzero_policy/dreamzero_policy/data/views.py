@@ -23,16 +23,16 @@ class ViewsSource:
 
     def recording(self, name: str) -> Recording:
         """Raises EpisodeError: views cannot be turned back into images."""
-        view = self.contract.model.view
+        height, width = self.contract.model.canvas_size_px
         raise EpisodeError(
-            f"episode {name}: {self.folder} holds views of {view.width_px} x {view.height_px} px at some of the steps, "
+            f"episode {name}: {self.folder} holds canvases of {width} x {height} px at some of the steps, "
             "not the images they were made of; convert the bags or the LeRobot data set they came from"
         )
 
     def cameras(self) -> dict[str, tuple[int, int]]:
         """(height, width) of the views."""
-        view = self.contract.model.view
-        return {camera: (view.height_px, view.width_px) for camera in self.contract.model.cameras}
+        model = self.contract.model
+        return {camera: model.view_size_px(camera) for camera in model.cameras}
 
     def joints(self) -> dict[str, list[str]]:
         """Names of state and action: the contract's."""

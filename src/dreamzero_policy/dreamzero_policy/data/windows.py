@@ -71,8 +71,7 @@ def window(embodiment: Embodiment, episode: Episode, anchor: int, chunks: int) -
         raise ValueError(
             f"a window of {chunks} chunks at step {anchor} of {episode.steps}: at most {possible} fit there"
         )
-    pictures = episode.views_at(frame_steps(model, anchor, chunks))
-    canvas = embodiment.canvas({camera: pictures[:, i] for i, camera in enumerate(model.cameras)})
+    canvas = episode.canvas_at(frame_steps(model, anchor, chunks))
     starts = anchor + model.chunk.actions * np.arange(chunks)
     rows = np.arange(model.chunk.actions) + model.chunk.first_action_step
     action = np.stack(

@@ -122,7 +122,8 @@ def _compare(errors: Errors, mark: str, section: ModelSection, ours: Image, thei
             (camera_view(our_frame, section, camera), camera_view(their_frame, section, camera))
             for camera in section.cameras
         ]
-        errors.psnr[mark].append(psnr(*(np.stack(side) for side in zip(*tiles, strict=True))))
+        ours_seen, theirs_seen = (np.concatenate([view.ravel() for view in side]) for side in zip(*tiles, strict=True))
+        errors.psnr[mark].append(psnr(ours_seen, theirs_seen))
         errors.ssim[mark].append(float(np.mean([ssim(*pair) for pair in tiles])))
 
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamzero_policy.runtime.contract import ModelSection, View
+from dreamzero_policy.runtime.contract import ModelSection, Tile
 
 Image = NDArray[np.uint8]
 
@@ -18,51 +18,57 @@ Image = NDArray[np.uint8]
 GROUP = 4  # taps that torch's kernel multiplies at once
 
 
-def view_of(image: Image, view: View) -> Image:
-    """Camera image [height, width, 3] → view [view height, view width, 3].
+def view_of(image: Image, crop: float, size_px: tuple[int, int]) -> Image:
+    """Camera image [height, width, 3] → view of `size_px` (height, width).
 
     The crop is ⌊crop · size⌋ pixels around the centre, half-pixel offsets rounded to even.
     """
     height, width, channels = image.shape
-    top, kept_height = _centred(height, view.crop)
-    left, kept_width = _centred(width, view.crop)
+    view_height, view_width = size_px
+    top, kept_height = _centred(height, crop)
+    left, kept_width = _centred(width, crop)
     cropped = np.ascontiguousarray(image[top : top + kept_height, left : left + kept_width])
     columns = _transposed(cropped).reshape(kept_width, -1).astype(np.float32)
     columns /= np.float32(255)
-    narrow = _resized(columns, view.width_px).reshape(view.width_px, kept_height, channels)
-    low = _resized(_transposed(narrow).reshape(kept_height, -1), view.height_px)
-    return (low * np.float32(255)).astype(np.uint8).reshape(view.height_px, view.width_px, channels)
+    narrow = _resized(columns, view_width).reshape(view_width, kept_height, channels)
+    low = _resized(_transposed(narrow).reshape(kept_height, -1), view_height)
+    return (low * np.float32(255)).astype(np.uint8).reshape(view_height, view_width, channels)
 
 
 def canvas_of(views: Mapping[str, Image], model: ModelSection) -> Image:
     """Views [T, view height, view width, 3] of every camera → canvas [T, height, width, 3].
 
+    A view narrower than its tile is stretched by repeating its pixel columns.
+
     Raises:
         ValueError: a camera is absent, a view has another size, or cameras have different numbers of frames.
     """
-    view = model.view
-    height, width = view.height_px, view.width_px
     if absent := [camera for camera in model.cameras if camera not in views]:
         raise ValueError(f"no views of cameras {absent}, only of {sorted(views)}")
     frames = len(views[model.cameras[0]])
     for camera in model.cameras:
-        if views[camera].shape != (frames, height, width, 3):
-            raise ValueError(f"views of {camera} are {views[camera].shape}, expected {(frames, height, width, 3)}")
+        if views[camera].shape != (expected := (frames, *model.view_size_px(camera), 3)):
+            raise ValueError(f"views of {camera} are {views[camera].shape}, expected {expected}")
     canvas = np.zeros((frames, *model.canvas_size_px, 3), np.uint8)
     for tile in model.canvas.tiles:
-        top, left = tile.row * height, tile.column * width
-        for repeat in range(tile.columns):  # a view that spans columns is stretched by repeating its pixels
-            place = slice(left + repeat, left + width * tile.columns, tile.columns)
-            canvas[:, top : top + height, place] = views[tile.camera]
+        rows, columns, repeats = _place(model, tile)
+        for repeat in range(repeats):
+            canvas[:, rows, columns.start + repeat : columns.stop : repeats] = views[tile.camera]
     return canvas
 
 
 def camera_view(canvas: Image, model: ModelSection, camera: str) -> Image:
     """One camera's view [..., view height, view width, 3] cut out of a canvas [..., height, width, 3]."""
-    view = model.view
-    place = next(tile for tile in model.canvas.tiles if tile.camera == camera)
-    top, left = place.row * view.height_px, place.column * view.width_px
-    return canvas[..., top : top + view.height_px, left : left + view.width_px * place.columns : place.columns, :]
+    rows, columns, repeats = _place(model, model.tile(camera))
+    return canvas[..., rows, columns.start : columns.stop : repeats, :]
+
+
+def _place(model: ModelSection, tile: Tile) -> tuple[slice, slice, int]:
+    """Pixel rows and columns of a tile, and how often each pixel column of its view stands there."""
+    height, width = model.view.height_px, model.view.width_px
+    rows = slice(tile.row * height, (tile.row + 1) * height)
+    columns = slice(tile.column * width, (tile.column + tile.columns) * width)
+    return rows, columns, (columns.stop - columns.start) // model.view_size_px(tile.camera)[1]
 
 
 def _centred(size: int, crop: float) -> tuple[int, int]:

@@ -3,6 +3,9 @@
 Predicted rows carry the sampler's residual noise. They are smoothed as DreamZero's paper describes (cubic up-sampling
 by 2, Savitzky-Golay filter of order 3, down-sampling; arXiv 2602.15922), which its released code leaves out. The
 paper's window is 21 samples; a small model leaves more noise and wants a wider one.
+
+That filter overshoots where a motion ends abruptly, as a gripper's does, and a gripper between two stops has no room
+for it. Grippers get a weighted mean instead, which never leaves the range of the rows.
 """
 
 from dataclasses import dataclass
@@ -20,6 +23,7 @@ from dreamzero_policy.runtime.policy import Reply
 
 UPSAMPLING = 2
 ORDER = 3
+GRIPPER_ROWS = 7  # in the weighted mean; a gripper takes some 12 to close
 
 
 class Verdict(IntEnum):
@@ -66,6 +70,11 @@ def smoothed(positions: NDArray[np.float64], window: int) -> Floats:
     return smoothing_matrix(len(positions), window) @ positions
 
 
+def averaged(positions: NDArray[np.float64]) -> Floats:
+    """Gripper rows [H, J] → rows of the same shape, each a mean over GRIPPER_ROWS rows around it; the ends count on."""
+    return averaging_matrix(len(positions)) @ positions
+
+
 @lru_cache
 def smoothing_matrix(count: int, window: int) -> Floats:
     """The filter is linear in the rows: this is what it does to the unit rows [count, count]."""
@@ -73,3 +82,12 @@ def smoothing_matrix(count: int, window: int) -> Floats:
     fine = np.linspace(0, rows[-1], UPSAMPLING * rows[-1] + 1)
     upsampled = CubicSpline(rows, np.eye(count), axis=0)(fine)
     return savgol_filter(upsampled, window, ORDER, axis=0, mode="interp")[::UPSAMPLING]
+
+
+@lru_cache
+def averaging_matrix(count: int) -> Floats:
+    """Weights [count, count] of the mean: a Hann window over rows, the first and the last repeated beyond the ends."""
+    half = GRIPPER_ROWS // 2
+    weights = np.hanning(GRIPPER_ROWS + 2)[1:-1]
+    padded = np.pad(np.eye(count), ((half, half), (0, 0)), mode="edge")
+    return sum(weight * padded[i : i + count] for i, weight in enumerate(weights / weights.sum()))

@@ -87,7 +87,7 @@ class JointGroup(Strict):
 
 
 class View(Strict):
-    """How every camera image becomes a view: centre crop, then resize."""
+    """How every camera image becomes a view: centre crop, then resize. Width and height are those of a canvas cell."""
 
     unhashed_defaults = ("resize",)
 
@@ -98,12 +98,18 @@ class View(Strict):
 
 
 class Tile(Strict):
-    """Where a view stands on the canvas. A tile of two columns repeats every pixel column."""
+    """Where a view stands on the canvas, and how it fills a tile of several columns.
+
+    `repeated` stretches a view of one cell by repeating its pixel columns; `resized` makes the view itself that wide.
+    """
+
+    unhashed_defaults = ("fill",)
 
     camera: str
     row: Annotated[int, Field(ge=0)]
     column: Annotated[int, Field(ge=0)]
     columns: Count = 1
+    fill: Literal["repeated", "resized"] = "repeated"
 
 
 class Canvas(Strict):
@@ -204,6 +210,15 @@ class ModelSection(Strict):
     def canvas_size_px(self) -> tuple[int, int]:
         """(height, width) of the canvas."""
         return self.canvas.rows * self.view.height_px, self.canvas.columns * self.view.width_px
+
+    def tile(self, camera: str) -> Tile:
+        """Where this camera's view stands."""
+        return next(tile for tile in self.canvas.tiles if tile.camera == camera)
+
+    def view_size_px(self, camera: str) -> tuple[int, int]:
+        """(height, width) of this camera's view."""
+        tile = self.tile(camera)
+        return self.view.height_px, self.view.width_px * (tile.columns if tile.fill == "resized" else 1)
 
 
 class CameraSite(Strict):

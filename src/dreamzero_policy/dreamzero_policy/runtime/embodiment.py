@@ -172,13 +172,17 @@ class Transforms:
         text = unpacked(instruction) if rule.literals else instruction
         return rule.template.format(instruction=text.lower() if rule.lowercase else text)
 
-    def view(self, image: Image) -> Image:
-        """Camera image [height, width, 3] → view [view height, view width, 3], both RGB."""
-        return view_of(image, self.model.view)
+    def view(self, camera: str, image: Image) -> Image:
+        """This camera's image [height, width, 3] → its view [view height, view width, 3], both RGB."""
+        return view_of(image, self.model.view.crop, self.model.view_size_px(camera))
 
     def canvas(self, views: Mapping[str, Image]) -> Image:
         """Views [T, view height, view width, 3] of every camera → canvas [T, height, width, 3]."""
         return canvas_of(views, self.model)
+
+    def picture(self, images: Mapping[str, Image]) -> Image:
+        """Images [height, width, 3] of every camera at one instant → canvas [height, width, 3]."""
+        return self.canvas({camera: self.view(camera, images[camera])[None] for camera in self.model.cameras})[0]
 
     def normalised_state(self, state: Floats) -> NDArray[np.float32]:
         """State [..., D] in the contract's units → [-1, 1]."""

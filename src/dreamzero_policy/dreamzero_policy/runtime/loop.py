@@ -14,8 +14,8 @@ from enum import Enum
 
 import numpy as np
 
-from dreamzero_policy.runtime.chunk import Chunk, Verdict, smoothed
-from dreamzero_policy.runtime.embodiment import Embodiment
+from dreamzero_policy.runtime.chunk import Chunk, Verdict, averaged, smoothed
+from dreamzero_policy.runtime.embodiment import Embodiment, Floats
 from dreamzero_policy.runtime.limits import Judgement, Limits
 from dreamzero_policy.runtime.observation import (
     NS_PER_S,
@@ -237,7 +237,8 @@ class Loop:
                 canvas=block.canvas,
                 state=self.embodiment.normalised_state(block.state),
                 steps=self.settings.steps,
-                seed=self.settings.seed,
+                # The same noise would give the same chunk again, and it would be rejected again.
+                seed=self.settings.seed + self.counters.consecutive_rejections,
                 sent_monotonic_ns=self._pending.submitted_monotonic_ns,
             )
         )
@@ -256,7 +257,7 @@ class Loop:
         block = pending.block
         rows = self.embodiment.positions(reply.actions, block.state)
         if np.isfinite(rows).all():
-            rows = self.embodiment.at_stops(smoothed(rows, self.settings.smoothing_window))
+            rows = self._without_noise(self.embodiment.at_stops(rows))
         chunk = Chunk(
             self.session,
             self.epoch,
@@ -290,6 +291,11 @@ class Loop:
         self.world.show(chunk)
         if self.wants_dream():
             self.policy.dream(self.epoch)
+
+    def _without_noise(self, rows: Floats) -> Floats:
+        """Rows [H, J] without what the sampler left."""
+        arms = smoothed(rows, self.settings.smoothing_window)
+        return np.where(self._grippers, averaged(rows), arms)
 
     def _present_plan(self, block: Block, now_ns: int) -> Plan:
         """What is being executed. Joints moved by something else while the robot was at rest are taken where they are.

@@ -285,7 +285,7 @@ class ObservationBuffer:
         if frame.view is None:
             stream = self.cameras[camera]
             try:
-                frame.view = self.embodiment.view(self._sized(camera, frame.decode()))
+                frame.view = self.embodiment.view(camera, self._sized(camera, frame.decode()))
             except ObservationError as error:
                 stream.fault = str(error)
                 stream.items.remove(frame)

@@ -5,9 +5,9 @@ window and the frames that follow it, which pass through other layers, both lear
 the pixels and a faint pull of the latents towards a normal distribution. Afterwards mean and spread of every latent
 channel are measured and stored in the configuration, so that the transformer sees latents of mean 0 and spread 1.
 
-Two things were needed for small networks and few steps: colourful pixels weigh more, since objects are small and a
-grey table is most of a picture; and clips are cut to full rows or columns of tiles, since an empty tile teaches
-nothing and costs as much.
+Two things were needed for small networks and few steps: pixels weigh more where a picture differs from the mean of all,
+since objects are small and most of a picture is always the same; and clips are cut to full rows or columns of tiles,
+since an empty tile teaches nothing and costs as much.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from dreamzero_policy.data.episodes import Episode
 from dreamzero_policy.model.autoencoder import Stream, VideoAutoencoder
 from dreamzero_policy.model.config import ModelConfig
 from dreamzero_policy.runtime.contract import ModelSection
-from dreamzero_policy.runtime.embodiment import Embodiment, Image
+from dreamzero_policy.runtime.embodiment import Image
 from dreamzero_policy.training.progress import Reporter
 from dreamzero_policy.training.state_file import read_state, write_state
 
@@ -41,7 +41,7 @@ class AutoencoderSettings:
     clip_frames: int = 17  # raw frames of a clip: 1 + 4 n; latents drift where a window is much longer than the clips
     clip_share: float = 0.5  # of the steps that take clips
     kl_weight: float = 1e-5
-    colour_weight: float = 8.0  # extra weight of a fully saturated pixel
+    change_weight: float = 8.0  # extra weight of a pixel, by half its largest difference from the mean picture
     episodes: int = 600  # held in memory, drawn from all
     bfloat16: bool = False  # autocast; pays on a CPU with AMX or AVX-512 BF16, and is many times slower without
     save_every: int = 200  # steps: progress kept for a later continuation
@@ -49,12 +49,11 @@ class AutoencoderSettings:
     seed: int = 0
 
 
-def draw_clip(embodiment: Embodiment, episodes: Sequence[Episode], frames: int, rng: np.random.Generator) -> Image:
+def draw_clip(episodes: Sequence[Episode], frames: int, rng: np.random.Generator) -> Image:
     """Canvases [frames, height, width, 3] of consecutive pictures of a random episode."""
     episode = episodes[rng.integers(len(episodes))]
-    first = rng.integers(len(episode.views) - frames + 1)
-    views = episode.views[first : first + frames]
-    return embodiment.canvas({camera: views[:, i] for i, camera in enumerate(embodiment.contract.model.cameras)})
+    first = rng.integers(len(episode.canvas) - frames + 1)
+    return episode.canvas[first : first + frames]
 
 
 def full_strips(model: ModelSection) -> list[tuple[slice, slice]]:
@@ -79,24 +78,35 @@ def batch_of(clips: Sequence[Image]) -> Tensor:
     return torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
 
+def mean_picture(episodes: Sequence[Episode]) -> Tensor:
+    """The mean over all pictures [3, 1, H, W] in [−1, 1]."""
+    total = sum(episode.canvas.sum(0, dtype=np.int64) for episode in episodes)
+    mean = total / sum(len(episode.canvas) for episode in episodes)
+    return torch.from_numpy(mean / 127.5 - 1).permute(2, 0, 1)[:, None].float()
+
+
 def autoencoder_loss(
-    network: AutoencoderKLWan, video: Tensor, settings: AutoencoderSettings, generator: torch.Generator
+    network: AutoencoderKLWan,
+    video: Tensor,
+    usual: Tensor,
+    settings: AutoencoderSettings,
+    generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """Loss and its parts for video [B, 3, T, H, W]."""
+    """Loss and its parts for video [B, 3, T, H, W]; `usual` [3, 1, H, W] is the mean picture."""
     posterior = network.encode(video).latent_dist
     noise = torch.randn(posterior.mean.shape, generator=generator)
     decoded = network.decode(posterior.mean + posterior.std * noise).sample
     error = decoded - video
     kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
-    saturation = (video.amax(1, keepdim=True) - video.amin(1, keepdim=True)) / 2
-    weight = 1 + settings.colour_weight * saturation
+    change = (video - usual).abs().amax(1, keepdim=True) / 2
+    weight = 1 + settings.change_weight * change
     loss = (weight * (error.abs() + 4 * error.square())).mean() + settings.kl_weight * kl
     return {"loss": loss, "squared": error.square().mean(), "kl": kl}
 
 
 def train_autoencoder(
     network: AutoencoderKLWan,
-    embodiment: Embodiment,
+    model: ModelSection,
     episodes: Sequence[Episode],
     settings: AutoencoderSettings,
     reporter: Reporter,
@@ -115,7 +125,7 @@ def train_autoencoder(
         network.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimiser"])
         done = state["step"]
-    strips = full_strips(embodiment.contract.model)
+    strips, usual = full_strips(model), mean_picture(episodes)
     with reporter.stage("autoencoder", settings.steps, done) as stage:
         for step in range(done, settings.steps):
             for group in optimiser.param_groups:
@@ -125,9 +135,9 @@ def train_autoencoder(
             clips = rng.random() < settings.clip_share
             count, frames = (settings.clips, settings.clip_frames) if clips else (settings.images, 1)
             rows, columns = strips[rng.integers(len(strips))] if clips else (slice(None), slice(None))
-            video = batch_of([draw_clip(embodiment, episodes, frames, rng)[:, rows, columns] for _ in range(count)])
+            video = batch_of([draw_clip(episodes, frames, rng)[:, rows, columns] for _ in range(count)])
             with torch.autocast(video.device.type, torch.bfloat16, enabled=settings.bfloat16):
-                parts = autoencoder_loss(network, video, settings, generator)
+                parts = autoencoder_loss(network, video, usual[..., rows, columns], settings, generator)
             optimiser.zero_grad(set_to_none=True)
             parts["loss"].backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -161,7 +171,6 @@ def warm_cosine(step: int, warm_up: int, steps: int) -> float:
 @torch.no_grad()
 def measure_latents(
     autoencoder: VideoAutoencoder,
-    embodiment: Embodiment,
     episodes: Sequence[Episode],
     clips: int,
     frames: int,
@@ -171,7 +180,7 @@ def measure_latents(
     rng = np.random.default_rng(seed)
     values = []
     for _ in range(clips):
-        video = batch_of([draw_clip(embodiment, episodes, frames, rng)]).to(autoencoder.dtype)
+        video = batch_of([draw_clip(episodes, frames, rng)]).to(autoencoder.dtype)
         values.append(autoencoder.encode(video, Stream())[0].flatten(1).double())
     latents = torch.cat(values, dim=1)
     return latents.mean(1).numpy(), latents.std(1).numpy()

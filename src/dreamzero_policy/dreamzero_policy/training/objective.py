@@ -9,7 +9,8 @@ Decisions:
 * the action loss of a row is the mean over the columns that the contract uses (`valid`), or over all columns of the
   padded vector with no error in the others, as the released weights were trained (`release`): the same gradient times
   used / all columns, 22 / 32 for the AgiBot G1;
-* video : action = 1 : 1, or actions alone.
+* video : action = 1 : 1 as in DreamZero, or 1 : `action_weight`, or actions alone. Errors of actions are the smaller
+  ones, and a small network that must choose spends itself on the video.
 
 Columns beyond the contract's carry pure noise and no loss: at inference the network neither reads anything from them
 nor (with `ignore_padding`) moves them.
@@ -38,7 +39,11 @@ class Losses:
 
     @property
     def total(self) -> Tensor:
-        return self.action if self.video is None else self.video + self.action
+        return self.weighted(1.0)
+
+    def weighted(self, action_weight: float) -> Tensor:
+        """What is minimised."""
+        return self.action if self.video is None else self.video + action_weight * self.action
 
 
 def losses(video: Tensor | None, action: Tensor, noisy: NoisyBatch, action_loss: str = "valid") -> Losses:

@@ -86,9 +86,9 @@ def fit(recipe: Recipe, dataset: Dataset, names: Sequence[str], run: Path, repor
     if settings.steps or settings.start is None:
         held = sorted(np.random.default_rng(settings.seed).permutation(len(names))[: settings.episodes])
         episodes = list(dataset.episodes([names[i] for i in held]))
-        train_autoencoder(network, embodiment, episodes, settings, reporter, run / "autoencoder.pt")
+        train_autoencoder(network, contract.model, episodes, settings, reporter, run / "autoencoder.pt")
         mean, std = measure_latents(
-            VideoAutoencoder(network), embodiment, episodes, LATENT_CLIPS, settings.clip_frames, settings.seed
+            VideoAutoencoder(network), episodes, LATENT_CLIPS, settings.clip_frames, settings.seed
         )
         config = with_normalisation(config, network, mean, std)
     else:

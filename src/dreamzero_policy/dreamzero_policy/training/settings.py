@@ -54,6 +54,7 @@ class JointSettings(NoiseSettings):
     export_every: int = 0
     seed: int = 0
     action_loss: str = "valid"
+    action_weight: float = 1.0
     start: Path | None = None
     tuning: str = "full"
     lora_rank: int = 4
@@ -141,6 +142,7 @@ LIMITS = (
     ("action_loss", *_among(ACTION_LOSSES)),
     ("lengths", *_among(LENGTHS)),
     ("tuning", *_among(TUNINGS)),
+    ("action_weight", lambda w: w > 0, "a number above 0"),
     ("lora_rank", lambda r: r >= 1, "at least 1"),
     ("validate_every", lambda n: n >= 0, "0 for never, or more"),
     ("dream_every", lambda n: n >= 0, "0 for never, or more"),

@@ -204,8 +204,9 @@ class Trainer:
         noisy = corrupt(batch, self.table, generator, self.settings)
         rows, share = self.ranks.rows(len(batch.prompts))
         found = self._losses(noisy if self.ranks.size == 1 else noisy.part(rows)).scaled(share)
+        total = found.weighted(self.settings.action_weight)
         # FSDP averages over processes, where a sum is meant
-        (found.total * (self.ranks.size if self.settings.shard else 1)).backward()
+        (total * (self.ranks.size if self.settings.shard else 1)).backward()
         parts = [part.detach() for part in (found.video, found.action) if part is not None]
         self.ranks.add_up(parts)
         return Losses(None if found.video is None else parts[0], parts[-1])

@@ -128,7 +128,7 @@ def test_idle_ends_are_cut_and_a_margin_is_kept(resting, contract):
     assert short.steps == end + 9 - first
     np.testing.assert_array_equal(short.state, resting.state[first : end + 9])
     np.testing.assert_array_equal(short.view_steps, np.arange(0, short.steps, 3))
-    np.testing.assert_array_equal(short.views, resting.views[first // 3 : first // 3 + len(short.views)])
+    np.testing.assert_array_equal(short.canvas, resting.canvas[first // 3 : first // 3 + len(short.canvas)])
 
 
 @given(start=st.integers(5, 60), moving=st.integers(20, 60), still=st.integers(0, 50))
@@ -166,7 +166,8 @@ def test_an_episode_in_which_nothing_moves_is_refused_by_name(both, contract, re
         ("view_steps", lambda v: v + 5, r"view_steps must rise within the 6 steps, got \[5, 8\]"),
         ("action", lambda v: v[:-1], r"bad.npz: action has shape \(5, 22\), the contract makes it \(6, 22\)"),
         ("state", lambda v: v + np.inf, r"bad.npz: state is not finite at step 0"),
-        ("views", lambda v: v[:, :2], r"bad.npz: views has shape \(2, 2, 64, 64, 3\), the contract makes it"),
+        ("canvas", lambda v: v[:, :64], r"bad.npz: canvas has shape \(2, 64, 128, 3\), the contract makes it"),
+        ("canvas", None, r"bad.npz has no field canvas"),
         ("action", None, r"bad.npz has no field action"),
     ],
 )

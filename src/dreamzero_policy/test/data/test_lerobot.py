@@ -55,7 +55,7 @@ def test_an_episode_comes_back_with_its_numbers_phrasings_and_views(folder, cont
         np.testing.assert_allclose(got.state, made.state, atol=1e-6)
         np.testing.assert_allclose(got.action, made.action, atol=1e-6)
         np.testing.assert_array_equal(got.view_steps, np.arange(0, steps, 3))
-        assert np.abs(got.views.astype(int) - made.views).max() <= CODING
+        assert np.abs(got.canvas.astype(int) - made.canvas).max() <= CODING
     assert source.episode("first").instructions == ("touch the cube", "reach for the cube")
     assert source.episode("second").instruction == "lift the bowl"
 

@@ -102,7 +102,7 @@ def test_groups_are_found_where_modality_json_says(tmp_path, contract, recorded)
     got = source.episode("episode_000000")
     np.testing.assert_allclose(got.state, made.state)
     np.testing.assert_allclose(got.action, made.action)
-    assert np.abs(got.views.astype(int) - made.episode(without_statistics(contract)).views).max() <= 8
+    assert np.abs(got.canvas.astype(int) - made.episode(without_statistics(contract)).canvas).max() <= 8
     assert got.instructions == ("touch the cube", "reach for the cube")
 
 

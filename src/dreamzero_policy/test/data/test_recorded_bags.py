@@ -92,8 +92,7 @@ def test_a_bag_of_the_stacks_own_recorder_gives_the_frames_that_the_chunks_name(
     # The first command arrived after the first observation, so the grid begins up to a few steps later.
     skipped = 40 - recording.steps
     wanted = 36 - skipped + np.array(model.chunk.frame_offsets_steps)
-    views = np.stack([[robot.view(images[c]) for c in model.cameras] for images in recording.images(wanted.tolist())])
-    canvas = robot.canvas({camera: views[:, i] for i, camera in enumerate(model.cameras)})
+    canvas = np.stack([robot.picture(images) for images in recording.images(wanted.tolist())])
     np.testing.assert_array_equal(canvas, block.canvas)
     np.testing.assert_array_equal(recording.state[36 - skipped], block.state)
     assert episode.steps == recording.steps

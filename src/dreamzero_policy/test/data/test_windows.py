@@ -7,6 +7,7 @@ import pytest
 
 from dreamzero_policy.data.episodes import Episode, EpisodeError, load_episode
 from dreamzero_policy.data.windows import anchors, chunks_after, frame_steps, quantiles, window
+from dreamzero_policy.runtime.canvas import camera_view, canvas_of
 from dreamzero_policy.runtime.contract import load_contract
 from dreamzero_policy.runtime.embodiment import Embodiment, Quantiles, Statistics, save_statistics
 from dreamzero_policy.runtime.observation import NS_PER_S, ObservationBuffer
@@ -22,9 +23,13 @@ def embodiment() -> Embodiment:
     return Embodiment(CONTRACT, Statistics(wide(len(MODEL.state_joints)), wide(MODEL.action_width), ""))
 
 
-def picture(camera: int, step: int) -> np.ndarray:
-    """A view whose one colour tells camera and step."""
-    return np.full((MODEL.view.height_px, MODEL.view.width_px, 3), (40 * camera, step, 200), np.uint8)
+def picture(step: int) -> np.ndarray:
+    """A canvas on which the one colour of each view tells camera and step."""
+    views = {
+        camera: np.full((1, *MODEL.view_size_px(camera), 3), (40 * number, step, 200), np.uint8)
+        for number, camera in enumerate(MODEL.cameras)
+    }
+    return canvas_of(views, MODEL)[0]
 
 
 def episode() -> Episode:
@@ -32,13 +37,13 @@ def episode() -> Episode:
     state = np.repeat(np.arange(STEPS)[:, None] / 100, len(MODEL.state_joints), 1)
     action = np.concatenate([state + 0.005, np.zeros((STEPS, 2))], axis=1)
     steps = np.arange(0, STEPS, 3)
-    views = np.array([[picture(camera, step) for camera in range(3)] for step in steps])
-    return Episode("touch the Red cube", state, action, views, steps)
+    canvas = np.array([picture(step) for step in steps])
+    return Episode("touch the Red cube", state, action, canvas, steps)
 
 
 def test_a_window_takes_frames_states_and_commands_of_the_steps_the_reference_names():
     got = window(embodiment(), episode(), anchor=6, chunks=2)
-    head = got.canvas[:, :64, :64]  # the top left tile
+    head = camera_view(got.canvas, MODEL, "head")
     assert head[:, 0, 0, 1].tolist() == [6, 9, 12, 15, 18, 21, 24, 27, 30, 33, 36, 39, 42, 45, 48, 51, 54]
     np.testing.assert_allclose(got.state[:, 0] * 4, [0.06, 0.30], atol=1e-6)
     # relative to the state at the chunk's first step, command by command
@@ -107,7 +112,8 @@ def test_an_episode_comes_back_as_it_was_and_one_of_another_contract_is_refused(
     made.save(tmp_path / "a.npz", CONTRACT)
     again = load_episode(tmp_path / "a.npz", CONTRACT)
     assert again.instruction == made.instruction
-    np.testing.assert_array_equal(again.views, made.views)
+    np.testing.assert_array_equal(again.canvas, made.canvas)
+    assert again.canvas.shape == (40, 128, 128, 3)
     np.testing.assert_array_equal(again.action, made.action)
     other = CONTRACT.model_copy(update={"model": MODEL.model_copy(update={"action_hz": 15.0})})
     with pytest.raises(EpisodeError, match="was recorded for contract"):

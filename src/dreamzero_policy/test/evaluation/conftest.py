@@ -131,9 +131,9 @@ def demonstration(contract: Contract, steps: int, way_rad: float) -> Episode:
     action[:, :14] += way_rad * smootherstep(np.linspace(0, 1, steps))[:, None]
     state = np.array([row[: len(home)] for row in action])
     view_steps = np.arange(0, steps, 3)
-    shape = (len(view_steps), len(model.cameras), model.view.height_px, model.view.width_px, 3)
-    views = np.random.default_rng(steps).integers(0, 256, shape, dtype=np.uint8)
-    return Episode("raise the left arm", state, action, views, view_steps)
+    shape = (len(view_steps), *model.canvas_size_px, 3)
+    canvas = np.random.default_rng(steps).integers(0, 256, shape, dtype=np.uint8)
+    return Episode("raise the left arm", state, action, canvas, view_steps)
 
 
 @pytest.fixture(scope="session")

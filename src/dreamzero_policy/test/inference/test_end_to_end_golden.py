@@ -52,7 +52,7 @@ def serve(policy, tag: str, calls: list[dict]) -> list[SimpleNamespace]:
         elif prompt != session.prompt:
             session.reset(prompt)
         views = {
-            camera: np.stack([transforms.view(frame) for frame in recorded(f"video.{camera}")])
+            camera: np.stack([transforms.view(camera, frame) for frame in recorded(f"video.{camera}")])
             for camera in model.cameras
         }
         state = np.concatenate([recorded(f"state.{group.key}")[-1] for group in model.state])

@@ -10,6 +10,7 @@ import yaml
 from dreamzero_policy.runtime.contract import (
     Contract,
     ContractError,
+    ModelSection,
     differing_fields,
     load_contract,
     load_model_section,
@@ -80,6 +81,19 @@ def test_a_late_field_changes_the_hash_only_where_it_says_something(
         different = Contract.model_validate(changed(path, other))
         assert different.hash != contract.hash
         assert differing_fields(contract.model, different.model) == [f"{path}: {default} | {other}"]
+
+
+def test_how_a_tile_is_filled_changes_the_hash_only_where_it_is_not_by_repeating() -> None:
+    before = "45b0654677c8b49587c241804de09e395d0fbe51b6a28da4094bfa0ff71277df"  # when tiles had no `fill`
+    droid = load_contract(CONFIG / "droid_franka.yaml").model
+    assert model_hash(droid) == before
+    document = droid.model_dump()
+    document["canvas"]["tiles"][2]["fill"] = "resized"
+    resized = ModelSection.model_validate(document)
+    assert model_hash(resized) != before
+    assert differing_fields(droid, resized) == ["model.canvas.tiles[2].fill: 'repeated' | 'resized'"]
+    assert (droid.view_size_px("wrist"), resized.view_size_px("wrist")) == ((176, 320), (176, 640))
+    assert resized.canvas_size_px == droid.canvas_size_px
 
 
 @pytest.mark.parametrize(

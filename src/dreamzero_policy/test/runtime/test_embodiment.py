@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from dreamzero_policy.runtime.canvas import camera_view
-from dreamzero_policy.runtime.contract import ContractError, load_contract
+from dreamzero_policy.runtime.contract import ContractError, ModelSection, load_contract
 from dreamzero_policy.runtime.embodiment import (
     Embodiment,
     Quantiles,
     Statistics,
+    Transforms,
     save_statistics,
     unpacked,
 )
@@ -24,22 +25,57 @@ from .conftest import CONTRACT
 LEFT_GRIPPER = "idx41_gripper_l_outer_joint1"
 
 
-def test_the_canvas_has_head_left_hand_right_hand_and_black(embodiment: Embodiment) -> None:
+def test_the_canvas_has_the_head_over_left_hand_and_right_hand(embodiment: Embodiment) -> None:
     colours = {"head": (255, 0, 0), "hand_left": (0, 255, 0), "hand_right": (0, 0, 255)}
-    views = {camera: np.full((2, 64, 64, 3), colour, np.uint8) for camera, colour in colours.items()}
-    canvas = embodiment.canvas(views)
+    sizes = {camera: embodiment.model.view_size_px(camera) for camera in colours}
+    assert sizes == {"head": (64, 128), "hand_left": (64, 64), "hand_right": (64, 64)}
+    canvas = embodiment.canvas(
+        {camera: np.full((2, *sizes[camera], 3), colour, np.uint8) for camera, colour in colours.items()}
+    )
     assert canvas.shape == (2, 128, 128, 3)
-    assert canvas[0, 10, 10].tolist() == [255, 0, 0]
+    assert canvas[0, 10, 10].tolist() == canvas[0, 10, 100].tolist() == [255, 0, 0]
     assert canvas[0, 100, 10].tolist() == [0, 255, 0]
-    assert canvas[0, 10, 100].tolist() == [0, 0, 255]
-    assert canvas[0, 100, 100].tolist() == [0, 0, 0]
+    assert canvas[0, 100, 100].tolist() == [0, 0, 255]
+
+
+def filled(embodiment: Embodiment, fill: str) -> Transforms:
+    """The G1 without crop and with the head's tile of two columns filled this way."""
+    document = embodiment.model.model_dump()
+    document["view"]["crop"] = 1.0
+    document["canvas"]["tiles"][0]["fill"] = fill
+    return Transforms(ModelSection.model_validate(document), embodiment.statistics)
+
+
+def test_a_resized_tile_shows_detail_that_a_repeated_one_cannot(embodiment: Embodiment) -> None:
+    stripes = np.zeros((64, 128, 3), np.uint8)
+    stripes[:, ::2] = 200  # every other pixel column of an image as large as the tile
+    images = {camera: stripes for camera in embodiment.model.cameras}
+    shown = {fill: filled(embodiment, fill).picture(images)[10, 40:48, 0] for fill in ("resized", "repeated")}
+    assert shown["resized"].tolist() == [200, 0] * 4
+    assert len(set(shown["repeated"].tolist())) == 1  # grey: the stripes are gone
+    assert 90 < shown["repeated"][0] < 110
+
+
+@pytest.mark.parametrize("fill", ["resized", "repeated"])
+def test_views_can_be_cut_out_of_the_canvas_again(embodiment: Embodiment, fill: str) -> None:
+    robot, rng = filled(embodiment, fill), np.random.default_rng(0)
+    views = {
+        camera: rng.integers(0, 256, (2, *robot.model.view_size_px(camera), 3), np.uint8)
+        for camera in robot.model.cameras
+    }
+    assert views["head"].shape[2] == (128 if fill == "resized" else 64)
+    canvas = robot.canvas(views)
     for camera, view in views.items():
-        np.testing.assert_array_equal(camera_view(canvas, embodiment.contract.model, camera), view)
+        np.testing.assert_array_equal(camera_view(canvas, robot.model, camera), view)
+    cut = {camera: camera_view(canvas, robot.model, camera) for camera in views}
+    np.testing.assert_array_equal(robot.canvas(cut), canvas)
 
 
 def test_a_flat_image_stays_flat_but_for_the_truncation_of_training(embodiment: Embodiment) -> None:
     for height, width in ((240, 320), (480, 640), (37, 53)):
-        assert set(np.unique(embodiment.view(np.full((height, width, 3), 200, np.uint8)))) <= {199, 200}
+        for camera in embodiment.model.cameras:
+            view = embodiment.view(camera, np.full((height, width, 3), 200, np.uint8))
+            assert set(np.unique(view)) <= {199, 200}
 
 
 def test_the_gripper_fraction_is_zero_open_and_one_closed(embodiment: Embodiment) -> None:
@@ -139,11 +175,13 @@ def test_droid_has_the_wrist_across_the_top_and_the_exterior_views_below() -> No
 
 
 def test_views_that_do_not_fit_are_refused_and_never_filled_in(embodiment: Embodiment) -> None:
-    view = np.zeros((2, 64, 64, 3), np.uint8)
+    head, hand = np.zeros((2, 64, 128, 3), np.uint8), np.zeros((2, 64, 64, 3), np.uint8)
     with pytest.raises(ValueError, match=r"no views of cameras \['hand_right'\]"):
-        embodiment.canvas({"head": view, "hand_left": view})
+        embodiment.canvas({"head": head, "hand_left": hand})
     with pytest.raises(ValueError, match="views of hand_right are"):
-        embodiment.canvas({"head": view, "hand_left": view, "hand_right": view[:1]})
+        embodiment.canvas({"head": head, "hand_left": hand, "hand_right": hand[:1]})
+    with pytest.raises(ValueError, match=r"views of head are \(2, 64, 64, 3\), expected \(2, 64, 128, 3\)"):
+        embodiment.canvas({"head": hand, "hand_left": hand, "hand_right": hand})
 
 
 def test_rows_and_anchors_of_another_width_are_refused(embodiment: Embodiment) -> None:

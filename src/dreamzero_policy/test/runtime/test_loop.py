@@ -162,6 +162,16 @@ def test_a_chunk_outside_the_limits_is_shown_with_its_reason_and_not_executed(ro
     assert [len(request.canvas) for request in policy.requests] == [1, 8]  # it stood still for a whole block
 
 
+def test_after_a_rejection_the_model_starts_from_other_noise(robot: Robot) -> None:
+    policy = Scripted(robot, value=30.0)
+    loop = loop_of(robot, policy)
+    loop.run("go")
+    run(loop, robot, 1.8)
+    policy.value = 0.2
+    run(loop, robot, 2.6)
+    assert [request.seed for request in policy.requests] == [7, 8, 9, 10, 7]
+
+
 def test_rows_that_are_not_finite_are_never_executed(robot: Robot) -> None:
     loop = loop_of(robot, Scripted(robot, value=float("nan")))
     loop.run("go")

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.interpolate import CubicSpline
 
-from dreamzero_policy.runtime.chunk import Verdict, smoothed
+from dreamzero_policy.runtime.chunk import Verdict, averaged, smoothed
 from dreamzero_policy.runtime.contract import JointLimits
 from dreamzero_policy.runtime.limits import Limits
 from dreamzero_policy.runtime.observation import NS_PER_S
@@ -132,6 +132,14 @@ def test_smoothing_keeps_motion_and_removes_noise() -> None:
     noise = 0.01 * np.random.default_rng(0).standard_normal((24, 1))
     rough, smooth = np.abs(np.diff(noise, 2, axis=0)).max(), np.abs(np.diff(smoothed(noise, 21), 2, axis=0)).max()
     assert smooth < 0.1 * rough
+
+
+def test_a_gripper_that_closes_abruptly_stays_between_its_stops() -> None:
+    closing = np.concatenate([np.full(10, 0.773), np.linspace(0.773, 0.012, 6), np.full(8, 0.012)])[:, None]
+    gentle = averaged(closing)
+    assert gentle.min() >= 0.012 - 1e-12 and gentle.max() <= 0.773 + 1e-12
+    assert smoothed(closing, 47).min() < 0.0, "what a filter that keeps motion would do"
+    np.testing.assert_allclose(gentle[[0, -1], 0], [0.773, 0.012])
 
 
 def test_the_cross_fade_weight_begins_and_ends_without_a_kink() -> None:

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from safetensors.numpy import load_file
 
 from dreamzero_policy.runtime.canvas import view_of
-from dreamzero_policy.runtime.contract import ContractError, ModelSection, View
+from dreamzero_policy.runtime.contract import ContractError, ModelSection
 from dreamzero_policy.runtime.embodiment import Quantiles, Statistics, Transforms
 from dreamzero_policy.runtime.release import (
     LAYOUTS,
@@ -59,7 +59,7 @@ def test_views_and_canvas_are_the_originals_pixel_by_pixel(name: str) -> None:
     ours = transforms(name)
     views = {}
     for camera in ours.model.cameras:
-        views[camera] = np.stack([ours.view(image) for image in INPUTS[f"{name}/video.{camera}"]])
+        views[camera] = np.stack([ours.view(camera, image) for image in INPUTS[f"{name}/video.{camera}"]])
         np.testing.assert_array_equal(views[camera], OUTPUTS[f"{name}/view/video.{camera}"])
     np.testing.assert_array_equal(ours.canvas(views), OUTPUTS[f"{name}/canvas"])
 
@@ -118,7 +118,8 @@ def test_a_release_goes_from_raw_observation_to_model_input_and_absolute_action(
     model = release_contract(CONF, RELEASE, tag)
     ours = Transforms(model, release_statistics(RELEASE, tag, model))
     views = {
-        camera: np.stack([ours.view(image) for image in CALLS[f"{call}/video.{camera}"]]) for camera in model.cameras
+        camera: np.stack([ours.view(camera, image) for image in CALLS[f"{call}/video.{camera}"]])
+        for camera in model.cameras
     }
     np.testing.assert_array_equal(ours.canvas(views), CALLS[f"{call}/images"][0])
     state = state_of(CALLS, call, model)[-1]
@@ -145,7 +146,7 @@ def test_a_view_is_torchs_resize_of_any_image_within_one_level(
     cropped = torch.from_numpy(image[top : top + height, left : left + width].astype(np.float32) / np.float32(255))
     resized = torch.nn.functional.interpolate(cropped.permute(2, 0, 1)[None], size, mode="bilinear", antialias=True)
     theirs = (resized[0].permute(1, 2, 0) * 255).to(torch.uint8).numpy()
-    ours = view_of(image, View(height_px=size[0], width_px=size[1], crop=crop))
+    ours = view_of(image, crop, size)
     assert np.abs(ours.astype(int) - theirs).max() <= 1
 
 

@@ -32,10 +32,9 @@ def write_episodes(folder: Path, contract: Contract, count: int, steps: int = 80
         action = np.zeros((steps, model.action_width))
         action[:, : state.shape[1]] = state + 0.01
         view_steps = np.arange(0, steps, 3)
-        shape = (len(view_steps), len(model.cameras), model.view.height_px, model.view.width_px, 3)
-        views = rng.integers(0, 255, shape, dtype=np.uint8)
+        canvas = rng.integers(0, 255, (len(view_steps), *model.canvas_size_px, 3), dtype=np.uint8)
         told = (f"touch thing {number}", f"reach for thing {number}")
-        Episode(told[0], state, action, views, view_steps, told).save(folder / f"{number:03d}.npz", contract)
+        Episode(told[0], state, action, canvas, view_steps, told).save(folder / f"{number:03d}.npz", contract)
 
 
 @pytest.fixture
