@@ -106,15 +106,8 @@ class Collector:
 
     def _actions(self, commands: Floats) -> Floats:
         """Commands [N, 20] of the driven joints → actions [N, A] in the contract's units and order."""
-        absolute = np.array([self.embodiment.state(dict(zip(DRIVEN_JOINTS, row, strict=True))) for row in commands])
-        actions = np.zeros((len(commands), self.contract.model.action_width))
-        column = 0
-        for group in self.contract.model.action:
-            if group.commanded:
-                columns = [self.contract.model.state_joints.index(joint) for joint in group.joints]
-                actions[:, column : column + group.width] = absolute[:, columns]
-            column += group.width
-        return actions
+        targets = [self.embodiment.state(dict(zip(DRIVEN_JOINTS, row, strict=True))) for row in commands]
+        return self.embodiment.as_actions(np.array(targets))
 
 
 def command_limits(contract: Contract) -> CommandLimits:

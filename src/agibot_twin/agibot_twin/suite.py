@@ -10,10 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from agibot_twin.episodes import sample_episode
+from agibot_twin.collect import EXPERT_STREAM, command_limits
+from agibot_twin.episodes import SPLITS, sample_episode
+from agibot_twin.expert import COMMAND_HZ, Expert, ExpertError
 from agibot_twin.tasks import Judge
 from agibot_twin.trajectory_controller import JointTarget, Trajectory, TrajectoryPoint
 from agibot_twin.world import CYCLE_NS, Observation, TwinWorld
+from dreamzero_policy.runtime.contract import Contract
 
 Floats = NDArray[np.float64]
 SETTLE_S = 0.2  # standing at home before an episode begins
@@ -45,6 +48,7 @@ class TwinSuite:
 
     def __init__(self) -> None:
         self.world = TwinWorld()
+        self._expert: Expert | None = None
 
     def reset(self, split: str, seed: int) -> TaskInfo:
         """Scene and task of this seed, robot at home, clock at 0. Raises ValueError for an unknown split."""
@@ -55,6 +59,7 @@ class TwinSuite:
         self.world.step(SETTLE_S)
         self.world.epoch_ns = -self.world.simulation.time_ns
         self._judge = Judge(episode.task, episode.layout, self.world.situation())
+        self._episode, self._expert_seed = episode, (SPLITS.index(split), seed, EXPERT_STREAM)
         return TaskInfo(episode.task.family, episode.novelty, episode.instruction, episode.allowed_s)
 
     def now_ns(self) -> int:
@@ -90,6 +95,27 @@ class TwinSuite:
     def outcome(self) -> Outcome:
         """How far the task has been done."""
         return Outcome(self._judge.progress, self._judge.success)
+
+    def demonstration(self, contract: Contract) -> tuple[tuple[str, ...], Floats] | None:
+        """The expert's commands [N, J] for the task, one every action step, from where the robot stands after a reset.
+
+        None where the expert finds no way inside the contract's limits.
+
+        Raises:
+            ValueError: the contract's actions have another rate than the expert's.
+        """
+        if contract.model.action_hz != COMMAND_HZ:
+            raise ValueError(f"it has {contract.model.action_hz:g} actions a second, the expert {COMMAND_HZ:g}")
+        limits = command_limits(contract)
+        if self._expert is None:
+            self._expert = Expert(limits)
+        self._expert.limits = limits
+        start, rng = self.world.observe().joints.positions, np.random.default_rng(self._expert_seed)
+        try:
+            commands = self._expert.demonstrate(self._episode.task, self.world.object_poses(), start, rng)
+        except ExpertError:
+            return None
+        return self.joint_names, commands
 
     def close(self) -> None:
         """Free the renderer."""

@@ -9,9 +9,11 @@ from agibot_twin.collect import command_limits
 from agibot_twin.episodes import sample_episode
 from agibot_twin.expert import STEP_S, Expert, velocities
 from agibot_twin.suite import TwinSuite
+from dreamzero_policy.evaluation.stage import Job, Setup, Stage
 from dreamzero_policy.runtime.contract import load_contract
 
-CONTRACT = load_contract(Path(__file__).resolve().parents[3] / "config" / "agibot_g1.yaml")
+CONFIG = Path(__file__).resolve().parents[3] / "config"
+CONTRACT = load_contract(CONFIG / "agibot_g1.yaml")
 S = 1_000_000_000
 
 
@@ -41,6 +43,41 @@ def test_the_experts_plan_given_as_absolute_points_does_the_task(suite):
     suite.advance_to(stamps_ns[-1])
     assert suite.now_ns() == pytest.approx(stamps_ns[-1], abs=2_000_000)
     assert suite.outcome().success
+
+
+@pytest.fixture(scope="module")
+def stage():
+    stage = Stage(Setup("agibot_twin", CONFIG / "agibot_g1.yaml", CONFIG / "policy.yaml", weights={}))
+    yield stage
+    stage.close()
+
+
+@pytest.mark.parametrize("family", ["touch", "place"])
+def test_the_runtime_leaves_the_expert_what_it_needs(stage, family):
+    seed = next(seed for seed in range(50) if sample_episode("seen", seed).task.family == family)
+    played = stage.play(Job("demonstration", "seen", seed))
+    assert (played.end, dict(played.rejected)) == ("success", {})
+    assert played.chunks >= 2
+
+
+def test_a_demonstration_is_that_of_its_seed_and_begins_where_the_robot_stands(suite):
+    shown = []
+    for seed in (3, 4, 3):
+        suite.reset("seen", seed)
+        standing = suite.observe(images=False).joints.positions
+        joints, commands = suite.demonstration(CONTRACT)
+        assert joints == suite.joint_names
+        np.testing.assert_allclose(commands[0], standing, atol=0.01)
+        shown.append(commands)
+    np.testing.assert_array_equal(shown[0], shown[2])
+    assert shown[0].shape != shown[1].shape or np.abs(shown[0] - shown[1]).max() > 0.05
+
+
+def test_a_contract_of_another_rate_is_refused_with_both(suite):
+    slower = CONTRACT.model_copy(update={"model": CONTRACT.model.model_copy(update={"action_hz": 15.0})})
+    suite.reset("seen", 0)
+    with pytest.raises(ValueError, match="15 actions a second, the expert 30"):
+        suite.demonstration(slower)
 
 
 def test_an_unknown_split_is_named(suite):

@@ -23,7 +23,7 @@ from dreamzero_policy.evaluation.journal import JournalError
 from dreamzero_policy.evaluation.methods import TABLE, Method, MethodError, lack, method
 from dreamzero_policy.evaluation.report import points, rate
 from dreamzero_policy.evaluation.stage import Setup
-from dreamzero_policy.evaluation.suite import SuiteError
+from dreamzero_policy.evaluation.suite import SuiteError, demonstrates, find_suite
 
 LINE_S = 10.0  # between two lines of progress where there is no terminal
 SPLITS = {"seen": ("seen",), "unseen": ("unseen",), "both": ("seen", "unseen")}
@@ -70,9 +70,9 @@ def run(options: Options, console: Console) -> dict[str, Any]:
         EvaluationFailed: anything else that stops it.
         CheckpointError, ContractError: a checkpoint or contract is refused.
     """
-    campaign = campaign_of(options, console)
-    console.print(f"results in {options.folder}; the same command with --out continues there", style="dim")
     try:
+        campaign = campaign_of(options, console)
+        console.print(f"results in {options.folder}; the same command with --out continues there", style="dim")
         with _Display(console) as display:
             return room.run(campaign, display.notice)
     except (SuiteError, JournalError, MotionError, EpisodeError, ParametersError) as error:
@@ -87,7 +87,7 @@ def run(options: Options, console: Console) -> dict[str, Any]:
 
 
 def campaign_of(options: Options, console: Console) -> room.Campaign:
-    """What is to be done, with defaults from the installed stack. Raises MethodError."""
+    """What is to be done, with defaults from the installed stack. Raises MethodError, SuiteError."""
     share = Path(get_package_share_directory("dreamzero"))
     given = {"checkpoint": options.checkpoint or shipped_checkpoint(), "flash": options.flash, "vla": options.vla}
     weights = {name: folder for name, folder in given.items() if folder is not None}
@@ -118,13 +118,14 @@ def campaign_of(options: Options, console: Console) -> room.Campaign:
 
 def _methods(options: Options, weights: dict[str, Path], console: Console) -> list[Method]:
     """The methods asked for; a table leaves out those that lack something, a name that does is an error."""
+    able = demonstrates(find_suite(options.world))
     named = [method(name) for name in dict.fromkeys(options.names)]
     for how in named:
-        if missing := lack(how, weights, options.demonstrations):
+        if missing := lack(how, weights, options.demonstrations, able):
             raise MethodError(f"{how.name} needs {missing}")
     if options.table:
         for how in map(method, TABLE):
-            if missing := lack(how, weights, options.demonstrations):
+            if missing := lack(how, weights, options.demonstrations, able):
                 console.print(f"not measured: {how.name} needs {missing}", style="yellow")
             elif how not in named:
                 named.append(how)

@@ -149,8 +149,8 @@ def evaluate(
     ] = None,
     flash_checkpoint: Annotated[Path | None, typer.Option(help="Flash version of the checkpoint.")] = None,
     vla_checkpoint: Annotated[Path | None, typer.Option(help="The twin trained without the video loss.")] = None,
-    demonstrations: Annotated[Path | None, typer.Option(help="Folder of episodes whose mean is replayed.")] = None,
-    recorded: Annotated[Path | None, typer.Option(help="Folder of episodes for open-loop errors, video PSNR.")] = None,
+    demonstrations: Annotated[Path | None, typer.Option(help="Data set whose mean is replayed.")] = None,
+    recorded: Annotated[Path | None, typer.Option(help="Data set for open-loop errors, video PSNR.")] = None,
     processes: Annotated[int | None, typer.Option(min=1, help="Processes; as many as there are cores.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for results, report and films; goes on where it was interrupted.")

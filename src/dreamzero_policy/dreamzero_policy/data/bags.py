@@ -127,7 +127,8 @@ class BagSource:
             instants_ns = self._grid(segment, contents)
             state = np.array([self._embodiment.state(positions) for positions in self._positions(reader, instants_ns)])
             if self.reading.actions == "next_state":
-                action, state, instants_ns = self._as_actions(state[1:]), state[:-1], instants_ns[:-1]
+                action = self._embodiment.as_actions(state[1:])
+                state, instants_ns = state[:-1], instants_ns[:-1]
             else:
                 action = self._commanded(contents, instants_ns)
             require_numbers(name, state, action, self.contract.model)
@@ -267,20 +268,9 @@ class BagSource:
                 targets |= zip(history.controller.joints, history.at(instant_ns), strict=True)
             rows.append([targets.get(joint, np.nan) for joint in self.contract.model.state_joints])
         joints = self.contract.model.state_joints
-        return self._as_actions(
+        return self._embodiment.as_actions(
             np.array([self._embodiment.state(dict(zip(joints, row, strict=True))) for row in rows]),
         )
-
-    def _as_actions(self, states: Floats) -> Floats:
-        """Vectors [N, D] of the state's joints → [N, A]; groups that are never commanded are zero."""
-        model = self.contract.model
-        actions, column = np.zeros((len(states), model.action_width)), 0
-        for group in model.action:
-            if group.commanded:
-                columns = [model.state_joints.index(joint) for joint in group.joints]
-                actions[:, column : column + group.width] = states[:, columns]
-            column += group.width
-        return actions
 
     # Images
 

@@ -8,7 +8,6 @@ refused by name. Other phrasings of the instruction stand in the optional field 
 
 import zipfile
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,9 +119,3 @@ def episode_paths(folder: Path) -> list[Path]:
     if not paths:
         raise EpisodeError(f"{folder} holds no episodes (*{SUFFIX})")
     return paths
-
-
-def load_episodes(folder: Path, contract: Contract) -> Iterator[Episode]:
-    """Every episode of a folder in the order of the file names."""
-    for path in episode_paths(folder):
-        yield load_episode(path, contract)

@@ -104,8 +104,7 @@ def quantiles(contract: Contract, episodes: Iterable[Episode]) -> tuple[Quantile
 def relative_actions(contract: Contract, episode: Episode) -> Floats:
     """Actions [N', A] in the contract's units as chunks at every step of the episode have them, before
     normalisation."""
-    model = contract.model
-    embodiment = Embodiment(contract, Statistics(_wide(len(model.state_joints)), _wide(model.action_width), ""))
+    model, embodiment = contract.model, unclamped(contract)
     rows = np.arange(model.chunk.actions) + model.chunk.first_action_step
     starts = range(episode.steps - int(rows[-1]))
     scaled = [embodiment.normalised_actions(episode.action[start + rows], episode.state[start]) for start in starts]
@@ -114,8 +113,14 @@ def relative_actions(contract: Contract, episode: Episode) -> Floats:
     return SPAN * np.concatenate(scaled).astype(np.float64)
 
 
-def _wide(width: int) -> Quantiles:
-    return Quantiles(np.full(width, -SPAN), np.full(width, SPAN))
+def unclamped(contract: Contract) -> Embodiment:
+    """An embodiment whose statistics divide by SPAN: every state and action survives the way to a model and back."""
+
+    def wide(width: int) -> Quantiles:
+        return Quantiles(np.full(width, -SPAN), np.full(width, SPAN))
+
+    model = contract.model
+    return Embodiment(contract, Statistics(wide(len(model.state_joints)), wide(model.action_width), ""))
 
 
 def _quantiles(values: StreamingQuantiles) -> Quantiles:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dreamzero_policy.data.episodes import load_episodes
+from dreamzero_policy.data.recordings import without_statistics
+from dreamzero_policy.evaluation.recorded import RecordedEpisodes
 from dreamzero_policy.runtime.contract import Contract
-from dreamzero_policy.runtime.embodiment import Embodiment, Floats, Quantiles, Statistics
+from dreamzero_policy.runtime.embodiment import Floats
 from dreamzero_policy.runtime.limits import Limits
 from dreamzero_policy.runtime.plan import Plan, smootherstep
 
@@ -53,13 +54,13 @@ def mean_demonstration(folder: Path, contract: Contract) -> Floats:
         EpisodeError: no episodes, or one that does not fit the contract.
     """
     total, count, length = np.zeros((0, contract.model.action_width)), 0, 0
-    for episode in load_episodes(folder, contract):
+    for episode in RecordedEpisodes(folder, contract).episodes(pictures=False):
         length = max(length, episode.steps)
         last = total[-1:] if count else np.zeros((1, contract.model.action_width))
         total = np.concatenate([total, np.repeat(last, length - len(total), 0)])  # all that are over, at rest
         total = total + np.concatenate([episode.action, np.repeat(episode.action[-1:], length - episode.steps, 0)])
         count += 1
-    return _units_only(contract).commanded(total / count)
+    return without_statistics(contract).commanded(total / count)
 
 
 def plan_of(contract: Contract, rows: Floats, start: Floats, now_ns: int) -> Plan:
@@ -79,13 +80,3 @@ def plan_of(contract: Contract, rows: Floats, start: Floats, now_ns: int) -> Pla
         if judgement:
             return plan
     raise MotionError(f"the motion cannot be followed: {judgement.reason}")
-
-
-def _units_only(contract: Contract) -> Embodiment:
-    """Knows units and grippers; its statistics change nothing."""
-
-    def unit(width: int) -> Quantiles:
-        return Quantiles(-np.ones(width), np.ones(width))
-
-    model = contract.model
-    return Embodiment(contract, Statistics(unit(len(model.state_joints)), unit(model.action_width), ""))

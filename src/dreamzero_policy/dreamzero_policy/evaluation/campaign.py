@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dreamzero_policy.data.episodes import episode_paths
 from dreamzero_policy.evaluation import open_loop
 from dreamzero_policy.evaluation.blind import mean_demonstration
 from dreamzero_policy.evaluation.closed_loop import NodeParameters
@@ -19,6 +18,7 @@ from dreamzero_policy.evaluation.crew import Crew
 from dreamzero_policy.evaluation.films import Film, shoot, worth_seeing
 from dreamzero_policy.evaluation.journal import Journal
 from dreamzero_policy.evaluation.methods import Method
+from dreamzero_policy.evaluation.recorded import RecordedEpisodes
 from dreamzero_policy.evaluation.stage import Job, Result, Setup, Stage
 from dreamzero_policy.evaluation.suite import find_suite
 from dreamzero_policy.evaluation.summary import summarise, versions
@@ -42,7 +42,7 @@ class Campaign:
     folder: Path
     processes: int = 1
     demonstrations: Path | None = None
-    recorded: Path | None = None  # episodes for the open loop
+    recorded: Path | None = None  # a data set for the open loop
     recorded_episodes: int = 20
     films: int = 6
 
@@ -67,6 +67,7 @@ def run(campaign: Campaign, notice: Notice) -> dict[str, Any]:
     for folder in campaign.setup.weights.values():
         load_statistics(folder, contract)
     campaign = _with_replay(campaign, contract)
+    recorded = _recorded(campaign, contract)
     weights = {name: checkpoint_hash(folder) for name, folder in campaign.setup.weights.items()}
     hashes = {how.name: _hash_of(how, weights, campaign.setup) for how in campaign.methods}
     jobs = campaign.jobs()
@@ -79,8 +80,8 @@ def run(campaign: Campaign, notice: Notice) -> dict[str, Any]:
             results = [journal.results[job] for job in jobs]
             document = summarise(results, campaign.methods, campaign.splits, contract.model.chunk.chunks_per_window)
             document |= _made_with(campaign, contract, weights)
-            if campaign.recorded is not None:
-                document["open_loop"] = _open_loop(campaign, crew, contract, notice)
+            if recorded:
+                document["open_loop"] = _open_loop(campaign, recorded, crew, contract, notice)
             films = _films(campaign, crew, results, document["headline"], notice)
     document["films"] = [_film(film) for film in films]
     _write(campaign.folder, document, films)
@@ -128,16 +129,30 @@ def _made_with(campaign: Campaign, contract: Contract, weights: Mapping[str, str
     }
 
 
-def _open_loop(campaign: Campaign, crew: Crew, contract: Contract, notice: Notice) -> dict[str, Any]:
-    paths = episode_paths(campaign.recorded)[: campaign.recorded_episodes]
+def _recorded(campaign: Campaign, contract: Contract) -> tuple[str, ...]:
+    """Names of the episodes of the open loop. The first is read, which tells whether the data set fits."""
+    if campaign.recorded is None:
+        return ()
+    episodes = RecordedEpisodes(campaign.recorded, contract)
+    names = episodes.names[: campaign.recorded_episodes]
+    episodes.episode(names[0], pictures=False)
+    return names
+
+
+def _open_loop(
+    campaign: Campaign, names: Sequence[str], crew: Crew, contract: Contract, notice: Notice
+) -> dict[str, Any]:
     items = [
-        open_loop.Recorded(how.name, path) for path in paths for how in campaign.methods if how.weights is not None
+        open_loop.Recorded(how.name, campaign.recorded, name)
+        for name in names
+        for how in campaign.methods
+        if how.weights is not None
     ]
-    errors: dict[str, dict[Path, open_loop.Errors]] = {}
+    errors: dict[str, dict[str, open_loop.Errors]] = {}
     for item, error in _counted(crew.each(open_loop.measure, items), "recorded episodes", len(items), notice):
-        errors.setdefault(item.method, {})[item.path] = error
+        errors.setdefault(item.method, {})[item.episode] = error
     return {
-        how.name: open_loop.summed_up(contract.model, [errors[how.name][path] for path in paths])
+        how.name: open_loop.summed_up(contract.model, [errors[how.name][name] for name in names])
         for how in campaign.methods
         if how.name in errors
     }

@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from dreamzero_policy.evaluation.policies import SessionPolicy
+from dreamzero_policy.evaluation.policies import TimedPolicy
 from dreamzero_policy.evaluation.suite import Outcome, Suite, SuiteError, TaskInfo
 from dreamzero_policy.runtime.chunk import Chunk
 from dreamzero_policy.runtime.contract import Contract
@@ -133,7 +133,7 @@ class Episode:
         self,
         world: SuiteWorld,
         embodiment: Embodiment,
-        policy: SessionPolicy,
+        policy: TimedPolicy,
         parameters: NodeParameters,
         steps: int,
     ) -> None:

@@ -2,8 +2,9 @@
 
 `wam-N`, `flash-N` and `vla-N` are a checkpoint (the one under evaluation, its Flash version, its VLA-like twin trained
 without the video loss) with N denoising steps. `no-injection-N` is the checkpoint under evaluation whose past, after
-the first frame of a window, is what it predicted itself. The rest look at nothing: `random`, `hold` (stand still) and
-`mean-demonstration`.
+the first frame of a window, is what it predicted itself. The rest have no model. `demonstration` is the suite's own
+expert played through the loop: what the runtime leaves to any policy. The others look at nothing: `random`, `hold`
+(stand still) and `mean-demonstration`.
 """
 
 import re
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Literal
 
 Weights = Literal["checkpoint", "flash", "vla"]
-Blind = Literal["random", "hold", "mean-demonstration"]
 
 TABLE = (
     "wam-16",
@@ -23,11 +23,13 @@ TABLE = (
     "flash-1",
     "no-injection-4",
     "vla-4",
+    "demonstration",
     "random",
     "hold",
     "mean-demonstration",
 )
-BLIND: Mapping[str, str] = {
+WITHOUT_MODEL: Mapping[str, str] = {
+    "demonstration": "demonstrations through the loop",
     "random": "random smooth motion",
     "hold": "hold still",
     "mean-demonstration": "replay of the mean demonstration",
@@ -57,32 +59,34 @@ class Method:
 
     name: str
     title: str
-    weights: Weights | None = None  # None: looks at nothing
+    weights: Weights | None = None  # None: no model
     steps: int = 0
     injection: bool = True  # real frames enter the cache
 
 
 def method(name: str) -> Method:
     """The method of this name. Raises MethodError for an unknown one."""
-    if name in BLIND:
-        return Method(name, BLIND[name])
+    if name in WITHOUT_MODEL:
+        return Method(name, WITHOUT_MODEL[name])
     found = re.fullmatch(rf"({'|'.join(MODELS)})-(\d+)", name)
     if not found or not 1 <= int(found[2]) <= MOST_STEPS:
         raise MethodError(
             f"no method {name!r}; expected {', '.join(f'{kind}-N' for kind in MODELS)} with N denoising steps "
-            f"(1 to {MOST_STEPS}), {', '.join(BLIND)}"
+            f"(1 to {MOST_STEPS}), {', '.join(WITHOUT_MODEL)}"
         )
     weights, title = MODELS[found[1]]
     steps = int(found[2])
     return Method(name, f"{title}, {steps} step{'s' * (steps > 1)}", weights, steps, found[1] != "no-injection")
 
 
-def lack(wanted: Method, weights: Iterable[str], demonstrations: Path | None) -> str:
-    """What a method needs and does not have; empty if nothing."""
+def lack(wanted: Method, weights: Iterable[str], demonstrations: Path | None, demonstrates: bool) -> str:
+    """What a method needs and does not have; empty if nothing. `demonstrates`: whether the suite has demonstrations."""
     if wanted.weights is not None and wanted.weights not in weights:
         return OPTIONS[wanted.weights]
     if wanted.name == "mean-demonstration" and demonstrations is None:
         return "--demonstrations"
+    if wanted.name == "demonstration" and not demonstrates:
+        return "a --world that can demonstrate its tasks (a suite with the method `demonstration`)"
     return ""
 
 

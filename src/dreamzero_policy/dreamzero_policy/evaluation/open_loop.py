@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from dreamzero_policy.data.episodes import Episode, load_episode
+from dreamzero_policy.data.episodes import Episode
 from dreamzero_policy.data.windows import chunks_after, window
 from dreamzero_policy.evaluation.methods import method
 from dreamzero_policy.evaluation.policies import UninjectedSession
@@ -41,7 +41,8 @@ class Recorded:
     """One method on one recorded episode."""
 
     method: str
-    path: Path
+    folder: Path
+    episode: str
 
 
 @dataclass
@@ -61,7 +62,7 @@ def measure(stage: Stage, item: Recorded) -> Errors:
     """
     how = method(item.method)
     model, embodiment = stage.model(how.weights)
-    episode = load_episode(item.path, stage.contract)
+    episode = stage.recorded(item.folder).episode(item.episode)
     make = Session if how.injection else UninjectedSession
     session = make(model, embodiment.prompt(episode.instruction), vae_mode="stream", steps=how.steps)
     errors, section = Errors(), embodiment.contract.model

@@ -1,4 +1,4 @@
-"""A model in this process as a `runtime.policy.Policy` on simulated time.
+"""Policies on simulated time; a model in this process as one.
 
 The session is the very one of the node's worker. It computes when it is asked; the answer becomes available a fixed
 simulated time later, so that results do not depend on how fast this machine is.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 from torch import Tensor
@@ -17,7 +18,17 @@ from dreamzero_policy.inference.loading import Policy as Model
 from dreamzero_policy.inference.prediction import Prediction
 from dreamzero_policy.inference.session import Session
 from dreamzero_policy.inference.worker_process import answer
-from dreamzero_policy.runtime.policy import Dream, Reply, Request
+from dreamzero_policy.runtime.policy import Dream, Policy, Reply, Request
+
+
+class TimedPolicy(Policy, Protocol):
+    """A policy on simulated time."""
+
+    model_s: list[float]  # wall time of every answer
+
+    @property
+    def due_ns(self) -> int | None:
+        """When the next answer becomes available."""
 
 
 class SessionPolicy:

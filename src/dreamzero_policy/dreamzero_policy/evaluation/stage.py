@@ -10,10 +10,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from dreamzero_policy.data.windows import unclamped
 from dreamzero_policy.evaluation.blind import plan_of, random_rows
 from dreamzero_policy.evaluation.closed_loop import Episode, Footage, NodeParameters, Played, SuiteWorld, play_plan
+from dreamzero_policy.evaluation.demonstration import DemonstrationPolicy
 from dreamzero_policy.evaluation.methods import Method, method
 from dreamzero_policy.evaluation.policies import SessionPolicy, UninjectedSession
+from dreamzero_policy.evaluation.recorded import RecordedEpisodes
 from dreamzero_policy.evaluation.suite import Suite, SuiteError, TaskInfo, find_suite
 from dreamzero_policy.inference.loading import Policy as Model
 from dreamzero_policy.inference.loading import load_policy
@@ -84,6 +89,7 @@ class Stage:
         self.parameters = NodeParameters.load(setup.parameters)
         self._suite: Suite | None = None
         self._models: dict[str, tuple[Model, Embodiment]] = {}
+        self._recorded: dict[Path, RecordedEpisodes] = {}
 
     @property
     def suite(self) -> Suite:
@@ -102,6 +108,12 @@ class Stage:
             self._models[weights] = _load(folder, self.setup), embodiment
         return self._models[weights]
 
+    def recorded(self, folder: Path) -> RecordedEpisodes:
+        """The episodes of a folder. Raises EpisodeError."""
+        if folder not in self._recorded:
+            self._recorded[folder] = RecordedEpisodes(folder, self.contract)
+        return self._recorded[folder]
+
     def play(self, job: Job, footage: Footage | None = None) -> Played:
         """Play one episode, from reset to its end."""
         how = method(job.method)
@@ -109,11 +121,13 @@ class Stage:
             raise SuiteError(f"{self.setup.world} has the splits {list(self.suite.splits)}, not {job.split!r}")
         task = self.suite.reset(job.split, job.seed)
         world = InterruptibleWorld(self.suite, self.contract, footage, self._interrupted)
+        if how.name == "demonstration":
+            return self._play_demonstration(how, world, task)
         if how.weights is None:
             return self._play_blind(how, job, world, task)
         model, embodiment = self.model(how.weights)
         session = Session if how.injection else UninjectedSession
-        policy = SessionPolicy(model, world.now_ns, round(self.setup.latency_s * NS_PER_S), session)
+        policy = SessionPolicy(model, world.now_ns, self._latency_ns, session)
         return Episode(world, embodiment, policy, self.parameters, how.steps).play(task)
 
     def result_of(self, item: tuple[Job, str]) -> Result:
@@ -144,6 +158,35 @@ class Stage:
         if self._suite is not None:
             self._suite.close()
             self._suite = None
+
+    @property
+    def _latency_ns(self) -> int:
+        return round(self.setup.latency_s * NS_PER_S)
+
+    def _play_demonstration(self, how: Method, world: SuiteWorld, task: TaskInfo) -> Played:
+        embodiment = unclamped(self.contract)
+        actions = self._demonstrated(embodiment)
+        if actions is None:
+            return play_plan(world, task, None)
+        policy = DemonstrationPolicy(actions, embodiment, world, self._latency_ns)
+        return Episode(world, embodiment, policy, self.parameters, how.steps).play(task)
+
+    def _demonstrated(self, embodiment: Embodiment) -> Floats | None:
+        """Actions [N, A] that do the task of the scene that was just reset, in the contract's units."""
+        name = self.setup.world
+        if not hasattr(self.suite, "demonstration"):
+            raise SuiteError(f"{name} has no method `demonstration`: it does not show how its tasks are done")
+        try:
+            shown = self.suite.demonstration(self.contract)
+        except ValueError as error:
+            raise SuiteError(f"{name} cannot demonstrate for this contract: {error}") from error
+        if shown is None:
+            return None
+        joints, positions = shown
+        if absent := sorted(set(embodiment.model.state_joints) - set(joints)):
+            raise SuiteError(f"{name} demonstrates without joint {absent[0]}, only {', '.join(joints)}")
+        states = [embodiment.state(dict(zip(joints, row, strict=True))) for row in positions]
+        return embodiment.as_actions(np.array(states))
 
     def _play_blind(self, how: Method, job: Job, world: SuiteWorld, task: TaskInfo) -> Played:
         start = world.positions()

@@ -18,6 +18,7 @@ from typing import Protocol
 
 from numpy.typing import NDArray
 
+from dreamzero_policy.runtime.contract import Contract
 from dreamzero_policy.runtime.embodiment import Floats, Image
 
 GROUP = "dreamzero.suites"
@@ -85,6 +86,20 @@ class Suite(Protocol):
         """Free what the suite holds."""
 
 
+class Demonstrating(Suite, Protocol):
+    """A suite that also knows how its tasks are done."""
+
+    def demonstration(self, contract: Contract) -> tuple[Sequence[str], Floats] | None:
+        """How to do the task of the scene that was just reset, from where the robot stands.
+
+        Joint names [J] and their commanded positions [N, J] in rad and m, one row every action step of the contract and
+        inside its limits; None if no such motion is known. The same for the same split and seed.
+
+        Raises:
+            ValueError: the suite cannot demonstrate for this contract.
+        """
+
+
 def find_suite(name: str) -> Callable[[], Suite]:
     """What makes the suite of this name, or the one at this place.
 
@@ -104,6 +119,11 @@ def find_suite(name: str) -> Callable[[], Suite]:
             "package.module:Class"
         )
     return known[name].load()
+
+
+def demonstrates(make: Callable[[], Suite]) -> bool:
+    """Whether what `find_suite` gives has demonstrations; of a function, unlike a class, only its suite will tell."""
+    return not isinstance(make, type) or hasattr(make, "demonstration")
 
 
 def _module(place: str) -> ModuleType:

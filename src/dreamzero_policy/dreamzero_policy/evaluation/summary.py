@@ -56,7 +56,8 @@ def _method(how: Method, results: Sequence[Result], splits: Sequence[str]) -> di
         for reason, count in result.rejected.items():
             rejected[reason] = rejected.get(reason, 0) + count
     document |= {"chunks": chunks, "rejected_chunks": rejected}
-    document["model_ms"] = sum(result.model_ms * result.chunks for result in ours) / chunks if chunks else None
+    timed = chunks and how.weights is not None
+    document["model_ms"] = sum(result.model_ms * result.chunks for result in ours) / chunks if timed else None
     return document
 
 

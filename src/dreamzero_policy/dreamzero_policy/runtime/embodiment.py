@@ -213,6 +213,13 @@ class Transforms:
             rows[..., columns] -= anchor[..., None, state_columns]
         return self.statistics.action.normalise(rows).astype(np.float32)
 
+    def as_actions(self, states: Floats) -> Floats:
+        """States [..., D] as targets → actions [..., A], in the contract's units; what is never commanded is zero."""
+        actions = np.zeros((*states.shape[:-1], self.model.action_width))
+        joints = self.model.state_joints
+        actions[..., self._commanded] = states[..., [joints.index(joint) for joint in self.model.commanded_joints]]
+        return actions
+
 
 class Embodiment(Transforms):
     """All transforms of one contract and one set of statistics, on the contract's site."""

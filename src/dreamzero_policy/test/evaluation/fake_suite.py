@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamzero_policy.evaluation.suite import Outcome, TaskInfo
-from dreamzero_policy.runtime.contract import load_contract
+from dreamzero_policy.runtime.contract import Contract, load_contract
 from dreamzero_policy.runtime.embodiment import Floats, Image
-from dreamzero_policy.runtime.plan import Plan
+from dreamzero_policy.runtime.plan import Plan, smootherstep
 
 CONTRACT = Path(__file__).parents[4] / "config" / "agibot_g1.yaml"
 STEP_NS = 2_000_000
@@ -93,3 +93,13 @@ class FakeSuite:
 
     def close(self) -> None:
         self.closed = True
+
+
+class DemonstratingSuite(FakeSuite):
+    """One that knows the way: the joint goes a little beyond its goal within three seconds."""
+
+    def demonstration(self, contract: Contract) -> tuple[tuple[str, ...], Floats]:
+        steps = 90
+        rows = np.repeat(self.home[None], steps, axis=0)
+        rows[:, self.joint] += 1.05 * self.goal * smootherstep(np.linspace(0, 1, steps))
+        return self.joint_names, rows

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dreamzero_policy.data.episodes import load_episodes
+from dreamzero_policy.data.dataset import open_dataset
 from dreamzero_policy.evaluation.blind import MotionError, mean_demonstration, plan_of, random_rows
 from dreamzero_policy.evaluation.stage import Job, Setup, Stage
 from dreamzero_policy.runtime.contract import Contract, load_contract
@@ -37,7 +37,7 @@ def test_random_motion_is_that_of_its_seed() -> None:
 def test_the_mean_demonstration_is_the_mean_of_all_each_at_rest_when_it_is_over(
     contract: Contract, demonstrations: Path
 ) -> None:
-    short, long = load_episodes(demonstrations, contract)
+    short, long = open_dataset(demonstrations, contract).episodes()
     rows = mean_demonstration(demonstrations, contract)
     arm = slice(0, 14)
     assert len(rows) == long.steps == 90

@@ -102,6 +102,37 @@ def test_ctrl_c_keeps_what_was_played_and_leaves_no_process(setup: Setup, tmp_pa
         json.loads(line)
 
 
+def test_demonstrations_go_through_the_loop_and_a_suite_without_them_is_refused_at_once(
+    setup: Setup, tmp_path: Path
+) -> None:
+    asked = arguments(
+        setup, "--method", "demonstration", "--episodes", 1, "--processes", 1, "--suite", "seen", "--json"
+    )
+    asked += ["--out", str(tmp_path), "--films", "1"]
+    refused = CliRunner().invoke(app, asked)
+    assert refused.exit_code == 2
+    assert "can demonstrate its tasks" in " ".join(refused.output.replace("│", " ").split())
+    assert list(tmp_path.iterdir()) == []
+    asked[asked.index("--world") + 1] = setup.world.replace("FakeSuite", "DemonstratingSuite")
+    result = CliRunner().invoke(app, asked)
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    entry = document["methods"]["demonstration"]
+    assert (entry["title"], entry["seen"]["success"]) == ("demonstrations through the loop", 1.0)
+    assert (entry["chunks"], entry["rejected_chunks"], entry["model_ms"]) == (4, {}, None)
+    assert [film["progress"] for film in document["films"]] == [1.0]
+
+
+def test_recorded_episodes_that_do_not_fit_are_refused_before_anything_is_played(setup: Setup, tmp_path: Path) -> None:
+    (tmp_path / "recorded").mkdir()
+    (tmp_path / "recorded" / "bad.npz").write_bytes(b"not an episode")
+    asked = arguments(setup, "--recorded", tmp_path / "recorded", "--episodes", 1, "--out", tmp_path / "out")
+    result = CliRunner().invoke(app, asked)
+    assert result.exit_code == 1
+    assert "bad.npz cannot be read" in " ".join(result.output.split())
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_method_that_lacks_its_checkpoint_is_refused_with_the_option(setup: Setup) -> None:
     result = CliRunner().invoke(app, arguments(setup, "--method", "flash-4"))
     assert result.exit_code == 2

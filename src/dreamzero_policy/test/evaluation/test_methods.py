@@ -8,8 +8,8 @@ from dreamzero_policy.evaluation.methods import TABLE, MethodError, headline, la
 
 
 def test_the_table_names_every_method_once() -> None:
-    assert len({method(name) for name in TABLE}) == len(TABLE) == 10
-    assert [method(name).steps for name in TABLE] == [16, 4, 1, 4, 1, 4, 4, 0, 0, 0]
+    assert len({method(name) for name in TABLE}) == len(TABLE) == 11
+    assert [method(name).steps for name in TABLE] == [16, 4, 1, 4, 1, 4, 4, 0, 0, 0, 0]
 
 
 def test_a_name_says_weights_steps_and_injection() -> None:
@@ -24,9 +24,11 @@ def test_an_unknown_method_is_refused_with_the_known_ones(name: str) -> None:
 
 
 def test_what_a_method_lacks_is_named_by_its_option() -> None:
-    assert lack(method("flash-4"), {"checkpoint"}, None) == "--flash-checkpoint"
-    assert lack(method("mean-demonstration"), {"checkpoint"}, None) == "--demonstrations"
-    assert lack(method("mean-demonstration"), set(), Path("demos")) == lack(method("hold"), set(), None) == ""
+    assert lack(method("flash-4"), {"checkpoint"}, None, False) == "--flash-checkpoint"
+    assert lack(method("mean-demonstration"), {"checkpoint"}, None, False) == "--demonstrations"
+    assert "--world" in lack(method("demonstration"), {"checkpoint"}, Path("demos"), False)
+    assert lack(method("mean-demonstration"), set(), Path("demos"), False) == ""
+    assert lack(method("demonstration"), set(), None, True) == lack(method("hold"), set(), None, False) == ""
 
 
 def test_four_steps_stand_on_top_where_they_were_measured() -> None:

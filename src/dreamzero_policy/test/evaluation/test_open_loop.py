@@ -83,7 +83,7 @@ def test_who_knows_the_future_makes_no_error(embodiment: Embodiment, contract: C
 
 
 def test_a_model_is_led_through_whole_episodes(stage: Stage, contract: Contract, demonstrations: Path) -> None:
-    errors = [measure(stage, Recorded("wam-1", demonstrations / name)) for name in ("1.npz", "2.npz")]
+    errors = [measure(stage, Recorded("wam-1", demonstrations, name)) for name in ("1", "2")]
     assert [len(e.actions) for e in errors] == [2, 3]
     document = summed_up(contract.model, errors)
     assert (document["episodes"], document["chunks"]) == (2, 5)
@@ -100,7 +100,7 @@ def test_the_video_of_a_twin_that_never_learnt_any_is_not_compared(
     from dataclasses import replace
 
     stage = Stage(replace(setup, weights={"vla": checkpoint}))
-    document = summed_up(contract.model, [measure(stage, Recorded("vla-1", demonstrations / "1.npz"))])
+    document = summed_up(contract.model, [measure(stage, Recorded("vla-1", demonstrations, "1"))])
     assert document["psnr"] == document["ssim"] == {}
     assert document["action_error"]
 

@@ -136,12 +136,18 @@ def test_joint_positions_of_every_robot_survive_the_way_to_a_state_and_back(
     np.testing.assert_allclose(
         any_robot.statistics.state.denormalise(any_robot.normalised_state(state)), np.clip(state, -4, 4), atol=1e-6
     )
-    actions = np.zeros((1, model.action_width))
-    for column, joint, _ in columns_of(any_robot):
-        if joint in drawn:
-            actions[:, column] = state[model.state_joints.index(joint)]
-    commanded = any_robot.commanded(actions)[0]
+    commanded = any_robot.commanded(any_robot.as_actions(state))
     np.testing.assert_allclose(commanded, [drawn[joint] for joint in model.commanded_joints], atol=1e-9)
+
+
+def test_targets_stand_in_their_columns_and_what_is_never_commanded_is_zero(any_robot: Embodiment) -> None:
+    joints = any_robot.model.state_joints
+    states = np.arange(1, 1 + 2 * len(joints), dtype=float).reshape(2, -1)
+    actions = any_robot.as_actions(states)
+    assert actions.shape == (2, any_robot.model.action_width)
+    for column, joint, _ in columns_of(any_robot):
+        commanded = joint in any_robot.model.commanded_joints
+        np.testing.assert_array_equal(actions[:, column], states[:, joints.index(joint)] if commanded else 0)
 
 
 def columns_of(robot: Embodiment) -> list[tuple[int, str, bool]]:
