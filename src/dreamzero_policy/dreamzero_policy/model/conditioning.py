@@ -180,6 +180,8 @@ class ImageConditioner:
 
 def clip_pixels(image: Tensor, size: int) -> Tensor:
     """[B, 3, H, W] in [−1, 1] to the tower's input: bicubic without antialias to a square, then CLIP's mean and std."""
-    resized = F.interpolate(image.float(), (size, size), mode="bicubic", align_corners=False)
-    mean, std = (resized.new_tensor(values)[:, None, None] for values in (CLIP_MEAN, CLIP_STD))
-    return (resized * 0.5 + 0.5 - mean) / std
+    pixels = image.float()
+    if pixels.shape[-2:] != (size, size):  # at its own size bicubic gives every pixel back
+        pixels = F.interpolate(pixels, (size, size), mode="bicubic", align_corners=False)
+    mean, std = (pixels.new_tensor(values)[:, None, None] for values in (CLIP_MEAN, CLIP_STD))
+    return (pixels * 0.5 + 0.5 - mean) / std

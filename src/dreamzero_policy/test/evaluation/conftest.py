@@ -1,7 +1,7 @@
 """A robot and a model small enough to be evaluated in every test: 16 px views, a network of random weights."""
 
-import dataclasses
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,6 @@ from dreamzero_policy.data.episodes import Episode
 from dreamzero_policy.evaluation.closed_loop import NodeParameters
 from dreamzero_policy.evaluation.stage import Result, Setup, Stage
 from dreamzero_policy.evaluation.suite import Suite, find_suite
-from dreamzero_policy.model import checkpoint as checkpoints
 from dreamzero_policy.model.config import ModelConfig
 from dreamzero_policy.runtime.contract import Contract, load_contract, save_contract
 from dreamzero_policy.runtime.embodiment import Embodiment, Quantiles, save_statistics
@@ -40,41 +39,21 @@ def contract() -> Contract:
 
 
 @pytest.fixture(scope="session")
-def checkpoint(contract: Contract, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(
+    small_config: ModelConfig,
+    write_checkpoint: Callable[[ModelConfig, Path], Path],
+    contract: Contract,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
     """Random weights; relative actions of a few hundredths of a radian."""
-    folder = tmp_path_factory.mktemp("checkpoint")
-    tiny, replace = ModelConfig.from_file(CONFIG / "models" / "tiny.yaml"), dataclasses.replace
-    transformer = {"num_layers": 1, "num_attention_heads": 2, "attention_head_dim": 16, "ffn_dim": 32}
+    shape = {"latent_channels": 8, "patch_size": 4, "latents_mean": (0.0,) * 8, "latents_std": (1.0,) * 8}
     config = replace(
-        tiny,
-        variant="small",
-        geometry=replace(tiny.geometry, canvas_height=32, canvas_width=32),
-        transformer=replace(tiny.transformer, **transformer, control_hidden_dim=16),
-        autoencoder=replace(
-            tiny.autoencoder,
-            base_dim=4,
-            latent_channels=8,
-            latents_mean=(0.0,) * 8,
-            latents_std=(1.0,) * 8,
-        ),
-        text_encoder=replace(
-            tiny.text_encoder,
-            tokenizer="bytes",
-            vocab_size=259,
-            text_length=48,
-            dim=16,
-            num_heads=2,
-            head_dim=8,
-            ffn_dim=32,
-        ),
-        image_encoder=replace(tiny.image_encoder, image_size=32, dim=32, num_layers=3, num_heads=2, ffn_dim=64),
+        small_config,
+        geometry=replace(small_config.geometry, actions_per_chunk=24, max_action_dim=32),
+        transformer=replace(small_config.transformer, image_condition=False, num_layers=1, ffn_dim=32),
+        autoencoder=replace(small_config.autoencoder, **shape),
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        networks = checkpoints.build(config)
-        networks.transformer.initialise_weights()
-        torch.nn.init.normal_(networks.transformer.proj_out.weight, std=0.1)  # untrained it is zero and hides the rest
-    checkpoints.save(networks, config, folder)
+    folder = write_checkpoint(config, tmp_path_factory.mktemp("checkpoint"))
     save_contract(contract, folder / "contract.yaml")
     joints, actions = len(contract.model.state_joints), contract.model.action_width
     reach = np.full(actions, 5e-4)

@@ -1,6 +1,5 @@
-"""Golden data of the original, and a model small enough to run in every test."""
+"""Golden data of the original, and a network small enough to run in every test."""
 
-import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,13 +10,12 @@ from safetensors.torch import load_file
 
 from dreamzero_policy.model.autoencoder import VideoAutoencoder
 from dreamzero_policy.model.conditioning import build_image_encoder, build_text_encoder
-from dreamzero_policy.model.config import ImageEncoderConfig, ModelConfig, TextEncoderConfig
+from dreamzero_policy.model.config import ImageEncoderConfig, TextEncoderConfig
 from dreamzero_policy.model.release import locate
 from dreamzero_policy.model.release_config import WAN_2_1
 from dreamzero_policy.model.transformer import WorldActionTransformer
 
 GOLDEN = Path(__file__).parent / "golden"
-VARIANTS = Path(__file__).parents[4] / "config" / "models"
 
 
 def from_release(component: str, tensors: dict[str, torch.Tensor], network: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -127,46 +125,6 @@ def golden_image_encoder(golden):
     )
     network.load_state_dict(from_release("image_encoder", golden("image").weights, network))
     return network.eval().requires_grad_(False)
-
-
-@pytest.fixture(scope="session")
-def small_config() -> ModelConfig:
-    """The tiny variant, shrunk: 32x32 px, 4 tokens a frame, two layers of width 32."""
-    tiny = ModelConfig.from_file(VARIANTS / "tiny.yaml")
-    replace = dataclasses.replace
-    return replace(
-        tiny,
-        variant="small",
-        geometry=replace(tiny.geometry, canvas_height=32, canvas_width=32, actions_per_chunk=3, max_action_dim=5),
-        transformer=replace(
-            tiny.transformer,
-            image_condition=True,  # the larger variants have it
-            num_layers=2,
-            num_attention_heads=2,
-            attention_head_dim=16,
-            ffn_dim=64,
-            control_hidden_dim=16,
-        ),
-        autoencoder=replace(
-            tiny.autoencoder,
-            base_dim=4,
-            latent_channels=16,
-            patch_size=2,
-            latents_mean=(0.0,) * 16,
-            latents_std=(1.0,) * 16,
-        ),
-        text_encoder=replace(
-            tiny.text_encoder,
-            tokenizer="bytes",
-            vocab_size=259,
-            text_length=48,
-            dim=16,
-            num_heads=2,
-            head_dim=8,
-            ffn_dim=32,
-        ),
-        image_encoder=replace(tiny.image_encoder, image_size=32, dim=32, num_layers=3, num_heads=2, ffn_dim=64),
-    )
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
-"""Prompts to ids and features."""
+"""Prompts to ids and features, pictures to the image tower's input."""
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +12,7 @@ from dreamzero_policy.model.conditioning import (
     TextConditioner,
     build_text_encoder,
     clean_prompt,
+    clip_pixels,
 )
 
 
@@ -50,3 +52,15 @@ def test_features_are_zero_beyond_each_prompts_own_length(small_config):
     assert used[0].tolist() == [True] * 18 + [False] * (sizes.text_length - 18)
     assert used[1].sum() == 1
     torch.testing.assert_close(features[1:], alone)
+
+
+def test_a_picture_of_the_towers_size_keeps_every_pixel():
+    red = clip_pixels(torch.tensor([[-1.0, 0.0], [0.5, 1.0]]).expand(1, 3, 2, 2), 2)[0, 0]
+    mean, std = 0.48145466, 0.26862954  # CLIP's, of red in [0, 1]
+    torch.testing.assert_close(red * std + mean, torch.tensor([[0.0, 0.5], [0.75, 1.0]]))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_resize_to_its_own_size_would_not_have_changed_the_picture(layout):
+    picture = (torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1).to(memory_format=layout)
+    assert torch.equal(F.interpolate(picture, (32, 32), mode="bicubic", align_corners=False), picture)

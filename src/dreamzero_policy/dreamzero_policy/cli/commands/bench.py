@@ -1,0 +1,71 @@
+"""`dreamzero bench`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dreamzero_policy.cli.console import Json, console_for, print_json
+
+bench = typer.Typer(no_args_is_help=True, help="Measure.")
+
+
+@bench.command("model")
+def bench_model(
+    checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint folder; the shipped one by default.")] = None,
+    steps: Annotated[list[int] | None, typer.Option(min=1, max=64, help="Denoising steps; repeat for several.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of the model; 1, and with --config as many as there are cores.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    blocks: Annotated[int, typer.Option(min=4, help="Blocks measured for each number of steps.")] = 16,
+    config: Annotated[
+        Path | None, typer.Option(help="A file of config/models: cost of each verb, with random weights.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="With --config: how often each case is timed.")] = 5,
+    compiled: Annotated[bool, typer.Option("--compile", help="With --config: compiled blocks beside.")] = False,
+    against: Annotated[
+        str | None, typer.Option(help="With --config: file.py:name or module:name of another transformer, beside.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Time of observe and predict: for a checkpoint in sessions, or with --config verb by verb."""
+    from dreamzero_policy.cli import bench as room
+    from dreamzero_policy.cli.share import shipped_checkpoint
+
+    console = console_for(json)
+    if config is None and (compiled or against is not None):
+        raise typer.BadParameter("--compile and --against go with --config")
+    if config is not None:
+        try:
+            document = room.bench_config(config, checkpoint, threads, dtype, rounds, compiled, against, console)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+    else:
+        document = room.bench_model(
+            checkpoint or shipped_checkpoint(), steps or [16, 4, 1], threads or 1, dtype, blocks, console
+        )
+    if json:
+        print_json(document)
+    elif config is not None:
+        room.report_config(document, console)
+    else:
+        room.report(document, console)
+
+
+@bench.command("load")
+def bench_load(
+    gigabytes: Annotated[float, typer.Option(min=0.01, max=100.0, help="Size of the generated checkpoint [GB].")] = 1.0,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of each, in turn; the median counts.")] = 5,
+    folder: Annotated[Path | None, typer.Option(help="Where to write it; the system's temporary folder.")] = None,
+    json: Json = False,
+) -> None:
+    """Time and memory of loading a checkpoint, against safetensors' own reader in the same run."""
+    from dreamzero_policy.cli import bench_load as room
+
+    console = console_for(json)
+    document = room.bench_load(gigabytes, repeats, folder, console)
+    if json:
+        print_json(document)
+    else:
+        room.report(document, console)
