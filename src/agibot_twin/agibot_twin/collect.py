@@ -4,24 +4,30 @@ A seed names an episode for good: its scene, task, words, pace and detours. Comm
 controllers like everybody else's. Row n is the command for step n, the state is what was measured at that instant.
 Demonstrations that fail the task's own test are not kept.
 
+With a `Prelude` somebody else is at work first, a policy for instance, for a time that the seed decides; then the
+expert takes over from where that led, and only its part is recorded. So whoever learns from it sees the places where
+its own errors take it (dataset aggregation: Ross et al. 2011; taking over: Kelly et al. 2019).
+
 Where they go is the caller's matter (`Sink`); a sink that has an episode already is not given it again, so an
 interrupted collection continues. Found by others through the entry point group `dreamzero.demonstrations`.
 """
 
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agibot_twin.cameras import Image
 from agibot_twin.episodes import SPLITS, Episode, Split, sample_episode
-from agibot_twin.expert import STEP_S, CommandLimits, Expert, ExpertError, velocities
+from agibot_twin.expert import EXPERT_STREAM, STEP_S, Expert, ExpertError, command_limits, velocities
 from agibot_twin.robot_model import DRIVEN_JOINTS
+from agibot_twin.suite import TaskInfo, TwinSuite
+from agibot_twin.takeover import take_over
 from agibot_twin.tasks import Judge
 from agibot_twin.trajectory_controller import JointTarget, Trajectory, TrajectoryPoint
 from agibot_twin.world import TwinWorld
@@ -29,10 +35,12 @@ from dreamzero_policy.runtime.contract import Contract, load_contract
 from dreamzero_policy.runtime.embodiment import Embodiment, Quantiles, Statistics
 
 Floats = NDArray[np.float64]
+How = Literal["kept", "there", "failed", "no path", "done"]  # see `Made`
 NS_PER_S = 1_000_000_000
 START_S = 1.5  # to go from home to the start pose before the episode begins
 SETTLE_S = 0.5
-EXPERT_STREAM = 1  # of a seed's random numbers
+TAKEOVER_STREAM = 2  # of a seed's random numbers
+EARLIEST_S, LATEST_S, LATEST_SHARE = 0.8, 7.0, 0.7  # of a takeover; the share is of the time allowed
 PARAPHRASES = 32  # kept of each task's phrasings
 
 
@@ -60,12 +68,23 @@ class Sink(Protocol):
     def draft(self, name: str) -> Draft: ...
 
 
+class Prelude(Protocol):
+    """Who is at work before the expert takes over. It is copied into every process."""
+
+    def __call__(self, suite: TwinSuite, task: TaskInfo, duration_s: float) -> None:
+        """Act for so long, or until the task is done, in a scene that was just laid out; then come to rest.
+
+        The same for the same scene and duration.
+        """
+
+
 class Collector:
     """One twin and one expert, making one episode after the other."""
 
     def __init__(self, contract: Contract, split: Split = "training") -> None:
         self.contract, self.split = contract, split
-        self.world = TwinWorld()
+        self.suite = TwinSuite()
+        self.world = self.suite.world
         self.expert = Expert(command_limits(contract))
         model = contract.model
         self.embodiment = Embodiment(
@@ -81,41 +100,74 @@ class Collector:
         episode = sample_episode(self.split, seed)
         rng = np.random.default_rng((SPLITS.index(self.split), seed, EXPERT_STREAM))
         commands = self._begin(episode, rng)
+        return self._record(episode, [commands], rng, draft, picture_every)
+
+    def take_over(self, seed: int, prelude: Prelude, draft: Draft, picture_every: int) -> How:
+        """As `demonstrate`, from where the prelude leaves robot and objects; "done" if that leaves nothing to show.
+
+        Raises:
+            ExpertError: no path within the limits, or the object is off the table.
+        """
+        episode = sample_episode(self.split, seed)
+        rng = np.random.default_rng((SPLITS.index(self.split), seed, TAKEOVER_STREAM))
+        task = self.suite.lay_out(episode)
+        prelude(self.suite, task, rng.uniform(EARLIEST_S, min(LATEST_S, LATEST_SHARE * task.duration_s)))
+        self.suite.advance_to(self.suite.now_ns() + round(SETTLE_S * NS_PER_S))
+        if self.suite.outcome().success:
+            return "done"
+        phases = take_over(self.expert, episode.task, self._look, rng)
+        return "kept" if self._record(episode, phases, rng, draft, picture_every) else "failed"
+
+    def _record(
+        self,
+        episode: Episode,
+        phases: Iterable[Floats],
+        rng: np.random.Generator,
+        draft: Draft,
+        picture_every: int,
+    ) -> bool:
+        """Carry out commands [N, 20], one phase after the other, and keep the draft if they do the task from here."""
         judge = Judge(episode.task, episode.layout, self.world.situation())
-        begin_ns = self.world.now_ns()
-        for step, action in enumerate(self._actions(commands)):
-            self.world.advance_to(begin_ns + round(step * STEP_S * NS_PER_S))
-            seen = self.world.observe(images=step % picture_every == 0)
-            positions = dict(zip(self.world.joint_names, seen.joints.positions, strict=True))
-            draft.add(self.embodiment.state(positions), action, seen.images)
-            judge.watch(self.world.situation())
+        begin_ns, step = self.world.now_ns(), 0
+        for commands in phases:
+            follow(self.world, commands)
+            for action in self._actions(commands):
+                seen = self.world.observe(images=step % picture_every == 0)
+                positions = dict(zip(self.world.joint_names, seen.joints.positions, strict=True))
+                draft.add(self.embodiment.state(positions), action, seen.images)
+                judge.watch(self.world.situation())
+                step += 1
+                self.world.advance_to(begin_ns + round(step * STEP_S * NS_PER_S))
         if judge.success:
             draft.finish(_words(episode, rng))
         return judge.success
 
+    def _look(self) -> tuple[Mapping[str, Floats], Floats]:
+        """Body poses, and joint positions [20] from which commands can go on.
+
+        As in the node's loop these are the commanded ones, unless something in the way keeps a joint from them; a
+        gripper that holds something is kept from them by intention.
+        """
+        measured, commanded = self.world.observe().joints.positions, self.world.commanded()
+        site = self.contract.site
+        kept_away = np.abs(measured - commanded) > site.tolerances.tracking
+        kept_away &= ~np.isin(DRIVEN_JOINTS, list(site.grippers))
+        lower, upper = np.array([[site.limits[joint].lower, site.limits[joint].upper] for joint in DRIVEN_JOINTS]).T
+        return self.world.object_poses(), np.clip(np.where(kept_away, measured, commanded), lower, upper)
+
     def _begin(self, episode: Episode, rng: np.random.Generator) -> Floats:
-        """Lay out the scene, bring the robot to its start and set it moving; returns the commands [N, 20]."""
+        """Lay out the scene and bring the robot to its start; returns the commands [N, 20] for the task."""
         self.world.lay_out(episode.layout)
         start, home = self.expert.start_pose(episode.task, rng), self.expert.arms.home
         s = np.linspace(0, 1, round(START_S / STEP_S))[:, None]
         follow(self.world, home + s**3 * (10 + s * (6 * s - 15)) * (start - home))
         self.world.step(START_S + SETTLE_S)
-        commands = self.expert.demonstrate(episode.task, self.world.object_poses(), start, rng)
-        follow(self.world, commands)
-        return commands
+        return self.expert.demonstrate(episode.task, self.world.object_poses(), start, rng)
 
     def _actions(self, commands: Floats) -> Floats:
         """Commands [N, 20] of the driven joints → actions [N, A] in the contract's units and order."""
         targets = [self.embodiment.state(dict(zip(DRIVEN_JOINTS, row, strict=True))) for row in commands]
         return self.embodiment.as_actions(np.array(targets))
-
-
-def command_limits(contract: Contract) -> CommandLimits:
-    """The contract's limits in the order of the driven joints."""
-    limits = [contract.site.limits[joint] for joint in DRIVEN_JOINTS]
-    return CommandLimits(
-        np.array([limit.velocity for limit in limits]), np.array([limit.acceleration for limit in limits])
-    )
 
 
 def follow(world: TwinWorld, commands: Floats) -> None:
@@ -146,11 +198,13 @@ def _unit(width: int) -> Quantiles:
 
 @dataclass(frozen=True)
 class Made:
-    """How one seed ended: "kept", "there" (already), "failed" (the task's test) or "no path" (the limits)."""
+    """How one seed ended: "kept", "there" (already), "failed" (the task's test), "no path" (inside the limits, to where
+    the object is) or "done" (before the expert took over).
+    """
 
     seed: int
     family: str
-    how: str
+    how: How
     message: str = ""
 
 
@@ -158,31 +212,45 @@ def episode_name(seed: int) -> str:
     return f"episode_{seed:06d}"
 
 
-def collect(contract_path: Path, sink: Sink, seeds: Sequence[int], processes: int) -> Iterator[Made]:
-    """Make the demonstrations of these seeds; yields as they are done, in no order."""
+def takeover_name(seed: int) -> str:
+    """Of a seed's episode after a prelude: both kinds may lie in one data set."""
+    return f"takeover_{seed:06d}"
+
+
+def collect(
+    contract_path: Path, sink: Sink, seeds: Sequence[int], processes: int, prelude: Prelude | None = None
+) -> Iterator[Made]:
+    """Make the demonstrations of these seeds, after the prelude if there is one; yields as they are done, in no order.
+
+    What a prelude raises is raised here.
+    """
     context = multiprocessing.get_context("spawn")
-    with context.Pool(processes, initializer=_start, initargs=(contract_path, sink)) as pool:
+    with context.Pool(processes, initializer=_start, initargs=(contract_path, sink, prelude)) as pool:
         yield from pool.imap_unordered(_make, seeds, chunksize=1)
 
 
 _make_one: Callable[[int], Made]
 
 
-def _start(contract_path: Path, sink: Sink) -> None:
+def _start(contract_path: Path, sink: Sink, prelude: Prelude | None) -> None:
     global _make_one
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the pool
     collector = Collector(load_contract(contract_path))
 
     def make(seed: int) -> Made:
-        name, family = episode_name(seed), sample_episode(collector.split, seed).task.family
+        name = takeover_name(seed) if prelude else episode_name(seed)
+        family = sample_episode(collector.split, seed).task.family
         if name in sink:
             return Made(seed, family, "there")
         try:
             with sink.draft(name) as draft:
-                kept = collector.demonstrate(seed, draft, sink.picture_every)
+                if prelude:
+                    how = collector.take_over(seed, prelude, draft, sink.picture_every)
+                else:
+                    how = "kept" if collector.demonstrate(seed, draft, sink.picture_every) else "failed"
         except ExpertError as error:
             return Made(seed, family, "no path", str(error))
-        return Made(seed, family, "kept" if kept else "failed")
+        return Made(seed, family, how)
 
     _make_one = make
 

@@ -16,6 +16,7 @@ everywhere, and how errors are mended.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import mink
 import numpy as np
@@ -29,9 +30,12 @@ from agibot_twin.objects import BIN_CENTRE_M, BY_NAME
 from agibot_twin.robot_model import DRIVEN_JOINTS, robot_spec
 from agibot_twin.scene import TABLE_TOP_Z_M
 from agibot_twin.tasks import HAND_BODIES, LIFT, PLACE, PUSH, TAP, TOUCH, Hand, Task, handle_position, side
+from dreamzero_policy.runtime.contract import Contract
 
 Floats = NDArray[np.float64]
+Posture = Literal["home", "kept", "eased"]  # what joints and hands' attitudes strive for: see `Expert.commands`
 
+EXPERT_STREAM = 1  # of a seed's random numbers
 COMMAND_HZ = 30.0
 STEP_S = 1.0 / COMMAND_HZ
 ITERATIONS = 3  # of inverse kinematics per command
@@ -88,6 +92,14 @@ class CommandLimits:
     acceleration: Floats
 
 
+def command_limits(contract: Contract) -> CommandLimits:
+    """The contract's limits in the order of the driven joints."""
+    limits = [contract.site.limits[joint] for joint in DRIVEN_JOINTS]
+    return CommandLimits(
+        np.array([limit.velocity for limit in limits]), np.array([limit.acceleration for limit in limits])
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class Leg:
     """A hand's way to `goal` [3] in `duration_s` or longer if it is far, with its gripper going to `gripper_rad`
@@ -126,29 +138,42 @@ class Arms:
         posture_cost[[self.model.joint(name).dofadr[0] for name in DRIVEN_JOINTS]] = POSTURE_COST
         self._posture = mink.PostureTask(self.model, cost=posture_cost, gain=GAIN)
         at_home = self._at(self.home)
-        self._posture.set_target_from_configuration(at_home)
+        self._home = at_home.q.copy()
+        self._posture.set_target(self._home)
         self._attitude = {
             hand: at_home.get_transform_frame_to_world(body, "body").rotation() for hand, body in HAND_BODIES.items()
         }
         arm_joints = ARM_JOINTS["left"] + ARM_JOINTS["right"]
-        self._limits = [
-            mink.ConfigurationLimit(self.model),
-            mink.VelocityLimit(self.model, dict.fromkeys(arm_joints, SWIFTEST_RAD_S)),
-        ]
+        self._speed = mink.VelocityLimit(self.model, dict.fromkeys(arm_joints, SWIFTEST_RAD_S))
 
     def hand_position(self, hand: Hand, joints: Floats) -> Floats:
         """The point between the finger pads [3], m, in the robot's base frame."""
         return self._at(joints).get_transform_frame_to_world(HAND_BODIES[hand], "body").translation()
 
-    def follow(self, joints: Floats, paths: Mapping[Hand, Floats]) -> Floats:
-        """Joint vectors [N, 20] that take hands along their points [N, 3], starting near the first ones."""
+    def follow(self, joints: Floats, paths: Mapping[Hand, Floats], ease: Floats | None = None) -> Floats:
+        """Joint vectors [N, 20] that take hands along their points [N, 3], starting near the first ones.
+
+        Posture and attitude of the hands strive for those at home. `ease` [N] is the share of the way there, from what
+        they are at `joints`, that they may have gone at each point: from a posture that is not inverse kinematics' own,
+        the whole way at once would be a jump.
+        """
         tasks = [self._hands[hand] for hand in paths]
         still = mink.DofFreezingTask(self.model, self._dofs_outside(paths))
         configuration = self._at(joints)
+        limits = [self._range_around(configuration.q), self._speed]
+        begin, attitude = configuration.q.copy(), self._attitude
+        begin_attitude = {
+            hand: configuration.get_transform_frame_to_world(HAND_BODIES[hand], "body").rotation() for hand in paths
+        }
+        self._posture.set_target(self._home)
         rows = []
-        for points in zip(*paths.values(), strict=True):
+        for step, points in enumerate(zip(*paths.values(), strict=True)):
+            if ease is not None:
+                share = float(ease[step])
+                self._posture.set_target(begin + share * (self._home - begin))
+                attitude = {hand: begin_attitude[hand].interpolate(self._attitude[hand], share) for hand in paths}
             for hand, point in zip(paths, points, strict=True):
-                self._hands[hand].set_target(mink.SE3.from_rotation_and_translation(self._attitude[hand], point))
+                self._hands[hand].set_target(mink.SE3.from_rotation_and_translation(attitude[hand], point))
             for _ in range(ITERATIONS):
                 velocity = mink.solve_ik(
                     configuration,
@@ -156,7 +181,7 @@ class Arms:
                     STEP_S / ITERATIONS,
                     solver="daqp",
                     damping=1e-4,
-                    limits=self._limits,
+                    limits=limits,
                     constraints=[still],
                 )
                 configuration.integrate_inplace(velocity, STEP_S / ITERATIONS)
@@ -168,6 +193,12 @@ class Arms:
         q[self._columns] = joints
         self._configuration.update(q)
         return self._configuration
+
+    def _range_around(self, q: Floats) -> mink.ConfigurationLimit:
+        """The joints' ranges. Where a posture is outside, up to it: no step would lead back inside at once."""
+        limit = mink.ConfigurationLimit(self.model)
+        limit.lower, limit.upper = np.minimum(limit.lower, q), np.maximum(limit.upper, q)
+        return limit
 
     def _dofs_outside(self, hands: Mapping[Hand, Floats]) -> list[int]:
         moving = {int(self.model.joint(name).dofadr[0]) for hand in hands for name in ARM_JOINTS[hand]}
@@ -202,11 +233,30 @@ class Expert:
         Raises:
             ExpertError: the limits are broken however slowly the hands go.
         """
-        legs = {hand: self._legs(task, hand, poses, start, rng) for hand in task.hands}
+        return self.commands(start, self.legs(task, poses, start, rng))
+
+    def legs(
+        self, task: Task, poses: Mapping[str, Floats], start: Floats, rng: np.random.Generator
+    ) -> dict[Hand, list[Leg]]:
+        """What each hand does, from wherever it starts to a rest where the task is done."""
+        return {hand: self._legs(task, hand, poses, start, rng) for hand in task.hands}
+
+    def commands(self, start: Floats, legs: Mapping[Hand, Sequence[Leg]], posture: Posture = "home") -> Floats:
+        """Commands [N, 20] for the hands' legs, as slow as the limits want it.
+
+        Args:
+            start: joint positions [20].
+            legs: as many for every hand.
+            posture: "home" suits a start that inverse kinematics made, "kept" stays like the start, "eased" goes from
+                that to home's over the first leg.
+
+        Raises:
+            ExpertError: the limits are broken however slowly the hands go.
+        """
         if len(legs) > 1:
             legs = together(legs)
         for _ in range(ATTEMPTS):
-            commands = self._commands(start, legs)
+            commands = self._commands(start, legs, posture)
             excess = excesses(commands, self.limits)
             if excess.max() <= LIMIT_SHARE:
                 return commands
@@ -220,9 +270,15 @@ class Expert:
             f"{slower:.1f} times longer"
         )
 
-    def _commands(self, start: Floats, legs: Mapping[Hand, Sequence[Leg]]) -> Floats:
+    def _commands(self, start: Floats, legs: Mapping[Hand, Sequence[Leg]], posture: Posture) -> Floats:
         paths = {hand: path_of(self.arms.hand_position(hand, start), own) for hand, own in legs.items()}
-        commands = smooth(self.arms.follow(start, paths))
+        ease = None
+        if posture != "home":
+            ease = np.zeros(max(map(len, paths.values())))
+        if posture == "eased":
+            first = max(steps_of(own[0]) for own in legs.values())
+            ease[:first], ease[first:] = minimum_jerk(first), 1.0
+        commands = smooth(self.arms.follow(start, paths, ease))
         for hand, own in legs.items():
             column = DRIVEN_JOINTS.index(GRIPPER_JOINT[hand])
             commands[:, column] = gripper_of(float(start[column]), own)
@@ -231,7 +287,6 @@ class Expert:
     def _legs(
         self, task: Task, hand: Hand, poses: Mapping[str, Floats], start: Floats, rng: np.random.Generator
     ) -> list[Leg]:
-        """What one hand does, from wherever it starts to a rest where the task is done."""
         detour = rng.normal(0.0, DETOUR_M, 2) if rng.random() < DETOUR_SHARE else np.zeros(2)
         pace = rng.uniform(0.9, 1.15)
         doing = {TOUCH: _touch, TAP: _touch, PUSH: _push, PLACE: _place, LIFT: _lift}[task.family]

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from agibot_twin.collect import EXPERT_STREAM, command_limits
-from agibot_twin.episodes import SPLITS, sample_episode
-from agibot_twin.expert import COMMAND_HZ, Expert, ExpertError
+from agibot_twin.episodes import SPLITS, Episode, sample_episode
+from agibot_twin.expert import COMMAND_HZ, EXPERT_STREAM, Expert, ExpertError, command_limits
 from agibot_twin.tasks import Judge
 from agibot_twin.trajectory_controller import JointTarget, Trajectory, TrajectoryPoint
 from agibot_twin.world import CYCLE_NS, Observation, TwinWorld
@@ -54,12 +53,16 @@ class TwinSuite:
         """Scene and task of this seed, robot at home, clock at 0. Raises ValueError for an unknown split."""
         if split not in self.splits:
             raise ValueError(f"split is {split!r}, expected one of {self.splits}")
-        episode = sample_episode(split, seed)
+        self._expert_seed = (SPLITS.index(split), seed, EXPERT_STREAM)
+        return self.lay_out(sample_episode(split, seed))
+
+    def lay_out(self, episode: Episode) -> TaskInfo:
+        """As `reset`, for an episode of any split."""
         self.world.lay_out(episode.layout)
         self.world.step(SETTLE_S)
         self.world.epoch_ns = -self.world.simulation.time_ns
         self._judge = Judge(episode.task, episode.layout, self.world.situation())
-        self._episode, self._expert_seed = episode, (SPLITS.index(split), seed, EXPERT_STREAM)
+        self._episode = episode
         return TaskInfo(episode.task.family, episode.novelty, episode.instruction, episode.allowed_s)
 
     def now_ns(self) -> int:

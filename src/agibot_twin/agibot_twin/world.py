@@ -76,6 +76,13 @@ class TwinWorld:
         """The twin's clock."""
         return self.epoch_ns + self.simulation.time_ns
 
+    def commanded(self) -> NDArray[np.float64]:
+        """Where the controllers last told the joints to be [20], in the order of `joint_names`."""
+        positions = np.empty(len(DRIVEN_JOINTS))
+        for name, controller in self.controllers.items():
+            positions[self._columns[name]] = controller.desired.positions
+        return positions
+
     def follow(self, controller: str, trajectory: Trajectory) -> None:
         """Give a controller a trajectory, taken at its next cycle.
 

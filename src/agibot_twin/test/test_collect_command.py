@@ -46,3 +46,21 @@ def test_an_unknown_form_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "--form is zip; expected lerobot or views" in " ".join(result.output.replace("│", " ").split())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_policy_that_is_not_there_is_named_before_anything_is_made(tmp_path: Path) -> None:
+    result = collect(tmp_path / "out", "--after-policy", tmp_path / "nowhere")
+    assert result.exit_code == 2
+    said = "".join(result.output.replace("│", " ").split())
+    assert f"--after-policyis{tmp_path}/nowhere,whichisnofolder" in said
+    (tmp_path / "empty").mkdir()
+    result = collect(tmp_path / "out", "--after-policy", tmp_path / "empty")
+    assert result.exit_code == 1
+    assert f"{tmp_path}/empty has neither contract.yaml nor" in " ".join(result.output.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_denoising_steps_without_a_policy_are_refused(tmp_path: Path) -> None:
+    result = collect(tmp_path, "--denoise-steps", 2)
+    assert result.exit_code == 2
+    assert "--after-policy" in result.output

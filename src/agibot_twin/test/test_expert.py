@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agibot_twin.collect import Collector, collect, command_limits, episode_name, follow
+from agibot_twin.collect import Collector, collect, episode_name, follow
 from agibot_twin.episodes import sample_episode
 from agibot_twin.expert import (
     LIMIT_SHARE,
@@ -13,6 +13,7 @@ from agibot_twin.expert import (
     SWIFTEST_M_S,
     Expert,
     Leg,
+    command_limits,
     excesses,
     gripper_of,
     minimum_jerk,

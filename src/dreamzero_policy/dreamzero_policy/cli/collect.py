@@ -1,12 +1,14 @@
 """`dreamzero collect`: demonstrations of a simulated robot's scripted expert, as a data set.
 
-Who demonstrates belongs to the robots' packages and is found by the entry point group `dreamzero.demonstrations`.
+Who demonstrates belongs to the robots' packages and is found by the entry point group `dreamzero.demonstrations`. After
+a policy's attempt, the expert shows how to go on from where the policy got to.
 """
 
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from dreamzero_policy.cli.share import shipped_parameters_path
 from dreamzero_policy.data.lerobot.writer import LeRobotWriter
 from dreamzero_policy.data.sinks import LeRobotSink, ViewsSink
 from dreamzero_policy.runtime.contract import load_contract
@@ -31,20 +34,18 @@ class Collected:
     """How the seeds ended, by outcome and by family."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
-    kept_by_family: Counter[str] = field(default_factory=Counter)
-    tried_by_family: Counter[str] = field(default_factory=Counter)
+    by_family: dict[str, Counter[str]] = field(default_factory=dict)  # those that were tried
     seconds: float = 0.0
 
     def add(self, made: Any) -> None:
         self.outcomes[made.how] += 1
-        self.tried_by_family[made.family] += made.how != "there"
-        self.kept_by_family[made.family] += made.how == "kept"
+        if made.how != "there":
+            self.by_family.setdefault(made.family, Counter())[made.how] += 1
 
     def document(self) -> dict[str, Any]:
         families = {
-            family: {"kept": self.kept_by_family[family], "tried": tried}
-            for family, tried in sorted(self.tried_by_family.items())
-            if tried
+            family: {"kept": 0, "tried": outcomes.total(), **outcomes}
+            for family, outcomes in sorted(self.by_family.items())
         }
         return {"outcomes": dict(self.outcomes), "families": families, "seconds": round(self.seconds, 1)}
 
@@ -57,11 +58,38 @@ def demonstrator(name: str) -> Callable[..., Iterable[Any]]:
     return found[name].load()
 
 
+def after_policy(checkpoint: Path, contract_path: Path, steps: int) -> Callable[..., None]:
+    """A policy at work, with the node's parameters, as `run`'s prelude.
+
+    Raises:
+        CheckpointError, ContractError: it does not fit the contract.
+    """
+    from dreamzero_policy.evaluation.stage import Setup  # torch takes seconds to come
+    from dreamzero_policy.evaluation.takeover import CHECKPOINT, PolicyPrelude
+
+    setup = Setup("", contract_path, shipped_parameters_path(), {CHECKPOINT: checkpoint.resolve()})
+    prelude = PolicyPrelude(setup, steps)
+    prelude.require_fit()
+    return prelude
+
+
 def run(
-    robot: str, contract_path: Path, out: Path, form: str, seeds: range, processes: int, console: Console
+    robot: str,
+    contract_path: Path,
+    out: Path,
+    form: str,
+    seeds: range,
+    processes: int,
+    console: Console,
+    prelude: Callable[..., None] | None = None,
 ) -> dict[str, Any]:
-    """Collect and give the counts back. An interruption leaves whole episodes; call again to go on."""
+    """Collect and give the counts back. An interruption leaves whole episodes; call again to go on.
+
+    prelude: who is at work before the expert takes over, see the robot's package.
+    """
     contract, collect = load_contract(contract_path), demonstrator(robot)
+    if prelude is not None:
+        collect = partial(collect, prelude=prelude)
     collected, began = Collected(), time.monotonic()
     if form == "views":
         _watch(collect(contract_path, ViewsSink(out, contract), seeds, processes), seeds, collected, console)
@@ -98,5 +126,6 @@ def _watch(made: Iterable[Any], seeds: range, collected: Collected, console: Con
 
 def report(document: dict[str, Any], out: Path, console: Console) -> None:
     for family, counts in document["families"].items():
-        console.print(f"  {family}: {counts['kept']} of {counts['tried']} demonstrations kept")
+        others = "".join(f", {n} {how}" for how, n in sorted(counts.items()) if how not in ("kept", "tried"))
+        console.print(f"  {family}: {counts['kept']} of {counts['tried']} demonstrations kept{others}")
     console.print(f"{out}  {document['seconds']:.0f} s")

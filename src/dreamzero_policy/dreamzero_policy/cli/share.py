@@ -15,6 +15,11 @@ def shipped_contract_path() -> Path:
     return Path(get_package_share_directory("dreamzero")) / "config" / "agibot_g1.yaml"
 
 
+def shipped_parameters_path() -> Path:
+    """Of the node."""
+    return Path(get_package_share_directory("dreamzero")) / "config" / "policy.yaml"
+
+
 def shipped_contract() -> Contract:
     return load_contract(shipped_contract_path())
 

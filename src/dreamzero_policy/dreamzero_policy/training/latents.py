@@ -21,7 +21,18 @@ from dreamzero_policy.model.config import ModelConfig
 from dreamzero_policy.runtime.contract import Contract
 from dreamzero_policy.runtime.embodiment import Embodiment, Image
 
-FIELDS = ("contract_hash", "count", "prompts", "prompt_index", "chunks", "first_frame", "latents", "state", "action")
+FIELDS = (
+    "contract_hash",
+    "count",
+    "prompts",
+    "prompt_index",
+    "chunks",
+    "first_frame",
+    "latents",
+    "state",
+    "action",
+    "opening",
+)
 
 
 class LatentsError(ValueError):
@@ -37,10 +48,15 @@ class LatentWindow:
     latents: Tensor  # [C, F, h, w] normalised
     state: Tensor  # [n, D] normalised
     action: Tensor  # [n, 24, A] normalised
+    opening: bool = False  # the first of its episode: nothing was done yet
 
     @property
     def chunks(self) -> int:
         return len(self.state)
+
+    def beginning(self, latent_frames: int) -> "LatentWindow":
+        """Its first chunk alone, of so many latent frames."""
+        return replace(self, latents=self.latents[:, : 1 + latent_frames], state=self.state[:1], action=self.action[:1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +140,12 @@ def encode_windows(
         video = torch.from_numpy(item.canvas).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
         latents = autoencoder.encode(video.to(autoencoder.dtype), Stream())[0].float()
         yield LatentWindow(
-            prompts, item.canvas[0], latents, torch.from_numpy(item.state), torch.from_numpy(item.action)
+            prompts,
+            item.canvas[0],
+            latents,
+            torch.from_numpy(item.state),
+            torch.from_numpy(item.action),
+            bool(anchor == places[0]),
         )
 
 
@@ -148,6 +169,7 @@ def save_latents(path: Path, contract: Contract, windows: Sequence[LatentWindow]
         "latents": np.concatenate([item.latents.transpose(0, 1).numpy().astype(np.float16) for item in windows]),
         "state": np.concatenate([item.state.numpy() for item in windows]),
         "action": np.concatenate([item.action.numpy() for item in windows]),
+        "opening": np.array([item.opening for item in windows]),
     }
     _write(path, arrays)
 
@@ -192,6 +214,7 @@ def load_latents(path: Path, contract: Contract) -> list[LatentWindow]:
                 torch.from_numpy(frames).transpose(0, 1),  # float16, as on disk; a batch is float32
                 torch.from_numpy(content["state"][rows]),
                 torch.from_numpy(content["action"][rows]),
+                bool(content["opening"][i]),
             )
         )
     return windows

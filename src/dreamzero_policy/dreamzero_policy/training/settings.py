@@ -41,6 +41,7 @@ class JointSettings(NoiseSettings):
     steps: int
     batch: int = 4
     lengths: str = "same"
+    beginnings: float = 0.0
     learning_rate: float = 1e-3
     warm_up: int = 60
     weight_decay: float = 0.01
@@ -152,6 +153,7 @@ LIMITS = (
     ("export_every", lambda n: n >= 0, "0 for never, or more"),
     ("windows_per_episode", lambda n: n >= 1, "at least 1"),
     ("validation", lambda p: 0 <= p < 1, "at least 0 and below 1"),
+    ("beginnings", lambda p: 0 <= p <= 1, "a share of the steps"),
     ("noisy_history", lambda p: 0 <= p <= 1, "a probability"),
     ("history_noise", lambda s: 0 <= s <= 1, "a noise level between 0 and 1"),
     ("video_beta", lambda a: a > 0, "a number above 0"),

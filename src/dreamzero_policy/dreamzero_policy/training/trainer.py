@@ -61,6 +61,7 @@ class Trainer:
         self.config, self.settings, self.windows, self.vae = config, settings, windows, vae
         self.ranks = ranks or Ranks()
         self.lengths = np.array([item.chunks for item in windows])
+        self.openings = np.flatnonzero([item.opening for item in windows])
         self.table = NoiseTable.shifted(settings.shift)
         self.networks = starting_networks(config, settings)
         self._prepare_networks(collate(windows[:1], config).action_valid)
@@ -140,9 +141,12 @@ class Trainer:
     def batch(self, step: int) -> Batch:
         """The windows of a step, about `batch` full windows' worth of chunks, each with one of its prompts.
 
-        `same`: all have one length, drawn by how many chunks have it; nothing is padded. `mixed`: any lengths.
+        `same`: all have one length, drawn by how many chunks have it; nothing is padded. `mixed`: any lengths. At a
+        share `beginnings` of the steps it is twice as many windows cut to their first chunk.
         """
         rng = np.random.default_rng((self.settings.seed, step))
+        if self.settings.beginnings and rng.random() < self.settings.beginnings:
+            return self._beginnings(rng)
         budget = self.settings.batch * self.config.geometry.chunks_per_window
         if self.settings.lengths == "same":
             length = self.lengths[rng.choice(len(self.lengths), p=self.lengths / self.lengths.sum())]
@@ -151,6 +155,17 @@ class Trainer:
             chosen = rng.choice(len(self.lengths), budget)
             chosen = chosen[: max(1, np.searchsorted(np.cumsum(self.lengths[chosen]), budget, side="right"))]
         return collate([self.windows[i] for i in chosen], self.config, rng)
+
+    def _beginnings(self, rng: np.random.Generator) -> Batch:
+        """First chunks, half of them of whole episodes.
+
+        A past shows what is being done and thereby what to do next, so that a network that sees one nearly always
+        learns late to look for what the prompt names. Here the prompt and one picture must do.
+        """
+        count, frames = self.settings.batch, self.config.geometry.frames_per_chunk
+        anywhere = rng.choice(len(self.windows), count)
+        chosen = [*anywhere, *rng.choice(self.openings if len(self.openings) else anywhere, count)]
+        return collate([self.windows[i].beginning(frames) for i in chosen], self.config, rng)
 
     def losses_of(self, batch: Batch, generator: torch.Generator) -> Losses:
         """Of a batch that this process alone looks at."""

@@ -50,6 +50,19 @@ def test_mixed_batches_hold_windows_of_different_lengths_within_the_budget_of_ch
     assert all(train_batch.chunk_valid.all() for train_batch in map(make_trainer(batch=2).batch, range(20)))
 
 
+def test_beginnings_are_first_chunks_half_of_them_of_whole_episodes(make_trainer, make_window):
+    opening = dataclasses.replace(make_window(2, 0), opening=True, prompts=("open",))
+    windows = [opening, *(dataclasses.replace(make_window(2, i), prompts=("later",)) for i in range(1, 40))]
+    always, never = (make_trainer(windows=windows, batch=8, beginnings=share) for share in (1.0, 0.0))
+    batch = always.batch(0)
+    assert batch.chunk_valid.shape == (16, 1) and batch.latents.shape[2] == 3 and batch.action.shape[1] == 4
+    assert batch.prompts[8:] == ("open",) * 8 and batch.prompts[:8].count("later") > 4
+    torch.testing.assert_close(batch.latents[-1], opening.latents[:, :3].float())
+    assert never.batch(0).chunk_valid.shape[1] == 2
+    kinds = [make_trainer(windows=windows, beginnings=0.5).batch(step).chunk_valid.shape[1] for step in range(40)]
+    assert 10 < kinds.count(1) < 30
+
+
 def test_every_phrasing_is_drawn_and_the_draw_follows_from_seed_and_step(make_trainer, make_window):
     windows = [dataclasses.replace(make_window(1, i), prompts=("touch it", "reach for it", "tap it")) for i in range(3)]
     train, again = make_trainer(windows=windows), make_trainer(windows=windows)
