@@ -54,6 +54,13 @@ class Intrinsics:
         f = self.focal_length
         return np.array([[f, 0.0, (self.width - 1) / 2], [0.0, f, (self.height - 1) / 2], [0.0, 0.0, 1.0]])
 
+    def pixel_of(self, point: NDArray[np.float64]) -> NDArray[np.float64] | None:
+        """Where a point [3] of the optical frame (z along the view, x right, y down), m, is seen: column and row, px.
+
+        Counted from the first pixel's centre; it may lie outside of the picture. None for what is behind the camera.
+        """
+        return (self.matrix @ point)[:2] / point[2] if point[2] > 0 else None
+
 
 class SceneRenderer:
     """Renders cameras of a model, all at one size."""

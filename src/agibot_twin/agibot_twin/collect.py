@@ -86,10 +86,7 @@ class Collector:
         self.suite = TwinSuite()
         self.world = self.suite.world
         self.expert = Expert(command_limits(contract))
-        model = contract.model
-        self.embodiment = Embodiment(
-            contract, Statistics(_unit(len(model.state_joints)), _unit(model.action_width), "")
-        )
+        self.embodiment = without_statistics(contract)
 
     def demonstrate(self, seed: int, draft: Draft, picture_every: int) -> bool:
         """Write the demonstration of this seed; returns whether it does the task. The draft is not finished otherwise.
@@ -188,9 +185,13 @@ def _words(episode: Episode, rng: np.random.Generator) -> tuple[str, ...]:
     return tuple(dict.fromkeys([episode.instruction, *(str(text) for text in chosen)]))
 
 
-def _unit(width: int) -> Quantiles:
-    """Statistics that change nothing of importance: views and raw states do not use them."""
-    return Quantiles(np.zeros(width), np.ones(width))
+def without_statistics(contract: Contract) -> Embodiment:
+    """For pictures, joint positions and raw states, which need no statistics: these change nothing of importance."""
+    state, action = (
+        Quantiles(np.zeros(width), np.ones(width))
+        for width in (len(contract.model.state_joints), contract.model.action_width)
+    )
+    return Embodiment(contract, Statistics(state, action, ""))
 
 
 # ---------------------------------------------------------------- in parallel

@@ -47,19 +47,21 @@ class Simulation:
 
     def reset(self, layout: Layout) -> None:
         """Home pose, objects as laid out and at rest, time 0."""
-        self.layout = layout
         mujoco.mj_resetData(self.model, self.data)
-        self.data.qpos[self._qpos] = self.home
-        self._place_followers()
-        for index, (name, address) in enumerate(self._object_qpos.items()):
-            self.data.qpos[address : address + 7] = layout.poses.get(name, parked(index))
-        for shape, colour in layout.colours.items():
-            self.model.geom(shape).rgba[:3] = COLOURS[colour]
+        self._arrange(layout, self.home)
         self._command = self._new_command = self.home.copy()
         self.data.ctrl[:] = self.home
         mujoco.mj_step(self.model, self.data, SETTLE_STEPS)
         self.data.time = 0.0
         self.steps = 0
+
+    def show(self, layout: Layout, joints: Floats) -> None:
+        """Objects as laid out and joints [20] where they are said to be, whatever is in the way: for pictures alone.
+
+        No physics and no time: `reset` before either goes on.
+        """
+        self._arrange(layout, joints)
+        mujoco.mj_kinematics(self.model, self.data)
 
     @property
     def time_ns(self) -> int:
@@ -99,6 +101,15 @@ class Simulation:
     def body_position(self, body: str) -> Floats:
         """Position [3] of a body in the robot's base frame, m, as of the last step."""
         return self.data.body(body).xpos.copy()
+
+    def _arrange(self, layout: Layout, joints: Floats) -> None:
+        self.layout = layout
+        self.data.qpos[self._qpos] = joints
+        self._place_followers()
+        for index, (name, address) in enumerate(self._object_qpos.items()):
+            self.data.qpos[address : address + 7] = layout.poses.get(name, parked(index))
+        for shape, colour in layout.colours.items():
+            self.model.geom(shape).rgba[:3] = COLOURS[colour]
 
     def _place_followers(self) -> None:
         """Set mimic joints to where their equality wants them."""

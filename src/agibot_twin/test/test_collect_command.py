@@ -3,14 +3,20 @@
 import json
 from pathlib import Path
 
+import numpy as np
+import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
 from agibot_twin.collect import episode_name
 from agibot_twin.episodes import sample_episode
+from agibot_twin.objects import TRAY
+from agibot_twin.phrasing import SHAPE_WORDS
 from agibot_twin.tasks import TOUCH
 from dreamzero_policy.cli.main import app
 from dreamzero_policy.data.dataset import open_dataset
+from dreamzero_policy.data.episodes import Episode
+from dreamzero_policy.data.pictures import load_pictures
 from dreamzero_policy.runtime.contract import load_contract
 
 CONTRACT = load_contract(Path(__file__).resolve().parents[3] / "config" / "agibot_g1.yaml")
@@ -44,7 +50,7 @@ def test_demonstrations_are_collected_once_and_told_of(tmp_path: Path) -> None:
 def test_an_unknown_form_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     result = collect(tmp_path, "--form", "zip")
     assert result.exit_code == 2
-    assert "--form is zip; expected lerobot or views" in " ".join(result.output.replace("│", " ").split())
+    assert "--form is zip; expected lerobot, views or grounding" in " ".join(result.output.replace("│", " ").split())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -64,3 +70,53 @@ def test_denoising_steps_without_a_policy_are_refused(tmp_path: Path) -> None:
     result = collect(tmp_path, "--denoise-steps", 2)
     assert result.exit_code == 2
     assert "--after-policy" in result.output
+
+
+def write_demonstration(folder: Path) -> None:
+    """Arms that have all joints at a tenth of a radian, grippers half closed."""
+    folder.mkdir()
+    model = CONTRACT.model
+    state = np.tile([0.5 if "gripper" in joint else 0.1 for joint in model.state_joints], (3, 1))
+    action, canvas = np.zeros((3, model.action_width)), np.zeros((1, *model.canvas_size_px, 3), np.uint8)
+    Episode("touch it", state, action, canvas, np.array([0])).save(folder / "one.npz", CONTRACT)
+
+
+@pytest.mark.parametrize("posed", [False, True])
+def test_pictures_are_collected_once_and_told_of(tmp_path: Path, posed: bool) -> None:
+    more: list[object] = ["--form", "grounding"]
+    if posed:
+        write_demonstration(tmp_path / "demos")
+        more += ["--poses", tmp_path / "demos"]
+    out = tmp_path / "pictures"
+    first = collect(out, *more, "--episodes", 4)
+    assert first.exit_code == 0, first.output
+    assert "4 pictures made, with" in first.output
+    pictures = load_pictures(out, CONTRACT)
+    assert len(pictures) == 4
+    named = {word for words in SHAPE_WORDS.values() for word in words} | {"one", "object", TRAY}
+    for phrasing in (text for picture in pictures for question in picture.questions for text in question.phrasings):
+        assert named & set(phrasing.replace(",", "").replace("?", "").replace(":", "").split()), phrasing
+    again = collect(out, *more, "--episodes", 3, "--json")
+    assert again.exit_code == 0, again.output
+    assert json.loads(again.stdout) | {"seconds": 0} == {"pictures": 0, "there": 3, "questions": 0, "seconds": 0}
+    longer = collect(out, *more, "--episodes", 5, "--json")  # the file ended inside
+    assert json.loads(longer.stdout)["pictures"] == 5
+    if posed:  # without, more pictures have more poses to draw from
+        for before, after in zip(pictures, load_pictures(out, CONTRACT)[:4], strict=True):
+            assert np.array_equal(before.canvas, after.canvas)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["--poses", "demos"], "--poses is about --form grounding, but --form is lerobot"),
+        (
+            ["--form", "grounding", "--after-policy", "x"],
+            "--after-policy is about demonstrations, but --form is grounding",
+        ),
+    ],
+)
+def test_options_of_the_other_form_are_refused(tmp_path: Path, given: list[str], expected: str) -> None:
+    result = collect(tmp_path / "out", *given)
+    assert result.exit_code == 2
+    assert expected in " ".join(result.output.replace("│", " ").split())

@@ -14,19 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from dreamzero_policy.cli.progress import followed
 from dreamzero_policy.cli.share import shipped_parameters_path
 from dreamzero_policy.data.lerobot.writer import LeRobotWriter
 from dreamzero_policy.data.sinks import LeRobotSink, ViewsSink
 from dreamzero_policy.runtime.contract import load_contract
 
 GROUP = "dreamzero.demonstrations"
-PLAIN_EVERY_S = 10.0  # between lines where there is no terminal
 
 
 class CollectError(RuntimeError):
-    """Nobody is there to demonstrate; the message says what was looked for."""
+    """Nobody is there to demonstrate or to make pictures; the message says what was looked for."""
 
 
 @dataclass
@@ -52,9 +51,14 @@ class Collected:
 
 def demonstrator(name: str) -> Callable[..., Iterable[Any]]:
     """The robot's own `collect`. Raises CollectError."""
-    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    return offered(GROUP, name, "demonstrates")
+
+
+def offered(group: str, name: str, does: str) -> Callable[..., Iterable[Any]]:
+    """What a robot's package offers under a group of entry points. Raises CollectError."""
+    found = {entry.name: entry for entry in entry_points(group=group)}
     if name not in found:
-        raise CollectError(f"nobody demonstrates for {name!r}; installed are: {', '.join(sorted(found)) or 'none'}")
+        raise CollectError(f"nobody {does} for {name!r}; installed are: {', '.join(sorted(found)) or 'none'}")
     return found[name].load()
 
 
@@ -101,27 +105,12 @@ def run(
 
 
 def _watch(made: Iterable[Any], seeds: range, collected: Collected, console: Console) -> None:
-    columns = (
-        TextColumn("demonstrations"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[kept]} kept"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    began = shown = time.monotonic()
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=len(seeds), kept=0)
-        for number, one in enumerate(made, 1):
+    with followed(console, "demonstrations", len(seeds)) as note:
+        for one in made:
             collected.add(one)
             if one.message:
                 console.print(f"seed {one.seed}: {one.message}", style="dim", markup=False, highlight=False)
-            progress.update(task, advance=1, kept=collected.outcomes["kept"])
-            now = time.monotonic()
-            if not console.is_terminal and (now - shown > PLAIN_EVERY_S or number == len(seeds)):
-                shown = now
-                left_min = (now - began) / number * (len(seeds) - number) / 60
-                console.print(f"{number}/{len(seeds)}  {dict(collected.outcomes)}  {left_min:.1f} min left")
+            note(1, f"{collected.outcomes['kept']} kept", str(dict(collected.outcomes)))
 
 
 def report(document: dict[str, Any], out: Path, console: Console) -> None:

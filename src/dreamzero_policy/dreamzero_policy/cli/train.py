@@ -10,12 +10,13 @@ import torch
 from rich.console import Console
 
 from dreamzero_policy.runtime.allocator import keep_freed_memory
+from dreamzero_policy.training.grounding import ground
 from dreamzero_policy.training.prepare import prepare
 from dreamzero_policy.training.progress import Reporter
 from dreamzero_policy.training.settings import Recipe
 from dreamzero_policy.training.train import checkpoint_of, train
 
-STAGES = ("prepare", "joint", "flash")
+STAGES = ("prepare", "grounding", "joint", "flash")
 
 
 class TrainingFailed(RuntimeError):  # noqa: N818 (it tells what happened)
@@ -24,10 +25,14 @@ class TrainingFailed(RuntimeError):  # noqa: N818 (it tells what happened)
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What the command was asked for. ``stages`` in the order of :data:`STAGES`, ``data`` None where none prepares."""
+    """What the command was asked for. ``stages`` in the order of :data:`STAGES`.
+
+    ``data`` None where none prepares, ``pictures`` None where none grounds.
+    """
 
     recipe: Path
     data: Path | None
+    pictures: Path | None
     out: Path
     run: Path
     stages: tuple[str, ...]
@@ -44,7 +49,8 @@ def stages_of(recipe: Recipe, asked: str) -> tuple[str, ...]:
     """All that the recipe has, or the one that was asked for."""
     if asked != "all":
         return (asked,)
-    return STAGES if recipe.flash is not None else STAGES[:-1]
+    absent = {"grounding": recipe.grounding is None, "flash": recipe.flash is None}
+    return tuple(stage for stage in STAGES if not absent.get(stage, False))
 
 
 def run_training(options: TrainOptions, console: Console) -> list[Path]:
@@ -58,6 +64,10 @@ def run_training(options: TrainOptions, console: Console) -> list[Path]:
             if stage == "prepare":
                 torch.set_num_threads(options.threads * options.processes)
                 prepare(recipe, options.data, options.run, reporter, options.threads * options.processes)
+                continue
+            if stage == "grounding":
+                torch.set_num_threads(options.threads * options.processes)
+                ground(recipe, options.pictures, options.run, reporter)
                 continue
             torch.set_num_threads(options.threads)
             if options.processes == 1:

@@ -169,7 +169,7 @@ class ModelSection(Strict):
     action: tuple[JointGroup, ...] = Field(min_length=1)
     action_hz: Positive
     chunk: ChunkGeometry
-    normaliser: Literal["q99"]
+    normaliser: Literal["q99", "q99_wide"]
     prompt: Prompt
 
     @model_validator(mode="after")

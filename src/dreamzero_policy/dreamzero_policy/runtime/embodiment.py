@@ -28,6 +28,9 @@ from dreamzero_policy.runtime.contract import Contract, ContractError, JointGrou
 Floats = NDArray[np.float64]
 
 
+LARGEST: Mapping[str, float] = {"q99": 1.0, "q99_wide": 4.0}  # normalised value of each normaliser
+
+
 @dataclass(frozen=True)
 class Quantiles:
     """1 % and 99 % quantiles of one vector, entry by entry, in the contract's units.
@@ -38,12 +41,12 @@ class Quantiles:
     q01: Floats
     q99: Floats
 
-    def normalise(self, x: NDArray) -> NDArray:
-        """To [-1, 1], clamped as in training; entries whose quantiles coincide pass unchanged before the clamp."""
+    def normalise(self, x: NDArray, *, largest: float = 1.0) -> NDArray:
+        """Quantiles to -1 and 1, clamped at ±`largest`; entries whose quantiles coincide pass unchanged before that."""
         q01, q99 = self._as(x)
         flat = q99 == q01
         scaled = 2 * (x - q01) / np.where(flat, 1, q99 - q01) - 1
-        return np.clip(np.where(flat, x, scaled), -1, 1)
+        return np.clip(np.where(flat, x, scaled), -largest, largest)
 
     def denormalise(self, y: NDArray) -> NDArray:
         """Inverse without the clamp; entries whose quantiles coincide give that constant."""
@@ -156,6 +159,7 @@ class Transforms:
     def __init__(self, model: ModelSection, statistics: Statistics) -> None:
         self.model = model
         self.statistics = statistics
+        self._largest = LARGEST[model.normaliser]
         ends = np.cumsum([group.width for group in model.action])
         columns = [np.arange(end - group.width, end) for group, end in zip(model.action, ends, strict=True)]
         groups = list(zip(model.action, columns, strict=True))
@@ -186,7 +190,7 @@ class Transforms:
 
     def normalised_state(self, state: Floats) -> NDArray[np.float32]:
         """State [..., D] in the contract's units → [-1, 1]."""
-        return self.statistics.state.normalise(state).astype(np.float32)
+        return self.statistics.state.normalise(state, largest=self._largest).astype(np.float32)
 
     def actions(self, rows: NDArray, anchor: Floats) -> Floats:
         """Normalised rows [..., H, ≥ A] and the state [..., D] at the observation instant → actions [..., H, A].
@@ -211,7 +215,7 @@ class Transforms:
         rows = actions.copy()
         for columns, state_columns in self._relative:
             rows[..., columns] -= anchor[..., None, state_columns]
-        return self.statistics.action.normalise(rows).astype(np.float32)
+        return self.statistics.action.normalise(rows, largest=self._largest).astype(np.float32)
 
     def as_actions(self, states: Floats) -> Floats:
         """States [..., D] as targets → actions [..., A], in the contract's units; what is never commanded is zero."""

@@ -1,6 +1,7 @@
 """Everything that a training is refused or stopped for, so that a command can say it in one line."""
 
 from dreamzero_policy.data.episodes import EpisodeError
+from dreamzero_policy.data.pictures import PictureError
 from dreamzero_policy.model.conditioning import PromptTooLongError, TokenizerError
 from dreamzero_policy.model.config import ConfigError
 from dreamzero_policy.model.weights import CheckpointError
@@ -19,6 +20,7 @@ TRAINING_ERRORS = (
     EpisodeError,
     FloatingPointError,
     LatentsError,
+    PictureError,
     PromptTooLongError,
     RecipeError,
     StartError,

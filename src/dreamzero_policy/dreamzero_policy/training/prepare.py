@@ -1,4 +1,4 @@
-"""Stages 1 and 2 of a training: statistics and the autoencoder, then latents of many windows.
+"""The first stages of a training: statistics and the autoencoder, then latents of many windows.
 
     python -m dreamzero_policy.training.prepare --recipe config/training/agibot_g1_tiny.yaml --episodes demos --out run
 

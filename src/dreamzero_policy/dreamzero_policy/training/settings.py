@@ -1,7 +1,8 @@
 """A training recipe: one YAML file, one section for each stage. Unknown, missing and impossible fields are named.
 
-A `flash` section asks for a last stage after `joint`. What it does not say is as in `joint`, except that its noise is
-`flash` and that it goes on from the weights of `joint`.
+A `grounding` section asks for a stage before `joint`, in which the condition encoders learn to point. A `flash` section
+asks for a last stage after `joint`. What it does not say is as in `joint`, except that its noise is `flash` and that it
+goes on from the weights of `joint`.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -31,6 +32,22 @@ class LatentSettings:
     windows_per_episode: int = 6
     validation: float = 0.1  # share of the episodes that is kept for it, chosen by their names
     trim_idle: bool = False  # cut the idle start and end of every episode
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroundingSettings:
+    """How both condition encoders learn to point at what an instruction names."""
+
+    steps: int = 1500
+    batch: int = 24  # pictures, with all their questions
+    learning_rate: float = 1e-3
+    warm_up: int = 100
+    weight_decay: float = 0.01
+    bfloat16: bool = False
+    validation: float = 0.02  # share of the pictures that is kept for it
+    validate_every: int = 100
+    save_every: int = 100
     seed: int = 0
 
 
@@ -76,6 +93,7 @@ class Recipe:
     latents: LatentSettings
     joint: JointSettings
     flash: JointSettings | None = None
+    grounding: GroundingSettings | None = None
     path: Path | None = None  # where it was read
 
     @classmethod
@@ -92,7 +110,7 @@ class Recipe:
         if not isinstance(document, dict):
             raise RecipeError(f"{path} is not a table of sections")
         needed = {"model", "contract", "autoencoder", "latents", "joint"}
-        if odd := sorted((set(document) | needed) - (set(document) & (needed | {"flash"}))):
+        if odd := sorted((set(document) | needed) - (set(document) & (needed | {"grounding", "flash"}))):
             raise RecipeError(f"{path}: {odd[0]} is {'unknown' if odd[0] in document else 'missing'}")
         joint = section(JointSettings, path, "joint", document["joint"])
         flash = None
@@ -100,6 +118,11 @@ class Recipe:
             given = document["flash"] or {}
             inherited = replace(joint, noise="flash", start=None)
             flash = section(JointSettings, path, "flash", given, inherited)
+        grounding = None
+        if "grounding" in document:
+            grounding = section(GroundingSettings, path, "grounding", document["grounding"] or {})
+            if joint.start is not None:
+                raise RecipeError(f"{path}: joint.start and grounding both say what the encoders begin as; keep one")
         return cls(
             model or path.parent / str(document["model"]),
             path.parent / str(document["contract"]),
@@ -107,6 +130,7 @@ class Recipe:
             section(LatentSettings, path, "latents", document["latents"]),
             joint,
             flash,
+            grounding,
             path,
         )
 

@@ -1,4 +1,4 @@
-"""Stages 3 and 4 of a training, joint and flash: the transformer, and the text and image encoders with it.
+"""The last stages of a training, joint and flash: the transformer, and the text and image encoders with it.
 
     python -m dreamzero_policy.training.train --recipe config/training/agibot_g1_tiny.yaml --run run --out checkpoint
 
@@ -33,7 +33,7 @@ from dreamzero_policy.training.progress import Reporter
 from dreamzero_policy.training.ranks import Ranks
 from dreamzero_policy.training.settings import JointSettings, Recipe, RecipeError
 from dreamzero_policy.training.state_file import StateError
-from dreamzero_policy.training.trainer import Trainer
+from dreamzero_policy.training.trainer import ENCODERS_FOLDER, Trainer
 
 STATE_FILES = {"joint": "state.pt", "flash": "flash.pt"}
 VALIDATED = 64  # windows at most
@@ -77,7 +77,7 @@ def train(recipe: Recipe, stage: str, run: Path, out: Path, reporter: Reporter, 
     windows = load_latents(run / "latents.npz", contract)
     if not windows:
         raise StateError(f"{run / 'latents.npz'} has no windows")
-    trainer = Trainer(config, settings, windows, vae, ranks, tokenizer_of(config, run))
+    trainer = Trainer(config, settings, windows, vae, ranks, tokenizer_of(config, run), encoders_of(recipe, place))
     if place.state.exists():
         trainer.load_state(place.state)
         reporter.say(f"{stage} goes on at step {trainer.step}")
@@ -86,6 +86,20 @@ def train(recipe: Recipe, stage: str, run: Path, out: Path, reporter: Reporter, 
     held_out = load_latents(run / "validation.npz", contract) if (run / "validation.npz").exists() else []
     Course(trainer, recipe, place, contract, held_out, reporter).run()
     return trainer
+
+
+def encoders_of(recipe: Recipe, place: Place) -> Path | None:
+    """The folder of the encoders that a stage begins with, if it begins with those that `grounding` left.
+
+    Raises:
+        StateError: `grounding` is asked for and was not finished.
+    """
+    folder = place.run / ENCODERS_FOLDER
+    if place.stage != "joint" or recipe.grounding is None or place.state.exists():
+        return None
+    if not folder.is_dir():
+        raise StateError(f"{place.run} has no {ENCODERS_FOLDER}; the stage grounding was not finished there")
+    return folder
 
 
 def model_of(recipe: Recipe, run: Path) -> ModelConfig:

@@ -32,7 +32,9 @@ from dreamzero_policy.training.state_file import StateError, read_state, write_s
 from dreamzero_policy.training.tuning import add_adapters, without_adapters
 from dreamzero_policy.training.window_pass import Conditioning, folded_text, window_velocities
 
-TRAINED = ("transformer", "text_encoder", "image_encoder")
+ENCODERS = ("text_encoder", "image_encoder")
+ENCODERS_FOLDER = "encoders"  # of a run: what its stage grounding leaves
+TRAINED = ("transformer", *ENCODERS)
 
 
 class StartError(ValueError):
@@ -50,7 +52,9 @@ class Trainer:
         vae: nn.Module | None,
         ranks: Ranks | None = None,
         tokenizer: Tokenizer | None = None,
+        encoders: Path | None = None,
     ) -> None:
+        """`encoders` is the folder of those to begin with, drawn ones without."""
         if config.transformer.image_condition:
             raise ConfigError(
                 "transformer.image_condition is true in the model configuration; training prepares no image condition "
@@ -63,7 +67,7 @@ class Trainer:
         self.lengths = np.array([item.chunks for item in windows])
         self.openings = np.flatnonzero([item.opening for item in windows])
         self.table = NoiseTable.shifted(settings.shift)
-        self.networks = starting_networks(config, settings)
+        self.networks = starting_networks(config, settings, encoders)
         self._prepare_networks(collate(windows[:1], config).action_valid)
         self.masters = self._masters()
         self.average = {key: tensor.detach().clone() for key, tensor in self.masters.items()}
@@ -337,10 +341,15 @@ def _fill_all(tensors: dict[str, Tensor], values: dict[str, Tensor], source: str
         fill(tensor, values[key])
 
 
-def starting_networks(config: ModelConfig, settings: JointSettings) -> dict[str, nn.Module]:
+def starting_networks(
+    config: ModelConfig, settings: JointSettings, encoders: Path | None = None
+) -> dict[str, nn.Module]:
     """The networks that are trained, drawn from the seed, or as they are in the checkpoint that the recipe names.
 
+    Where there is no such checkpoint, both encoders may come from a folder `encoders`.
+
     Raises:
+        CheckpointError: the encoders have other sizes, or are not all there.
         StartError: the checkpoint's networks have other sizes.
     """
     made = checkpoints.builders(config)
@@ -349,6 +358,8 @@ def starting_networks(config: ModelConfig, settings: JointSettings) -> dict[str,
             torch.manual_seed(settings.seed)
             networks = {name: made[name]() for name in TRAINED}
             networks["transformer"].initialise_weights()
+        for name in ENCODERS if encoders is not None else ():
+            networks[name].load_state_dict(checkpoints.load_network(encoders / name, made[name]).state_dict())
         return networks
     loaded, found = checkpoints.load(settings.start, torch.float32)
     for name in ("geometry", "transformer", "text_encoder", "image_encoder", "autoencoder"):

@@ -64,7 +64,7 @@ def test_the_hash_depends_on_the_model_section_only(contract: Contract) -> None:
 
 
 def test_the_shipped_checkpoint_keeps_the_hash_of_its_contract(contract: Contract) -> None:
-    assert contract.hash == "60415b14f2b594315c44f2def5287a33afdafce3b2ef9460f69cbc8a10023f15"
+    assert contract.hash == "d83e316a327a06e80a177f99567174c45934d22ea63f3690c2484a1756ad8471"
     assert model_hash(load_model_section(CHECKPOINT / "contract.yaml")) == contract.hash
     assert json.loads((CHECKPOINT / "statistics.json").read_text())["contract_hash"] == contract.hash
 

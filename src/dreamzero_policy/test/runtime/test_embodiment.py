@@ -225,6 +225,17 @@ def test_a_zero_row_commands_the_position_of_the_observation_instant(embodiment:
     assert positions.shape == (24, len(joints))
 
 
+@pytest.mark.parametrize(("normaliser", "seen"), [("q99", 1.0), ("q99_wide", 3.0)])
+def test_a_motion_beyond_the_quantiles_is_kept_by_the_wide_normaliser(
+    embodiment: Embodiment, normaliser: str, seen: float
+) -> None:
+    document = embodiment.model.model_dump() | {"normaliser": normaliser}
+    width, joints = embodiment.model.action_width, len(embodiment.model.state_joints)
+    unit = Statistics(Quantiles(-np.ones(joints), np.ones(joints)), Quantiles(-np.ones(width), np.ones(width)), "")
+    transforms = Transforms(ModelSection.model_validate(document), unit)
+    assert transforms.normalised_actions(np.full((1, width), 3.0), np.zeros(joints))[0, 0] == seen
+
+
 def test_quantiles_clamp_on_the_way_in_only_and_equal_ones_pass() -> None:
     quantiles = Quantiles(np.array([0.0, 0.3]), np.array([2.0, 0.3]))
     np.testing.assert_allclose(quantiles.normalise(np.array([3.0, 0.3])), [1.0, 0.3])

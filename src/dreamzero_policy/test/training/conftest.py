@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from dreamzero_policy.data.pictures import Picture, Question
 from dreamzero_policy.model import checkpoint as checkpoints
 from dreamzero_policy.model.config import ModelConfig
 from dreamzero_policy.runtime.contract import Contract, load_contract
@@ -106,11 +107,29 @@ def trainer(
     )
 
 
+def some_pictures(count: int, size: int) -> list[Picture]:
+    """Dark squares with a red and a green quarter each, and where they are."""
+    rng, half = np.random.default_rng(0), size // 2
+    pictures = []
+    for _ in range(count):
+        canvas, questions = rng.integers(0, 20, (size, size, 3), dtype=np.uint8), []
+        for channel, (name, quarter) in enumerate(zip(("red", "green"), rng.permutation(4)[:2], strict=True)):
+            row, column = half * (quarter // 2), half * (quarter % 2)
+            canvas[row : row + half, column : column + half, channel] += 200
+            points = np.array([[column + 0.75 * half, row + 0.5 * half]])
+            questions.append(Question((f"touch the {name} one", f"push the {name} one"), points))
+        pictures.append(Picture(canvas, tuple(questions)))
+    return pictures
+
+
 # A run folder as the stages before leave it, for tests of the stages after
 
 
-def filled_run(folder: Path, joint: dict[str, Any], flash: dict[str, Any] | None = None) -> Path:
-    """Write windows, configuration, autoencoder and a recipe into a folder; returns the recipe."""
+def filled_run(folder: Path, joint: dict[str, Any], **more: dict[str, Any]) -> Path:
+    """Write windows, configuration, autoencoder and a recipe into a folder; returns the recipe.
+
+    ``more`` are its other sections.
+    """
     config, contract = small_config(), load_contract(CONTRACT)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config.to_dict()))
@@ -125,7 +144,7 @@ def filled_run(folder: Path, joint: dict[str, Any], flash: dict[str, Any] | None
         "autoencoder": {},
         "latents": {},
         "joint": {"steps": 6, "batch": 2, "warm_up": 2, "save_every": 2, **joint},
-    } | ({} if flash is None else {"flash": flash})
+    } | more
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     return folder / "recipe.yaml"
 
@@ -148,6 +167,11 @@ def make_config():
 @pytest.fixture
 def make_window():
     return some_window
+
+
+@pytest.fixture
+def make_pictures():
+    return some_pictures
 
 
 @pytest.fixture

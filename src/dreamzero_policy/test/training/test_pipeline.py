@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from dreamzero_policy.cli.main import app
 from dreamzero_policy.data.episodes import Episode
+from dreamzero_policy.data.pictures import save_pictures
 from dreamzero_policy.model import checkpoint as checkpoints
 from dreamzero_policy.runtime.contract import Contract
 from dreamzero_policy.training.latents import load_latents
@@ -85,6 +86,25 @@ def test_episodes_become_checkpoints_and_a_second_run_does_nothing_again(place, 
     again = train(place)
     assert again.startswith("exit 0") and "joint goes on at step 3" in again and "flash goes on at step 2" in again
     assert before == {path: path.stat().st_mtime_ns for path in run.glob("*.npz")}
+
+
+def test_a_recipe_with_grounding_needs_pictures_once_and_the_checkpoint_is_as_any_other(place, contract, make_pictures):
+    path = place / "recipe.yaml"
+    document = yaml.safe_load(path.read_text())
+    del document["flash"]
+    document["grounding"] = {"steps": 2, "batch": 2, "warm_up": 1, "validation": 0.5, "validate_every": 1}
+    path.write_text(yaml.safe_dump(document))
+    said = train(place).replace("│", " ")
+    assert said.startswith("exit 2") and "--pictures is missing" in said and not (place / "policy.run").exists()
+    (place / "pictures").mkdir()
+    save_pictures(place / "pictures" / "pictures_0.npz", contract, make_pictures(4, 128))
+    said = train(place, "--pictures", str(place / "pictures"))
+    assert said.startswith("exit 0") and "grounding: 2 pictures to train on, 2 held out" in said, said
+    assert "grounding 2  validation  loss" in said and "hits" in said
+    checkpoints.load(place / "policy", None)
+    assert (place / "policy.run" / "encoders" / "image_encoder" / "model.safetensors").is_file()
+    assert train(place).startswith("exit 0")  # grounded: no pictures needed any more
+    assert train(place, "--stage", "flash").startswith("exit 1")
 
 
 def test_an_episode_that_cannot_be_used_is_named_in_one_line(place, contract):

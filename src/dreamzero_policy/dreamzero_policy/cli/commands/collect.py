@@ -10,14 +10,26 @@ from dreamzero_policy.cli.console import Json, console_for, one_line, print_json
 
 def collect(
     out: Annotated[Path, typer.Option(help="Folder of the data set; what is there already is not made again.")],
-    episodes: Annotated[int, typer.Option(min=1, help="Number of seeds to try.")] = 400,
+    episodes: Annotated[
+        int, typer.Option(min=1, help="Number of seeds to try; of pictures with --form grounding.")
+    ] = 400,
     first_seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode.")] = 0,
-    form: Annotated[str, typer.Option(help="lerobot (raw images) or views (compact, for one contract).")] = "lerobot",
+    form: Annotated[
+        str,
+        typer.Option(
+            help="lerobot (raw images), views (compact, for one contract), or grounding: no demonstrations but "
+            "pictures with questions, for the training stage of that name."
+        ),
+    ] = "lerobot",
     after_policy: Annotated[
         Path | None, typer.Option(help="Checkpoint folder: it is at work first, the expert takes over.")
     ] = None,
     denoise_steps: Annotated[
         int | None, typer.Option(min=1, max=64, help="Denoising steps per chunk of --after-policy; 4.")
+    ] = None,
+    poses: Annotated[
+        Path | None,
+        typer.Option(help="Demonstrations whose poses the robot has in --form grounding; those the expert begins in."),
     ] = None,
     processes: Annotated[int, typer.Option(min=1, help="Episodes made at a time.")] = 2,
     contract: Annotated[Path | None, typer.Option(help="Another contract than the shipped one.")] = None,
@@ -26,14 +38,21 @@ def collect(
 ) -> None:
     """Demonstrations of a simulated robot's scripted expert, as a data set to train on.
 
-    With --after-policy, every demonstration takes over from a policy where its attempt got to.
+    With --after-policy, every demonstration takes over from a policy where its attempt got to. With --form grounding
+    there are pictures of its scenes instead, with instructions and where what they name is seen.
     """
     from dreamzero_policy.cli import collect as room
+    from dreamzero_policy.cli import pictures
     from dreamzero_policy.cli.share import shipped_contract_path
+    from dreamzero_policy.data.pictures import FORM
     from dreamzero_policy.data.sinks import FORMS
 
-    if form not in FORMS:
-        raise typer.BadParameter(f"--form is {form}; expected {' or '.join(FORMS)}")
+    if form not in (*FORMS, FORM):
+        raise typer.BadParameter(f"--form is {form}; expected {', '.join(FORMS)} or {FORM}")
+    if poses is not None and form != FORM:
+        raise typer.BadParameter(f"--poses is about --form {FORM}, but --form is {form}")
+    if after_policy is not None and form == FORM:
+        raise typer.BadParameter(f"--after-policy is about demonstrations, but --form is {form}")
     if after_policy is not None and not after_policy.is_dir():
         raise typer.BadParameter(f"--after-policy is {after_policy}, which is no folder")
     if denoise_steps is not None and after_policy is None:
@@ -43,8 +62,11 @@ def collect(
     seeds = range(first_seed, first_seed + episodes)
     try:
         with one_line(console):
-            prelude = after_policy and room.after_policy(after_policy, contract, denoise_steps or 4)
-            document = room.run(robot, contract, out, form, seeds, processes, console, prelude)
+            if form == FORM:
+                document = pictures.run(robot, contract, out, seeds, processes, console, poses)
+            else:
+                prelude = after_policy and room.after_policy(after_policy, contract, denoise_steps or 4)
+                document = room.run(robot, contract, out, form, seeds, processes, console, prelude)
     except room.CollectError as error:
         console.print(str(error), style="red", markup=False)
         raise typer.Exit(1) from error
@@ -54,4 +76,4 @@ def collect(
     if json:
         print_json(document)
     else:
-        room.report(document, out, console)
+        (pictures if form == FORM else room).report(document, out, console)

@@ -15,8 +15,12 @@ def train(
     data: Annotated[
         Path | None, typer.Option(help="Demonstrations: views, LeRobot data set or bags. Needed until prepared.")
     ] = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(help="What `collect --form grounding` made. Needed until grounded, if the recipe has grounding."),
+    ] = None,
     run: Annotated[Path | None, typer.Option(help="Folder of the run: states, curves, dreams; <out>.run.")] = None,
-    stage: Annotated[str, typer.Option(help="all, prepare, joint or flash.")] = "all",
+    stage: Annotated[str, typer.Option(help="all, prepare, grounding, joint or flash.")] = "all",
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of each process; the cores shared by the processes.")
     ] = None,
@@ -28,6 +32,7 @@ def train(
     try:
         from dreamzero_policy.cli import train as room
         from dreamzero_policy.training.errors import TRAINING_ERRORS
+        from dreamzero_policy.training.grounding import is_grounded
         from dreamzero_policy.training.settings import Recipe
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
@@ -39,12 +44,18 @@ def train(
     console = console_for(False)
     try:
         with one_line(console):
+            stages, run = room.stages_of(Recipe.load(config), stage), run or room.default_run(out)
+            if "grounding" in stages and pictures is None and not is_grounded(run):
+                raise typer.BadParameter(
+                    "--pictures is missing; the stage grounding needs what `dreamzero collect --form grounding` makes"
+                )
             options = room.TrainOptions(
                 recipe=config,
                 data=data,
+                pictures=pictures,
                 out=out,
-                run=run or room.default_run(out),
-                stages=room.stages_of(Recipe.load(config), stage),
+                run=run,
+                stages=stages,
                 threads=threads or max(1, len(os.sched_getaffinity(0)) // processes),
                 processes=processes,
             )

@@ -1,0 +1,215 @@
+"""Stage 2 of a training, for models whose encoders were never trained: text and image encoder learn to point.
+
+Video and actions alone teach a small network late to look for what an instruction names; asked where it is
+(`pointing.py`) the encoders learn it in minutes. Released models have encoders that were trained on the web, and need
+no such stage. `joint` begins with the encoders that this stage leaves in the folder of the run, `encoders/`, and goes
+on training them; what is there is taken as done. A run that was interrupted goes on from `grounding.pt`.
+
+What a step sees follows from the seed and its number, so that a continued run ends as one that was not interrupted.
+"""
+
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from transformers.utils import logging as transformers_logging
+
+from dreamzero_policy.data.pictures import Picture, load_pictures
+from dreamzero_policy.data.recordings import without_statistics
+from dreamzero_policy.model import checkpoint as checkpoints
+from dreamzero_policy.model.conditioning import ByteTokenizer, ImageConditioner, Tokenizer, encode_tokens
+from dreamzero_policy.model.config import ModelConfig
+from dreamzero_policy.runtime.contract import load_contract
+from dreamzero_policy.training.autoencoder import warm_cosine
+from dreamzero_policy.training.pointing import Pointed, Pointer, Targets, pointed
+from dreamzero_policy.training.progress import Reporter
+from dreamzero_policy.training.settings import GroundingSettings, Recipe, RecipeError
+from dreamzero_policy.training.state_file import StateError, read_state, write_state
+from dreamzero_policy.training.train import STATE_FILES, model_of, tokenizer_of
+from dreamzero_policy.training.trainer import ENCODERS, ENCODERS_FOLDER
+
+STATE_FILE = "grounding.pt"
+VALIDATED = 200  # pictures at most
+GRADIENT_NORM = 1.0
+
+
+class Grounding:
+    """Encoders, head, optimiser and step counter of one run."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        settings: GroundingSettings,
+        pictures: Sequence[Picture],
+        prompt: Callable[[str], str],
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
+        """`prompt` makes of an instruction what the model is told."""
+        self.config, self.settings, self.pictures, self.prompt = config, settings, pictures, prompt
+        self.tokenizer = tokenizer or ByteTokenizer(config.text_encoder.text_length)
+        made = checkpoints.builders(config)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            encoders = {name: made[name]() for name in ENCODERS}
+            head = Pointer(config.text_encoder.dim, config.image_encoder.dim)
+        self.networks = nn.ModuleDict({**encoders, "head": head}).train()
+        self.image = ImageConditioner(self.networks["image_encoder"])
+        self.optimiser = torch.optim.AdamW(
+            self.networks.parameters(),
+            lr=settings.learning_rate,
+            betas=(0.9, 0.98),
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        self.step = 0
+
+    def advance(self) -> Pointed:
+        """One optimiser step."""
+        settings = self.settings
+        for group in self.optimiser.param_groups:
+            group["lr"] = settings.learning_rate * warm_cosine(self.step, settings.warm_up, settings.steps)
+        rng = np.random.default_rng((settings.seed, self.step))
+        chosen = rng.choice(len(self.pictures), settings.batch, replace=len(self.pictures) < settings.batch)
+        found = self.answers([self.pictures[i] for i in chosen], rng)
+        self.optimiser.zero_grad(set_to_none=True)
+        found.total.backward()
+        nn.utils.clip_grad_norm_(self.networks.parameters(), GRADIENT_NORM)
+        self.optimiser.step()
+        self.step += 1
+        return found
+
+    def answers(self, pictures: Sequence[Picture], rng: np.random.Generator) -> Pointed:
+        """All questions about some pictures, each in one of its wordings."""
+        asked = [question for picture in pictures for question in picture.questions]
+        prompts = [self.prompt(asks.phrasings[rng.integers(len(asks.phrasings))]) for asks in asked]
+        rows = torch.tensor([row for row, picture in enumerate(pictures) for _ in picture.questions])
+        canvas = np.stack([picture.canvas for picture in pictures])
+        different = list(dict.fromkeys(prompts))  # each is encoded once, without its padding
+        ids, mask = self.tokenizer(different)
+        longest = int(mask.sum(1).max())
+        ids, mask = ids[:, :longest], mask[:, :longest]
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bfloat16):
+            text = encode_tokens(self.networks["text_encoder"], ids, mask)
+            image = self.image.encode(torch.from_numpy(canvas).permute(0, 3, 1, 2).float() / 127.5 - 1)
+        which = torch.tensor([different.index(prompt) for prompt in prompts])
+        said = self.networks["head"](text.float()[which], mask[which], image.float(), rows)
+        sizes = self.config.image_encoder
+        grid = sizes.image_size // sizes.patch_size
+        return pointed(*said, Targets.of([asks.points for asks in asked], canvas.shape[1:3], grid))
+
+    @torch.no_grad()
+    def test(self, held_out: Sequence[Picture]) -> dict[str, float]:
+        """Loss and share of hits on pictures that it does not train on, always in the same wordings."""
+        sums = {"loss": 0.0, "hits": 0.0}
+        parts = [
+            held_out[first : first + self.settings.batch] for first in range(0, len(held_out), self.settings.batch)
+        ]
+        for number, part in enumerate(parts):
+            found, share = self.answers(part, np.random.default_rng(number)), len(part) / len(held_out)
+            sums["loss"] += share * found.total.item()
+            sums["hits"] += share * found.hits.item()
+        return sums
+
+    def save_state(self, path: Path) -> None:
+        """Raises StateError."""
+        write_state(
+            {"step": self.step, "networks": self.networks.state_dict(), "optimiser": self.optimiser.state_dict()}, path
+        )
+
+    def load_state(self, path: Path) -> None:
+        """Raises StateError: the file cannot be read, or is of another model."""
+        state = read_state(path)
+        try:
+            self.networks.load_state_dict(state["networks"])
+        except RuntimeError as error:
+            raise StateError(f"{path} is of another model: {str(error).splitlines()[-1].strip()}") from error
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step = state["step"]
+
+
+def ground(recipe: Recipe, pictures: Path | None, run: Path, reporter: Reporter) -> None:
+    """Run the stage, if it is not done yet.
+
+    Raises:
+        RecipeError: the recipe has no such stage.
+        PictureError: the pictures cannot be used.
+        StateError: a file of the run is missing, cannot be read or cannot be written; or it is too late for the stage.
+        FloatingPointError: the loss is not finite.
+    """
+    settings = recipe.grounding
+    if settings is None:
+        raise RecipeError(f"{recipe.path or 'the recipe'} has no section grounding")
+    if is_grounded(run):
+        return
+    if not (run / "config.json").exists():
+        raise StateError(f"{run} has no config.json; the stage before was not finished there")
+    if (joint := run / STATE_FILES["joint"]).exists():
+        raise StateError(
+            f"{run}: joint began without grounding; remove {joint.name} there to begin it again, "
+            "or the section grounding from the recipe"
+        )
+    if pictures is None:
+        raise StateError(f"{run} has no {ENCODERS_FOLDER} yet; give the pictures to ground them with")
+    contract, config = load_contract(recipe.contract), model_of(recipe, run)
+    training, held_out = split(load_pictures(pictures, contract), settings)
+    reporter.say(f"grounding: {len(training)} pictures to train on, {len(held_out)} held out")
+    prompt = without_statistics(contract).prompt
+    grounding = Grounding(config, settings, training, prompt, tokenizer_of(config, run))
+    if (run / STATE_FILE).exists():
+        grounding.load_state(run / STATE_FILE)
+        reporter.say(f"grounding goes on at step {grounding.step}")
+    course(grounding, held_out, run / STATE_FILE, reporter)
+    save_encoders(grounding, run / ENCODERS_FOLDER)
+    (run / STATE_FILE).unlink(missing_ok=True)
+
+
+def is_grounded(run: Path) -> bool:
+    """Whether the stage is done."""
+    return (run / ENCODERS_FOLDER).is_dir()
+
+
+def split(pictures: Sequence[Picture], settings: GroundingSettings) -> tuple[list[Picture], list[Picture]]:
+    """Pictures to train on, and a share that is kept for validation."""
+    order = np.random.default_rng(settings.seed).permutation(len(pictures))
+    kept = math.floor(settings.validation * len(pictures))
+    return [pictures[i] for i in order[kept:]], [pictures[i] for i in order[:kept]]
+
+
+def course(grounding: Grounding, held_out: Sequence[Picture], state: Path, reporter: Reporter) -> None:
+    """Every step that is left."""
+    settings, held_out = grounding.settings, held_out[:VALIDATED]
+    with reporter.stage("grounding", settings.steps, grounding.step) as progress:
+        while grounding.step < settings.steps:
+            found = grounding.advance()
+            if not torch.isfinite(found.total):
+                raise FloatingPointError(
+                    f"the loss is {found.total.item()} at step {grounding.step} of grounding; "
+                    "lower grounding.learning_rate"
+                )
+            last = grounding.step == settings.steps
+            progress.note(grounding.step, {"loss": found.total.item(), "hits": found.hits.item()})
+            if grounding.step % settings.save_every == 0 and not last:
+                grounding.save_state(state)
+            due = settings.validate_every and (last or grounding.step % settings.validate_every == 0)
+            if due and held_out:
+                numbers = grounding.test(held_out)
+                reporter.curves("grounding/validation", grounding.step, numbers)
+                words = "  ".join(f"{key} {number:.3f}" for key, number in numbers.items())
+                reporter.say(f"grounding {grounding.step}  validation  {words}")
+
+
+def save_encoders(grounding: Grounding, folder: Path) -> None:
+    """Both encoders as a checkpoint has them, whole or not at all. Raises StateError."""
+    aside = folder.with_name(folder.name + ".part")
+    transformers_logging.disable_progress_bar()
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        for name in ENCODERS:
+            grounding.networks[name].save_pretrained(aside / name)
+        aside.replace(folder)
+    except OSError as error:
+        raise StateError(f"{folder} cannot be written: {error}") from error

@@ -1,0 +1,175 @@
+"""Grounding: encoders learn to point, resume exactly, and the joint stage begins with them."""
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from dreamzero_policy.data.pictures import PictureError, save_pictures
+from dreamzero_policy.model import checkpoint as checkpoints
+from dreamzero_policy.model.config import ModelConfig
+from dreamzero_policy.model.weights import CheckpointError
+from dreamzero_policy.training.grounding import Grounding, ground, is_grounded, split
+from dreamzero_policy.training.pointing import Targets, pointed
+from dreamzero_policy.training.progress import Reporter
+from dreamzero_policy.training.settings import GroundingSettings, Recipe, RecipeError
+from dreamzero_policy.training.state_file import StateError
+from dreamzero_policy.training.train import train
+from dreamzero_policy.training.trainer import ENCODERS
+
+STEPS = {"steps": 6, "batch": 4, "save_every": 2, "validate_every": 3, "validation": 0.2, "warm_up": 2}
+
+
+@pytest.fixture
+def place(tmp_path, fill_run, contract, make_pictures):
+    """A prepared run with a recipe that asks for grounding, and pictures for it."""
+    recipe = fill_run(tmp_path / "run", {"steps": 0}, grounding=STEPS)
+    (tmp_path / "pictures").mkdir()
+    save_pictures(tmp_path / "pictures" / "pictures_0.npz", contract, make_pictures(10, 128))
+    return recipe
+
+
+def encoders_in(run) -> dict[str, torch.Tensor]:
+    config = ModelConfig.from_file(run / "config.json")
+    made = checkpoints.builders(config)
+    networks = {name: checkpoints.load_network(run / "encoders" / name, made[name]) for name in ENCODERS}
+    return {f"{name}.{key}": value for name, net in networks.items() for key, value in net.named_parameters()}
+
+
+def test_targets_are_the_patches_of_the_points_and_the_places_in_them():
+    points = [np.array([[1.0, 1.0], [31.9, 15.9], [31.0, 15.0]]), np.array([[20.0, 4.0]])]
+    targets = Targets.of(points, (16, 32), 2)  # patches of 16 px width and 8 px height
+    assert targets.share.tolist() == [[0.5, 0, 0, 0.5], [0, 1, 0, 0]]
+    torch.testing.assert_close(targets.offset[1, 1], torch.tensor([-0.25, 0.0]))
+    assert targets.offset.isnan().all(-1).tolist() == [[False, True, True, False], [True, False, True, True]]
+
+
+def test_losses_are_smallest_for_the_right_answer_in_any_of_its_views():
+    targets = Targets.of([np.array([[1.0, 1.0], [9.0, 9.0]])], (16, 16), 2)
+    right = torch.tensor([[50.0, 0, 0, 50.0]])
+    found = pointed(right, targets.offset.nan_to_num(), targets)
+    assert found.patch.item() == pytest.approx(np.log(2)) and found.offset == 0 and found.hits == 1
+    wrong = pointed(torch.tensor([[0.0, 50.0, 0, 0]]), targets.offset.nan_to_num() + 0.1, targets)
+    assert wrong.patch > 40 and wrong.offset.item() == pytest.approx(0.1) and wrong.hits == 0
+
+
+def test_encoders_learn_to_find_what_the_words_name(make_config, make_pictures):
+    settings = GroundingSettings(steps=250, batch=16, warm_up=10, learning_rate=5e-3)
+    pictures = make_pictures(48, 16)
+    grounding = Grounding(make_config(), settings, pictures[:40], str.lower)
+    before = grounding.test(pictures[40:])
+    for _ in range(settings.steps):
+        grounding.advance()
+    after = grounding.test(pictures[40:])
+    assert after["loss"] < 0.5 * before["loss"] and after["hits"] > 0.9
+
+
+def test_every_wording_is_drawn_and_padding_of_prompts_does_not_count(make_config, make_pictures):
+    grounding = Grounding(make_config(), GroundingSettings(batch=4), make_pictures(4, 16), str)
+    heard = []
+    grounding.prompt = lambda text: heard.append(text) or text
+    for step in range(8):
+        grounding.answers(grounding.pictures, np.random.default_rng(step))
+    assert set(heard) == {f"{verb} the {name} one" for verb in ("touch", "push") for name in ("red", "green")}
+    text, image = torch.randn(1, 6, 16), torch.randn(1, 5, 16)
+    mask, rows = torch.tensor([[1, 1, 1, 0, 0, 0]]), torch.tensor([0])
+    head = grounding.networks["head"]
+    whole, cut = head(text, mask, image, rows)[0], head(text[:, :3], mask[:, :3], image, rows)[0]
+    torch.testing.assert_close(whole, cut)
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_an_interrupted_run_ends_with_the_weights_of_one_that_was_not(place, tmp_path, fill_run, monkeypatch, bfloat16):
+    once, twice = (
+        fill_run(tmp_path / name, {"steps": 0}, grounding=STEPS | {"bfloat16": bfloat16}) for name in ("once", "twice")
+    )
+    ground(Recipe.load(once), tmp_path / "pictures", once.parent, Reporter())
+    advance = Grounding.advance
+
+    def interrupted(self):
+        if self.step == 5:
+            raise KeyboardInterrupt
+        return advance(self)
+
+    monkeypatch.setattr(Grounding, "advance", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ground(Recipe.load(twice), tmp_path / "pictures", twice.parent, Reporter())
+    assert (twice.parent / "grounding.pt").exists() and not is_grounded(twice.parent)
+    monkeypatch.setattr(Grounding, "advance", advance)
+    ground(Recipe.load(twice), tmp_path / "pictures", twice.parent, Reporter())
+    assert not (twice.parent / "grounding.pt").exists()
+    expected = encoders_in(once.parent)
+    for key, tensor in encoders_in(twice.parent).items():
+        assert torch.equal(tensor, expected[key]), key
+
+
+def test_the_joint_stage_begins_with_the_grounded_encoders(place, tmp_path):
+    recipe, run = Recipe.load(place), place.parent
+    with pytest.raises(StateError, match=r"has no encoders; the stage grounding was not finished there"):
+        train(recipe, "joint", run, tmp_path / "out", Reporter())
+    ground(recipe, tmp_path / "pictures", run, Reporter())
+    trained = train(recipe, "joint", run, tmp_path / "out", Reporter())
+    expected = encoders_in(run)
+    for key, tensor in expected.items():
+        assert torch.equal(trained.masters[key], tensor), key
+    again = train(recipe, "joint", run, tmp_path / "out", Reporter())  # from its state, whatever lies in encoders
+    assert torch.equal(again.masters["text_encoder.shared.weight"], expected["text_encoder.shared.weight"])
+    files = sorted(path.relative_to(run / "encoders").as_posix() for path in (run / "encoders").rglob("*.safetensors"))
+    assert files == ["image_encoder/model.safetensors", "text_encoder/model.safetensors"]
+
+
+def test_what_is_there_is_not_made_again(place, tmp_path):
+    ground(Recipe.load(place), tmp_path / "pictures", place.parent, Reporter())
+    file = place.parent / "encoders" / "text_encoder" / "model.safetensors"
+    before = file.stat().st_mtime_ns
+    ground(Recipe.load(place), None, place.parent, Reporter())
+    assert file.stat().st_mtime_ns == before
+
+
+def test_encoders_of_another_size_are_refused_by_name_and_both_shapes(place, tmp_path):
+    ground(Recipe.load(place), tmp_path / "pictures", place.parent, Reporter())
+    model = yaml.safe_load((place.parent / "model.yaml").read_text())
+    model["image_encoder"]["patch_size"] = 4
+    (place.parent / "model.yaml").write_text(yaml.safe_dump(model))
+    with pytest.raises(CheckpointError, match=r"image_encoder"):
+        train(Recipe.load(place), "joint", place.parent, tmp_path / "out", Reporter())
+
+
+def test_what_the_stage_lacks_is_named(place, tmp_path, fill_run, make_config):
+    run, pictures = place.parent, tmp_path / "pictures"
+    without = Recipe.load(fill_run(tmp_path / "without", {}))
+    with pytest.raises(RecipeError, match=r"recipe\.yaml has no section grounding"):
+        ground(without, pictures, run, Reporter())
+    with pytest.raises(StateError, match="give the pictures"):
+        ground(Recipe.load(place), None, run, Reporter())
+    with pytest.raises(PictureError, match="holds no pictures"):
+        ground(Recipe.load(place), tmp_path, run, Reporter())
+    torch.save({"step": 1}, run / "state.pt")
+    with pytest.raises(StateError, match=r"joint began without grounding; remove state\.pt"):
+        ground(Recipe.load(place), pictures, run, Reporter())
+    (run / "state.pt").unlink()
+    (run / "config.json").unlink()
+    with pytest.raises(StateError, match=r"has no config\.json"):
+        ground(Recipe.load(place), pictures, run, Reporter())
+
+
+def test_a_state_of_another_model_is_refused(make_config, make_pictures, tmp_path):
+    first, second = (
+        Grounding(make_config(layers=1), GroundingSettings(batch=2), make_pictures(2, 16), str) for _ in range(2)
+    )
+    first.networks["head"].answer = torch.nn.Linear(16, 5)
+    first.save_state(tmp_path / "grounding.pt")
+    with pytest.raises(StateError, match=r"grounding\.pt is of another model: .*head\.answer"):
+        second.load_state(tmp_path / "grounding.pt")
+
+
+def test_grounding_and_a_checkpoint_to_start_from_exclude_each_other(fill_run, tmp_path):
+    with pytest.raises(RecipeError, match=r"joint\.start and grounding both say"):
+        Recipe.load(fill_run(tmp_path, {"start": "checkpoint"}, grounding={}))
+
+
+def test_held_out_pictures_are_not_trained_on(make_pictures):
+    pictures = make_pictures(10, 16)
+    training, held_out = split(pictures, GroundingSettings(validation=0.3))
+    assert len(held_out) == 3 and {id(p) for p in training} | {id(p) for p in held_out} == {id(p) for p in pictures}
+    assert len(split(pictures, GroundingSettings(validation=0))[0]) == 10
