@@ -26,7 +26,7 @@ def contract(tmp_path: Path) -> Path:
         "agibot",
     ).model_dump(mode="json")
     document = CONTRACT.model_dump(mode="json")
-    for field in ("view", "chunk", "prompt", "action_hz"):
+    for field in ("view", "chunk", "prompt", "action_hz", "normaliser"):
         document["model"][field] = released[field]
     names = dict(zip(released["cameras"], CONTRACT.model.cameras, strict=True))
     tiles = [tile | {"camera": names[tile["camera"]]} for tile in released["canvas"]["tiles"]]
