@@ -34,6 +34,7 @@ from agibot_twin.phrasing import training_phrasings
 from agibot_twin.robot_model import DRIVEN_JOINTS, VISUAL_GROUP
 from agibot_twin.tasks import HANDS, LIFT, PLACE, PUSH, TOUCH, Task
 from agibot_twin.world import TwinWorld
+from dreamzero_policy.runtime.canvas import centred_crop
 from dreamzero_policy.runtime.contract import Contract, ModelSection, load_contract
 
 Floats = NDArray[np.float64]
@@ -92,9 +93,9 @@ def on_canvas(pixel: Floats, image_size: tuple[int, int], model: ModelSection, c
 
     Returns None for what the crop loses or what is outside of the image.
     """
-    size, tile = np.array(image_size), model.tile(camera)
-    kept = (model.view.crop * size).astype(int)
-    share = (pixel + 0.5 - np.round((size - kept) / 2)) / kept  # of the way over the view
+    tile = model.tile(camera)
+    first, kept = np.array([centred_crop(size, model.view.crop) for size in image_size]).T
+    share = (pixel + 0.5 - first) / kept  # of the way over the view
     if not ((share >= 0) & (share < 1)).all():
         return None
     cell = np.array([model.view.width_px, model.view.height_px])

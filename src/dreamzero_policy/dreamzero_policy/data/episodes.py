@@ -18,6 +18,7 @@ from dreamzero_policy.runtime.contract import Contract
 from dreamzero_policy.runtime.embodiment import Floats, Image
 
 SUFFIX = ".npz"
+READ_ERRORS = (OSError, EOFError, ValueError, LookupError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
 class EpisodeError(ValueError):
@@ -80,7 +81,7 @@ def load_episode(path: Path, contract: Contract) -> Episode:
     try:
         with np.load(path, allow_pickle=False) as file:
             content = {name: file[name] for name in file.files}
-    except (OSError, EOFError, ValueError, LookupError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+    except READ_ERRORS as error:
         raise EpisodeError(f"{path} cannot be read: {error}") from error
     if absent := sorted({"contract_hash", "instruction", "state", "action", "canvas", "view_steps"} - set(content)):
         raise EpisodeError(f"{path} has no field {absent[0]}")

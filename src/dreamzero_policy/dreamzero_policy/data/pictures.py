@@ -10,8 +10,6 @@ length is laid end to end: of N pictures with Q questions and K points in all,
 """
 
 import json
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dreamzero_policy.data.episodes import READ_ERRORS
 from dreamzero_policy.runtime.contract import Contract
 from dreamzero_policy.runtime.embodiment import Floats, Image
 
 FORM = "grounding"  # by the name of the stage that reads it
 PREFIX, SUFFIX = "pictures_", ".npz"
 FIELDS = ("contract_hash", "canvas", "questions", "phrasings", "views", "points")
-READ_ERRORS = (OSError, EOFError, ValueError, LookupError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
 class PictureError(ValueError):

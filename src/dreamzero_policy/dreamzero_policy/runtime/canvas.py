@@ -25,8 +25,8 @@ def view_of(image: Image, crop: float, size_px: tuple[int, int]) -> Image:
     """
     height, width, channels = image.shape
     view_height, view_width = size_px
-    top, kept_height = _centred(height, crop)
-    left, kept_width = _centred(width, crop)
+    top, kept_height = centred_crop(height, crop)
+    left, kept_width = centred_crop(width, crop)
     cropped = np.ascontiguousarray(image[top : top + kept_height, left : left + kept_width])
     columns = _transposed(cropped).reshape(kept_width, -1).astype(np.float32)
     columns /= np.float32(255)
@@ -71,7 +71,7 @@ def _place(model: ModelSection, tile: Tile) -> tuple[slice, slice, int]:
     return rows, columns, (columns.stop - columns.start) // model.view_size_px(tile.camera)[1]
 
 
-def _centred(size: int, crop: float) -> tuple[int, int]:
+def centred_crop(size: int, crop: float) -> tuple[int, int]:
     """First pixel and number of pixels of the centre crop of one axis."""
     kept = int(crop * size)
     return round((size - kept) / 2), kept

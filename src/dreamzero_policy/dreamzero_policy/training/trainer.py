@@ -168,7 +168,7 @@ class Trainer:
         """
         count, frames = self.settings.batch, self.config.geometry.frames_per_chunk
         anywhere = rng.choice(len(self.windows), count)
-        chosen = [*anywhere, *rng.choice(self.openings if len(self.openings) else anywhere, count)]
+        chosen = [*anywhere, *rng.choice(self.openings, count)]
         return collate([self.windows[i].beginning(frames) for i in chosen], self.config, rng)
 
     def losses_of(self, batch: Batch, generator: torch.Generator) -> Losses:
