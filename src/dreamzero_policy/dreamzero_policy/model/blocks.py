@@ -140,20 +140,32 @@ class WorldActionBlock(WanTransformerBlock):
     def finish(self, x: Tensor, seen: Tensor, modulation: Modulation, text: KeyValue, image: KeyValue | None) -> Tensor:
         """From what self-attention saw [B, L, D] to the output: its projection, cross-attention, feed-forward."""
         m, dtype = modulation, seen.dtype
-        x = torch.addcmul(x, self.attn1.to_out[0](seen), m.gate_attention)
+        x = self.after_attention(x, seen, m)
         x = x + self.cross_attention(self.norm2(x).to(dtype), text, image)
+        return self.feed_forward(x, m, dtype)
+
+    def after_attention(self, x: Tensor, seen: Tensor, modulation: Modulation) -> Tensor:
+        """The residual stream with what self-attention saw [B, L, D]."""
+        return torch.addcmul(x, self.attn1.to_out[0](seen), modulation.gate_attention)
+
+    def feed_forward(self, x: Tensor, modulation: Modulation, dtype: torch.dtype) -> Tensor:
+        """The last sublayer."""
+        m = modulation
         h = torch.addcmul(m.shift_feed_forward, self.norm3(x), m.factor_feed_forward).to(dtype)
         enter, _, leave = self.ffn.net  # between them a dropout of probability 0
         return torch.addcmul(x, leave(enter(h)), m.gate_feed_forward)
 
     def cross_attention(self, h: Tensor, text: KeyValue, image: KeyValue | None) -> Tensor:
         """Two attentions with the same queries, added before the output projection; padding text is visible."""
-        a = self.attn2
-        query = _heads(a, rms_norm(a.norm_q, a.to_q(h)))
+        query = self.context_query(h)
         out = attend(*_same_rows(query, text))
         if image is not None:
             out = out + attend(*_same_rows(query, image))
-        return a.to_out[0](out)
+        return self.attn2.to_out[0](out)
+
+    def context_query(self, h: Tensor) -> Tensor:
+        """What h [B, L, D] asks text and image: [B, heads, L, head_dim]."""
+        return _heads(self.attn2, rms_norm(self.attn2.norm_q, self.attn2.to_q(h)))
 
     def modulate(self, projected_time: Tensor, times: Times) -> Modulation:
         """The block's own six vectors plus the projected time [B or 1, U, 6, D] float32.

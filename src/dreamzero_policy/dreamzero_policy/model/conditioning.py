@@ -131,9 +131,20 @@ def build_text_encoder(config: TextEncoderConfig) -> UMT5EncoderModel:
     )
 
 
-def build_image_encoder(config: ImageEncoderConfig) -> CLIPVisionModel:
-    """The stock tower of the given sizes, untrained."""
-    return CLIPVisionModel(
+class ImageTower(CLIPVisionModel):
+    """The stock tower up to what is used of it: its last block has weights, as the released one has, and never runs."""
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Pixels [B, 3, S, S] to hidden states before the last block [B, tokens, dim], the class token first."""
+        hidden = self.pre_layrnorm(self.embeddings(pixel_values))
+        for block in self.encoder.layers[:-1]:
+            hidden = block(hidden, attention_mask=None)
+        return hidden
+
+
+def build_image_encoder(config: ImageEncoderConfig) -> ImageTower:
+    """The tower of the given sizes, untrained."""
+    return ImageTower(
         CLIPVisionConfig(
             image_size=config.image_size,
             patch_size=config.patch_size,
@@ -169,13 +180,13 @@ def encode_tokens(encoder: UMT5EncoderModel, ids: Tensor, mask: Tensor) -> Tenso
 class ImageConditioner:
     """Canvases to image tokens."""
 
-    def __init__(self, encoder: CLIPVisionModel) -> None:
+    def __init__(self, encoder: ImageTower) -> None:
         self.encoder = encoder
 
     def encode(self, video: Tensor) -> Tensor:
         """Frames [B, 3, H, W] in [−1, 1] to hidden states before the last block [B, tokens, dim]."""
         pixels = clip_pixels(video, self.encoder.config.image_size).to(self.encoder.dtype)
-        return self.encoder(pixel_values=pixels, output_hidden_states=True).hidden_states[-2]
+        return self.encoder(pixel_values=pixels)
 
 
 def clip_pixels(image: Tensor, size: int) -> Tensor:

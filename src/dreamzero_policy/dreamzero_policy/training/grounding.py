@@ -1,9 +1,9 @@
-"""Stage 2 of a training, for models whose encoders were never trained: text and image encoder learn to point.
+"""Stage 2 of a training, for models that were never trained: to look at what an instruction names.
 
 Video and actions alone teach a small network late to look for what an instruction names; asked where it is
-(`pointing.py`) the encoders learn it in minutes. Released models have encoders that were trained on the web, and need
-no such stage. `joint` begins with the encoders that this stage leaves in the folder of the run, `encoders/`, and goes
-on training them; what is there is taken as done. A run that was interrupted goes on from `grounding.pt`.
+(`pointing.py`) encoders and transformer learn it in minutes. Released models were trained on the web, and need no such
+stage. `joint` begins with the networks that this stage leaves in the folder of the run, `grounded/`, and goes on
+training them; what is there is taken as done. A run that was interrupted goes on from `grounding.pt`.
 
 What a step sees follows from the seed and its number, so that a continued run ends as one that was not interrupted.
 """
@@ -23,22 +23,25 @@ from dreamzero_policy.data.recordings import without_statistics
 from dreamzero_policy.model import checkpoint as checkpoints
 from dreamzero_policy.model.conditioning import ByteTokenizer, ImageConditioner, Tokenizer, encode_tokens
 from dreamzero_policy.model.config import ModelConfig
+from dreamzero_policy.model.flow import TRAIN_LEVELS, NoiseTable
 from dreamzero_policy.runtime.contract import load_contract
 from dreamzero_policy.training.autoencoder import warm_cosine
-from dreamzero_policy.training.pointing import Pointed, Pointer, Targets, pointed
+from dreamzero_policy.training.pointing import GLANCING, Place, Pointed, Pointer, Targets, glance, pointed
 from dreamzero_policy.training.progress import Reporter
 from dreamzero_policy.training.settings import GroundingSettings, Recipe, RecipeError
 from dreamzero_policy.training.state_file import StateError, read_state, write_state
 from dreamzero_policy.training.train import STATE_FILES, model_of, tokenizer_of
-from dreamzero_policy.training.trainer import ENCODERS, ENCODERS_FOLDER
+from dreamzero_policy.training.trainer import GROUNDED_FOLDER, TRAINED, starting_networks
+from dreamzero_policy.training.window_pass import Conditioning, folded_text
 
 STATE_FILE = "grounding.pt"
 VALIDATED = 200  # pictures at most
 GRADIENT_NORM = 1.0
+SHIFT = 5.0  # of the times at which the transformer is asked
 
 
 class Grounding:
-    """Encoders, head, optimiser and step counter of one run."""
+    """Networks, heads, optimiser and step counter of one run."""
 
     def __init__(
         self,
@@ -47,16 +50,17 @@ class Grounding:
         pictures: Sequence[Picture],
         prompt: Callable[[str], str],
         tokenizer: Tokenizer | None = None,
+        start: Path | None = None,
     ) -> None:
-        """`prompt` makes of an instruction what the model is told."""
+        """`prompt` makes of an instruction what the model is told; `start` is a checkpoint to begin with."""
         self.config, self.settings, self.pictures, self.prompt = config, settings, pictures, prompt
         self.tokenizer = tokenizer or ByteTokenizer(config.text_encoder.text_length)
-        made = checkpoints.builders(config)
+        networks = starting_networks(config, settings.seed, start)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
-            encoders = {name: made[name]() for name in ENCODERS}
             head = Pointer(config.text_encoder.dim, config.image_encoder.dim)
-        self.networks = nn.ModuleDict({**encoders, "head": head}).train()
+            place = Place(config.transformer.num_attention_heads * config.transformer.attention_head_dim)
+        self.networks = nn.ModuleDict({**networks, "head": head, "place": place}).train()
         self.image = ImageConditioner(self.networks["image_encoder"])
         self.optimiser = torch.optim.AdamW(
             self.networks.parameters(),
@@ -65,6 +69,7 @@ class Grounding:
             weight_decay=settings.weight_decay,
             fused=True,
         )
+        self.table = NoiseTable.shifted(SHIFT)
         self.step = 0
 
     def advance(self) -> Pointed:
@@ -95,23 +100,35 @@ class Grounding:
         with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bfloat16):
             text = encode_tokens(self.networks["text_encoder"], ids, mask)
             image = self.image.encode(torch.from_numpy(canvas).permute(0, 3, 1, 2).float() / 127.5 - 1)
+        text, image = text.float(), image.float()
         which = torch.tensor([different.index(prompt) for prompt in prompts])
-        said = self.networks["head"](text.float()[which], mask[which], image.float(), rows)
+        said = self.networks["head"](text[which], mask[which], image, rows)
+        folded, bias = folded_text(text, mask, self.config.text_encoder.text_length)
+        time = self.table.times[torch.from_numpy(rng.integers(TRAIN_LEVELS, size=(len(asked), 1)))]
+        noise = rng.standard_normal((len(asked), GLANCING, self.config.geometry.max_action_dim), np.float32)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bfloat16):
+            scores, tokens = glance(
+                self.networks["transformer"],
+                torch.from_numpy(noise),
+                time,
+                Conditioning(folded, bias[which], which, image),
+                rows,
+            )
         sizes = self.config.image_encoder
         grid = sizes.image_size // sizes.patch_size
-        return pointed(*said, Targets.of([asks.points for asks in asked], canvas.shape[1:3], grid))
+        return pointed(*said, scores, self.networks["place"](tokens), Targets.of([asks.points for asks in asked], canvas.shape[1:3], grid))
 
     @torch.no_grad()
     def test(self, held_out: Sequence[Picture]) -> dict[str, float]:
         """Loss and share of hits on pictures that it does not train on, always in the same wordings."""
-        sums = {"loss": 0.0, "hits": 0.0}
+        sums: dict[str, float] = {}
         parts = [
             held_out[first : first + self.settings.batch] for first in range(0, len(held_out), self.settings.batch)
         ]
         for number, part in enumerate(parts):
             found, share = self.answers(part, np.random.default_rng(number)), len(part) / len(held_out)
-            sums["loss"] += share * found.total.item()
-            sums["hits"] += share * found.hits.item()
+            for key, number in numbers_of(found).items():
+                sums[key] = sums.get(key, 0.0) + share * number
         return sums
 
     def save_state(self, path: Path) -> None:
@@ -153,23 +170,23 @@ def ground(recipe: Recipe, pictures: Path | None, run: Path, reporter: Reporter)
             "or the section grounding from the recipe"
         )
     if pictures is None:
-        raise StateError(f"{run} has no {ENCODERS_FOLDER} yet; give the pictures to ground them with")
+        raise StateError(f"{run} has no {GROUNDED_FOLDER} yet; give the pictures to ground them with")
     contract, config = load_contract(recipe.contract), model_of(recipe, run)
     training, held_out = split(load_pictures(pictures, contract), settings)
     reporter.say(f"grounding: {len(training)} pictures to train on, {len(held_out)} held out")
     prompt = without_statistics(contract).prompt
-    grounding = Grounding(config, settings, training, prompt, tokenizer_of(config, run))
+    grounding = Grounding(config, settings, training, prompt, tokenizer_of(config, run), recipe.joint.start)
     if (run / STATE_FILE).exists():
         grounding.load_state(run / STATE_FILE)
         reporter.say(f"grounding goes on at step {grounding.step}")
     course(grounding, held_out, run / STATE_FILE, reporter)
-    save_encoders(grounding, run / ENCODERS_FOLDER)
+    save_grounded(grounding, run / GROUNDED_FOLDER)
     (run / STATE_FILE).unlink(missing_ok=True)
 
 
 def is_grounded(run: Path) -> bool:
     """Whether the stage is done."""
-    return (run / ENCODERS_FOLDER).is_dir()
+    return (run / GROUNDED_FOLDER).is_dir()
 
 
 def split(pictures: Sequence[Picture], settings: GroundingSettings) -> tuple[list[Picture], list[Picture]]:
@@ -191,7 +208,7 @@ def course(grounding: Grounding, held_out: Sequence[Picture], state: Path, repor
                     "lower grounding.learning_rate"
                 )
             last = grounding.step == settings.steps
-            progress.note(grounding.step, {"loss": found.total.item(), "hits": found.hits.item()})
+            progress.note(grounding.step, numbers_of(found))
             if grounding.step % settings.save_every == 0 and not last:
                 grounding.save_state(state)
             due = settings.validate_every and (last or grounding.step % settings.validate_every == 0)
@@ -202,13 +219,19 @@ def course(grounding: Grounding, held_out: Sequence[Picture], state: Path, repor
                 reporter.say(f"grounding {grounding.step}  validation  {words}")
 
 
-def save_encoders(grounding: Grounding, folder: Path) -> None:
-    """Both encoders as a checkpoint has them, whole or not at all. Raises StateError."""
+def numbers_of(found: Pointed) -> dict[str, float]:
+    """What is shown of a batch."""
+    shown = {name: getattr(found, name) for name in ("total", "hits", "looks", "place")}
+    return {name: number.item() for name, number in shown.items()}
+
+
+def save_grounded(grounding: Grounding, folder: Path) -> None:
+    """The networks as a checkpoint has them, whole or not at all. Raises StateError."""
     aside = folder.with_name(folder.name + ".part")
     transformers_logging.disable_progress_bar()
     try:
         shutil.rmtree(aside, ignore_errors=True)
-        for name in ENCODERS:
+        for name in TRAINED:
             grounding.networks[name].save_pretrained(aside / name)
         aside.replace(folder)
     except OSError as error:

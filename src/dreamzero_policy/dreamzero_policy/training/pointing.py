@@ -1,9 +1,15 @@
-"""Pointing: where in a picture is what an instruction names? The exercise that the condition encoders begin with.
+"""Pointing: where in a picture is what an instruction names? The exercise that a training from nothing begins with.
 
-The text asks and the picture's patches answer. The pooled features of a prompt are compared with the features of every
-patch; the patches that hold what is meant must win, each view that shows it as well as any other, and say where in
-them it lies. What is learned that way is what a policy needs of the two encoders: words that name what they mean, and
-patches that know what is in them and where. The head is small, so that they have to do it, and is not kept.
+The text asks and the picture's patches answer, twice over:
+
+* the *encoders* alone, through a small :class:`Pointer`. The pooled features of a prompt are compared with the features
+  of every patch; the patches that hold what is meant must win, each view that shows it as well as any other, and say
+  where in them it lies. So words come to name what they mean, and patches to know what is in them and where;
+* the *transformer*, through its own attention (:func:`glance`). From the second layer on, when text was read, one head
+  of every layer must look at those patches, and what a token carries after the last layer must say where they are
+  (:class:`Place`). This is the way that the actions of a chunk have to go: read what is named, find it, move there.
+
+Both heads are not kept.
 """
 
 from collections.abc import Sequence
@@ -13,8 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dreamzero_policy.model.blocks import Times
+from dreamzero_policy.model.transformer import WorldActionTransformer
 from dreamzero_policy.runtime.embodiment import Floats
+from dreamzero_policy.training.window_pass import Conditioning, attend
 
+PLACE_WEIGHT = 10.0  # errors of places are small numbers
+GLANCING = 3  # action tokens that stand for a chunk's, spread over it
+LOOKING_HEAD = 0  # of every layer but the first, which has not read the text yet
 WIDTH = 128  # of the space in which questions and answers meet
 
 
@@ -47,12 +59,61 @@ class Pointer(nn.Module):
         return logits, self.offset(patches)[rows]
 
 
+class Place(nn.Module):
+    """Where a token says that the thing is: [Q, A, D] to x and y [Q, A, 2], in widths and heights of the canvas."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.read = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.read(x)
+
+
+def glance(
+    transformer: WorldActionTransformer, noise: Tensor, time: Tensor, conditioning: Conditioning, rows: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The transformer over a few action tokens and nothing else, and where one of its heads looks.
+
+    Args:
+        noise: [Q, A, action_dim] in place of noisy actions, A as `GLANCING`; time: [Q, 1] of it, 1000 is noise.
+        conditioning: texts, their bias and rows for Q questions; image features [B, 1 + G², image_dim].
+        rows: the picture that each question is about [Q].
+
+    Returns the scores of the looking heads [layers − 1, Q, A, 1 + G²], and the tokens after the last layer [Q, A, D].
+    """
+    actions = transformer.layout.actions(1, 1, noise.device)
+    phase = actions.phase[:: len(actions) // noise.shape[1]][: noise.shape[1]]
+    times = Times(time, torch.zeros(noise.shape[1], dtype=torch.long, device=noise.device))
+    x = transformer.action_encoder(noise, times).float()
+    embedded = transformer._embed(times)
+    embedder = transformer.condition_embedder
+    text = embedder.text_embedder(conditioning.text).index_select(0, conditioning.rows)
+    image = embedder.image_embedder(conditioning.image)
+    scores = []
+    for number, block in enumerate(transformer.blocks):
+        modulation = block.modulate(embedded.projected, times)
+        seen = attend(*block.project(x, modulation, phase))
+        x = block.after_attention(x, seen, modulation)
+        query = block.context_query(block.norm2(x).to(seen.dtype))
+        (image_key, image_value), text_kv = block.image_key_value(image), block.text_key_value(text)
+        key = image_key.index_select(0, rows)
+        if number or len(transformer.blocks) == 1:
+            asked = query[:, LOOKING_HEAD] @ key[:, LOOKING_HEAD].transpose(-1, -2)
+            scores.append(asked.float() * query.shape[-1] ** -0.5)
+        looked = attend(query, *text_kv, conditioning.text_bias) + attend(query, key, image_value.index_select(0, rows))
+        x = x + block.attn2.to_out[0](looked)
+        x = block.feed_forward(x, modulation, seen.dtype)
+    return torch.stack(scores), x
+
+
 @dataclass(frozen=True, eq=False)
 class Targets:
     """What is to be answered. G² patches, row by row."""
 
     share: Tensor  # [Q, G²] the same for every patch that holds a point, 0 elsewhere; sums to 1
     offset: Tensor  # [Q, G², 2] of the point from its patch's middle, in patches; NaN where there is none
+    place: Tensor  # [Q, 2] the first point, in widths and heights of the canvas
 
     @classmethod
     def of(cls, points: Sequence[Floats], size_px: tuple[int, int], grid: int) -> "Targets":
@@ -68,27 +129,43 @@ class Targets:
             index = cell[:, 1] * grid + cell[:, 0]
             share[row, index] = 1
             offset[row, index] = at - cell - 0.5
-        return cls(torch.from_numpy(share / share.sum(1, keepdims=True)), torch.from_numpy(offset))
+        place = np.array([places[0] / size_px[::-1] for places in points], np.float32)
+        shares = torch.from_numpy(share / share.sum(1, keepdims=True))
+        return cls(shares, torch.from_numpy(offset), torch.from_numpy(place))
 
 
 @dataclass(frozen=True)
 class Pointed:
     """How well the questions of a batch were answered, their mean."""
 
-    patch: Tensor  # cross entropy
-    offset: Tensor  # absolute error, in patches
+    patch: Tensor  # cross entropy of the encoders' answer
+    offset: Tensor  # absolute error of it, in patches
     hits: Tensor  # share of the questions whose likeliest patch holds a point
+    look: Tensor  # cross entropy of the transformer's looks, mean of layers and tokens
+    place: Tensor  # absolute error of what its tokens say, in widths and heights of the canvas
+    looks: Tensor  # share of the looks of its last layer that go to a patch that holds a point
 
     @property
     def total(self) -> Tensor:
-        return self.patch + self.offset
+        return self.patch + self.offset + self.look + PLACE_WEIGHT * self.place
 
 
-def pointed(logits: Tensor, offset: Tensor, targets: Targets) -> Pointed:
-    """What the head said, against the targets."""
+def pointed(logits: Tensor, offset: Tensor, scores: Tensor, place: Tensor, targets: Targets) -> Pointed:
+    """What was answered, against the targets.
+
+    Args:
+        logits, offset: of a :class:`Pointer`, [Q, G²] and [Q, G², 2].
+        scores: of :func:`glance`, [layers − 1, Q, A, 1 + G²]; place: [Q, A, 2].
+    """
     somewhere = targets.share > 0
+    likely = scores.log_softmax(-1)[..., 1:]  # looking at the class token is looking at nothing
+    chosen = scores[-1].argmax(-1, keepdim=True) - 1
+    found = somewhere[:, None].expand(-1, chosen.shape[1], -1).gather(2, chosen.clamp(min=0)) & (chosen >= 0)
     return Pointed(
-        -(targets.share * logits.log_softmax(-1)).sum(-1).mean(),
-        (offset[somewhere] - targets.offset[somewhere]).abs().mean(),
-        somewhere.gather(1, logits.argmax(-1, keepdim=True)).float().mean(),
+        patch=-(targets.share * logits.log_softmax(-1)).sum(-1).mean(),
+        offset=(offset[somewhere] - targets.offset[somewhere]).abs().mean(),
+        hits=somewhere.gather(1, logits.argmax(-1, keepdim=True)).float().mean(),
+        look=-(targets.share[:, None] * likely).sum(-1).mean(),
+        place=(place - targets.place[:, None]).abs().mean(),
+        looks=found.float().mean(),
     )

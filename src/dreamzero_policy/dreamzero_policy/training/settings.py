@@ -1,7 +1,7 @@
 """A training recipe: one YAML file, one section for each stage. Unknown, missing and impossible fields are named.
 
-A `grounding` section asks for a stage before `joint`, in which the condition encoders learn to point. A `flash` section
-asks for a last stage after `joint`. What it does not say is as in `joint`, except that its noise is `flash` and that it
+A `grounding` section asks for a stage before `joint`, in which the networks (those of `joint.start`, or drawn ones)
+learn to look at what an instruction names. A `flash` section asks for a last stage after `joint`. What it does not say is as in `joint`, except that its noise is `flash` and that it
 goes on from the weights of `joint`.
 """
 
@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 import yaml
 
 from dreamzero_policy.training.autoencoder import AutoencoderSettings
-from dreamzero_policy.training.noise import NOISES, NoiseSettings
+from dreamzero_policy.training.noise import NOISES, WEIGHTINGS, NoiseSettings
 from dreamzero_policy.training.objective import ACTION_LOSSES
 from dreamzero_policy.training.tuning import TUNINGS
 
@@ -37,7 +37,7 @@ class LatentSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class GroundingSettings:
-    """How both condition encoders learn to point at what an instruction names."""
+    """How encoders and transformer learn to look at what an instruction names."""
 
     steps: int = 1500
     batch: int = 24  # pictures, with all their questions
@@ -121,8 +121,6 @@ class Recipe:
         grounding = None
         if "grounding" in document:
             grounding = section(GroundingSettings, path, "grounding", document["grounding"] or {})
-            if joint.start is not None:
-                raise RecipeError(f"{path}: joint.start and grounding both say what the encoders begin as; keep one")
         return cls(
             model or path.parent / str(document["model"]),
             path.parent / str(document["contract"]),
@@ -164,6 +162,7 @@ def _among(names: tuple[str, ...]) -> tuple[Any, str]:
 # Field of any section, what it must fulfil, the same in words
 LIMITS = (
     ("noise", *_among(NOISES)),
+    ("action_weighting", *_among(WEIGHTINGS)),
     ("action_loss", *_among(ACTION_LOSSES)),
     ("lengths", *_among(LENGTHS)),
     ("tuning", *_among(TUNINGS)),

@@ -33,7 +33,7 @@ from dreamzero_policy.training.progress import Reporter
 from dreamzero_policy.training.ranks import Ranks
 from dreamzero_policy.training.settings import JointSettings, Recipe, RecipeError
 from dreamzero_policy.training.state_file import StateError
-from dreamzero_policy.training.trainer import ENCODERS_FOLDER, Trainer
+from dreamzero_policy.training.trainer import GROUNDED_FOLDER, Trainer
 
 STATE_FILES = {"joint": "state.pt", "flash": "flash.pt"}
 VALIDATED = 64  # windows at most
@@ -77,7 +77,7 @@ def train(recipe: Recipe, stage: str, run: Path, out: Path, reporter: Reporter, 
     windows = load_latents(run / "latents.npz", contract)
     if not windows:
         raise StateError(f"{run / 'latents.npz'} has no windows")
-    trainer = Trainer(config, settings, windows, vae, ranks, tokenizer_of(config, run), encoders_of(recipe, place))
+    trainer = Trainer(config, settings, windows, vae, ranks, tokenizer_of(config, run), grounded_of(recipe, place))
     if place.state.exists():
         trainer.load_state(place.state)
         reporter.say(f"{stage} goes on at step {trainer.step}")
@@ -88,17 +88,17 @@ def train(recipe: Recipe, stage: str, run: Path, out: Path, reporter: Reporter, 
     return trainer
 
 
-def encoders_of(recipe: Recipe, place: Place) -> Path | None:
-    """The folder of the encoders that a stage begins with, if it begins with those that `grounding` left.
+def grounded_of(recipe: Recipe, place: Place) -> Path | None:
+    """The folder of the networks that a stage begins with, if it begins with those that `grounding` left.
 
     Raises:
         StateError: `grounding` is asked for and was not finished.
     """
-    folder = place.run / ENCODERS_FOLDER
+    folder = place.run / GROUNDED_FOLDER
     if place.stage != "joint" or recipe.grounding is None or place.state.exists():
         return None
     if not folder.is_dir():
-        raise StateError(f"{place.run} has no {ENCODERS_FOLDER}; the stage grounding was not finished there")
+        raise StateError(f"{place.run} has no {GROUNDED_FOLDER}; the stage grounding was not finished there")
     return folder
 
 

@@ -32,9 +32,8 @@ from dreamzero_policy.training.state_file import StateError, read_state, write_s
 from dreamzero_policy.training.tuning import add_adapters, without_adapters
 from dreamzero_policy.training.window_pass import Conditioning, folded_text, window_velocities
 
-ENCODERS = ("text_encoder", "image_encoder")
-ENCODERS_FOLDER = "encoders"  # of a run: what its stage grounding leaves
-TRAINED = ("transformer", *ENCODERS)
+GROUNDED_FOLDER = "grounded"  # of a run: what its stage grounding leaves
+TRAINED = ("transformer", "text_encoder", "image_encoder")
 
 
 class StartError(ValueError):
@@ -52,9 +51,9 @@ class Trainer:
         vae: nn.Module | None,
         ranks: Ranks | None = None,
         tokenizer: Tokenizer | None = None,
-        encoders: Path | None = None,
+        grounded: Path | None = None,
     ) -> None:
-        """`encoders` is the folder of those to begin with, drawn ones without."""
+        """`grounded` is the folder of the networks to begin with; else they are those of `settings.start`, or drawn."""
         if config.transformer.image_condition:
             raise ConfigError(
                 "transformer.image_condition is true in the model configuration; training prepares no image condition "
@@ -67,7 +66,11 @@ class Trainer:
         self.lengths = np.array([item.chunks for item in windows])
         self.openings = np.flatnonzero([item.opening for item in windows])
         self.table = NoiseTable.shifted(settings.shift)
-        self.networks = starting_networks(config, settings, encoders)
+        self.networks = (
+            starting_networks(config, settings.seed, settings.start)
+            if grounded is None
+            else grounded_networks(config, grounded)
+        )
         self._prepare_networks(collate(windows[:1], config).action_valid)
         self.masters = self._masters()
         self.average = {key: tensor.detach().clone() for key, tensor in self.masters.items()}
@@ -341,33 +344,32 @@ def _fill_all(tensors: dict[str, Tensor], values: dict[str, Tensor], source: str
         fill(tensor, values[key])
 
 
-def starting_networks(
-    config: ModelConfig, settings: JointSettings, encoders: Path | None = None
-) -> dict[str, nn.Module]:
-    """The networks that are trained, drawn from the seed, or as they are in the checkpoint that the recipe names.
+def grounded_networks(config: ModelConfig, folder: Path) -> dict[str, nn.Module]:
+    """The networks as the stage `grounding` left them. Raises CheckpointError: they have other sizes."""
+    made = checkpoints.builders(config)
+    return {name: checkpoints.load_network(folder / name, made[name]) for name in TRAINED}
 
-    Where there is no such checkpoint, both encoders may come from a folder `encoders`.
+
+def starting_networks(config: ModelConfig, seed: int, start: Path | None) -> dict[str, nn.Module]:
+    """The networks that are trained, drawn from the seed, or as they are in the checkpoint `start`.
 
     Raises:
-        CheckpointError: the encoders have other sizes, or are not all there.
         StartError: the checkpoint's networks have other sizes.
     """
     made = checkpoints.builders(config)
-    if settings.start is None:
+    if start is None:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
+            torch.manual_seed(seed)
             networks = {name: made[name]() for name in TRAINED}
             networks["transformer"].initialise_weights()
-        for name in ENCODERS if encoders is not None else ():
-            networks[name].load_state_dict(checkpoints.load_network(encoders / name, made[name]).state_dict())
         return networks
-    loaded, found = checkpoints.load(settings.start, torch.float32)
+    loaded, found = checkpoints.load(start, torch.float32)
     for name in ("geometry", "transformer", "text_encoder", "image_encoder", "autoencoder"):
         ours, theirs = getattr(config, name), getattr(found, name)
         if ours != theirs:
             field = next(field for field in vars(ours) if getattr(ours, field) != getattr(theirs, field))
             raise StartError(
-                f"start: {settings.start} has {name}.{field} = {getattr(theirs, field)!r}, "
+                f"start: {start} has {name}.{field} = {getattr(theirs, field)!r}, "
                 f"this training has {getattr(ours, field)!r}"
             )
     networks = {name: made[name]() for name in TRAINED}
