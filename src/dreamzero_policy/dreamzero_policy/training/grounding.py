@@ -20,7 +20,6 @@ from transformers.utils import logging as transformers_logging
 
 from dreamzero_policy.data.pictures import Picture, load_pictures
 from dreamzero_policy.data.recordings import without_statistics
-from dreamzero_policy.model import checkpoint as checkpoints
 from dreamzero_policy.model.conditioning import ByteTokenizer, ImageConditioner, Tokenizer, encode_tokens
 from dreamzero_policy.model.config import ModelConfig
 from dreamzero_policy.model.flow import TRAIN_LEVELS, NoiseTable
@@ -116,7 +115,12 @@ class Grounding:
             )
         sizes = self.config.image_encoder
         grid = sizes.image_size // sizes.patch_size
-        return pointed(*said, scores, self.networks["place"](tokens), Targets.of([asks.points for asks in asked], canvas.shape[1:3], grid))
+        return pointed(
+            *said,
+            scores,
+            self.networks["place"](tokens),
+            Targets.of([asks.points for asks in asked], canvas.shape[1:3], grid),
+        )
 
     @torch.no_grad()
     def test(self, held_out: Sequence[Picture]) -> dict[str, float]:

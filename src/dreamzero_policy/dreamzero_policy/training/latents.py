@@ -74,6 +74,7 @@ class Batch:
     action: Tensor  # [B, 24 n, max_action_dim]
     chunk_valid: Tensor  # [B, n] bool
     action_valid: Tensor  # [max_action_dim] bool
+    image: Tensor | None = None  # [B, M, image_dim] features of the first frames, where they are known beforehand
 
     def on(self, device: torch.device) -> "Batch":
         """The same batch there."""
@@ -85,7 +86,8 @@ class Batch:
     def part(self, rows: Sequence[int]) -> "Batch":
         """Some of its windows."""
         index = torch.tensor(rows, device=self.latents.device)
-        tensors = {n: value[index] for n, value in vars(self).items() if n not in ("prompts", "action_valid")}
+        whole = ("prompts", "action_valid")
+        tensors = {n: value[index] for n, value in vars(self).items() if n not in whole and value is not None}
         return replace(self, prompts=tuple(self.prompts[row] for row in rows), **tensors)
 
 

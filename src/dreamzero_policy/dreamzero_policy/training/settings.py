@@ -1,8 +1,8 @@
 """A training recipe: one YAML file, one section for each stage. Unknown, missing and impossible fields are named.
 
 A `grounding` section asks for a stage before `joint`, in which the networks (those of `joint.start`, or drawn ones)
-learn to look at what an instruction names. A `flash` section asks for a last stage after `joint`. What it does not say is as in `joint`, except that its noise is `flash` and that it
-goes on from the weights of `joint`.
+learn to look at what an instruction names. A `flash` section asks for a last stage after `joint`. What it does not say
+is as in `joint`, except that its noise is `flash` and that it goes on from the weights of `joint`.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -53,7 +53,7 @@ class GroundingSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class JointSettings(NoiseSettings):
-    """How the transformer and both condition encoders are trained."""
+    """How the transformer is trained, and both condition encoders with it if they are to be."""
 
     steps: int
     batch: int = 4
@@ -73,6 +73,7 @@ class JointSettings(NoiseSettings):
     seed: int = 0
     action_loss: str = "valid"
     action_weight: float = 1.0
+    train_encoders: bool = True
     start: Path | None = None
     tuning: str = "full"
     lora_rank: int = 4

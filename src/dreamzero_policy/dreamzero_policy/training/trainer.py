@@ -34,6 +34,10 @@ from dreamzero_policy.training.window_pass import Conditioning, folded_text, win
 
 GROUNDED_FOLDER = "grounded"  # of a run: what its stage grounding leaves
 TRAINED = ("transformer", "text_encoder", "image_encoder")
+KEPT_DTYPE, KEPT_BYTES = (
+    torch.float16,
+    4 * 2**30,
+)  # of picture features, where the encoder that makes them is not trained
 
 
 class StartError(ValueError):
@@ -79,6 +83,7 @@ class Trainer:
         self.optimiser = self._optimiser()
         self.tokenizer = tokenizer or ByteTokenizer(config.text_encoder.text_length)
         self.image = ImageConditioner(self.entered["image_encoder"])
+        self._features: dict[int, Tensor] = {}  # of first frames, by the identity of their pictures
         self.step = 0
 
     # What is trained
@@ -161,7 +166,7 @@ class Trainer:
         else:
             chosen = rng.choice(len(self.lengths), budget)
             chosen = chosen[: max(1, np.searchsorted(np.cumsum(self.lengths[chosen]), budget, side="right"))]
-        return collate([self.windows[i] for i in chosen], self.config, rng)
+        return self._collated([self.windows[i] for i in chosen], rng)
 
     def _beginnings(self, rng: np.random.Generator) -> Batch:
         """First chunks, half of them of whole episodes.
@@ -172,7 +177,28 @@ class Trainer:
         count, frames = self.settings.batch, self.config.geometry.frames_per_chunk
         anywhere = rng.choice(len(self.windows), count)
         chosen = [*anywhere, *rng.choice(self.openings, count)]
-        return collate([self.windows[i].beginning(frames) for i in chosen], self.config, rng)
+        return self._collated([self.windows[i].beginning(frames) for i in chosen], rng)
+
+    def _collated(self, windows: Sequence[LatentWindow], rng: np.random.Generator) -> Batch:
+        """A batch; with features of its first frames if these cannot change any more and are not too many to keep."""
+        batch = collate(windows, self.config, rng)
+        sizes = self.config.image_encoder
+        whole = len(self.windows) * (1 + (sizes.image_size // sizes.patch_size) ** 2) * sizes.dim
+        if self.settings.train_encoders or self.settings.shard or whole * KEPT_DTYPE.itemsize > KEPT_BYTES:
+            return batch
+        pictures = [window.first_frame for window in windows]
+        for row, picture in enumerate(pictures):
+            if id(picture) not in self._features:  # one by one: rounding must not depend on what else is in a batch
+                frame = batch.first_frame[row : row + 1].to(self.ranks.device)
+                self._features[id(picture)] = self._seen(frame)[0].to(KEPT_DTYPE).cpu()
+        return replace(batch, image=torch.stack([self._features[id(picture)] for picture in pictures]).float())
+
+    def _seen(self, first_frame: Tensor) -> Tensor:
+        """Features [B, M, image_dim] of first frames [B, 3, H, W], with gradients if the encoder is trained."""
+        enabled = self.settings.train_encoders and torch.is_grad_enabled()
+        autocast = torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.settings.bfloat16)
+        with torch.set_grad_enabled(enabled), autocast:
+            return self.image.encode(first_frame)
 
     def losses_of(self, batch: Batch, generator: torch.Generator) -> Losses:
         """Of a batch that this process alone looks at."""
@@ -199,15 +225,18 @@ class Trainer:
         return None if video is None else video.float(), action.float()
 
     def conditioning(self, batch: Batch) -> Conditioning:
-        """Features of text and image with gradients. Each prompt of the batch is encoded once, without its padding."""
+        """Features of text and image, with gradients if their encoders are trained. Each prompt of the batch is encoded
+        once, without its padding."""
         dtype, device = self.networks["transformer"].patch_embedding.weight.dtype, self.ranks.device
         prompts = list(dict.fromkeys(batch.prompts))
         ids, mask = self.tokenizer(prompts)
         longest = int(mask.sum(1).max())
         ids, mask = ids[:, :longest].to(device), mask[:, :longest].to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.settings.bfloat16):
+        enabled = self.settings.train_encoders and torch.is_grad_enabled()
+        autocast = torch.autocast(device.type, torch.bfloat16, enabled=self.settings.bfloat16)
+        with torch.set_grad_enabled(enabled), autocast:
             features = encode_tokens(self.entered["text_encoder"], ids, mask)
-            image = self.image.encode(batch.first_frame)
+        image = self._seen(batch.first_frame) if batch.image is None else batch.image
         features, bias = folded_text(features, mask, self.config.text_encoder.text_length)
         rows = torch.tensor([prompts.index(prompt) for prompt in batch.prompts], device=device)
         return Conditioning(features.to(dtype), bias[rows], rows, image.to(dtype))

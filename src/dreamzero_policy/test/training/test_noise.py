@@ -43,6 +43,13 @@ def test_flash_levels_follow_beta_for_the_video_and_are_uniform_for_the_actions(
     assert TABLE.sigmas[video].mean().item() == pytest.approx(0.921, abs=1e-3)
 
 
+def test_actions_are_weighted_by_the_bell_or_alike_and_the_video_always_by_the_bell(batch):
+    bell, flat = noised(batch), noised(batch, action_weighting="flat")
+    levels = TABLE.index_of(bell.action_time)
+    torch.testing.assert_close(bell.action_weight, TABLE.weights[levels])
+    assert (flat.action_weight == 1).all() and torch.equal(flat.video_weight, bell.video_weight)
+
+
 def test_columns_beyond_the_contract_are_pure_noise_at_every_level(make_window, make_config):
     batch = collate([make_window(2, i) for i in range(64)], make_config())
     noisy = noised(batch)

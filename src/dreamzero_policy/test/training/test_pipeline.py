@@ -100,7 +100,7 @@ def test_a_recipe_with_grounding_needs_pictures_once_and_the_checkpoint_is_as_an
     save_pictures(place / "pictures" / "pictures_0.npz", contract, make_pictures(4, 128))
     said = train(place, "--pictures", str(place / "pictures"))
     assert said.startswith("exit 0") and "grounding: 2 pictures to train on, 2 held out" in said, said
-    assert "grounding 2  validation  loss" in said and "hits" in said
+    assert "grounding 2  validation  total" in said and "hits" in said and "looks" in said
     checkpoints.load(place / "policy", None)
     assert (place / "policy.run" / "encoders" / "image_encoder" / "model.safetensors").is_file()
     assert train(place).startswith("exit 0")  # grounded: no pictures needed any more

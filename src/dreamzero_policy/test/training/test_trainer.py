@@ -15,7 +15,9 @@ def total_of_some_batches(train: Trainer) -> float:
     return sum(train.losses_of(train.batch(1000 + i), torch.Generator().manual_seed(i)).total.item() for i in range(8))
 
 
-@pytest.mark.parametrize("changes", [{}, {"lengths": "mixed", "noise": "flash", "noisy_history": 0.5}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"lengths": "mixed", "noise": "flash", "noisy_history": 0.5}, {"train_encoders": False}]
+)
 def test_an_interrupted_run_ends_with_the_weights_of_one_that_was_not(tmp_path, make_trainer, changes):
     whole, first, second = (make_trainer(bfloat16=True, **changes) for _ in range(3))
     for _ in range(4):
@@ -40,6 +42,19 @@ def test_training_lowers_the_loss_and_never_moves_padding_columns(make_trainer, 
     assert total_of_some_batches(train) < 0.95 * before
     networks = train.averaged_networks()
     assert (networks.transformer.action_decoder.layer2.W[..., 5:] == 0).all()
+
+
+def test_encoders_that_are_not_trained_keep_still_and_give_the_same_losses(make_trainer):
+    still, moving = (make_trainer(train_encoders=train) for train in (False, True))
+    before = {key: tensor.clone() for key, tensor in still.masters.items()}
+    batch = still.batch(0)
+    losses = [train.losses_of(train.batch(0), torch.Generator().manual_seed(0)).total for train in (still, moving)]
+    assert batch.image is not None and moving.batch(0).image is None
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-3, atol=0)  # features are kept in half precision
+    for _ in range(3):
+        still.advance()
+    moved = {key for key, tensor in still.masters.items() if not torch.equal(tensor, before[key])}
+    assert moved and all(key.startswith("transformer.") for key in moved)
 
 
 def test_mixed_batches_hold_windows_of_different_lengths_within_the_budget_of_chunks(make_trainer):
