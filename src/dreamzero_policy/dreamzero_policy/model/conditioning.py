@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import html
 import logging
+import math
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ log = logging.getLogger(__name__)
 
 PAD_ID, END_ID, UNKNOWN_ID, FIRST_BYTE_ID = 0, 1, 2, 3
 BYTE_VOCABULARY = FIRST_BYTE_ID + 256
+
+POSITION_BASE = 100.0  # of the rates: the slowest wave turns once in some 600 patches
+POSITION_SIZE = 0.3  # about the spread of a drawn patch embedding
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -140,6 +144,20 @@ class ImageTower(CLIPVisionModel):
         for block in self.encoder.layers[:-1]:
             hidden = block(hidden, attention_mask=None)
         return hidden
+
+    @torch.no_grad()
+    def initialise_positions(self) -> None:
+        """Position embeddings to start training from: sines and cosines of row and column, as strong as the patches.
+
+        Drawn ones are weak noise, and a small tower that is asked for what is in a patch forgets where the patch is.
+        """
+        table = self.embeddings.position_embedding.weight  # [1 + G², dim], the class token first
+        grid, dim = math.isqrt(len(table) - 1), table.shape[1]
+        rates = POSITION_BASE ** -torch.linspace(0, 1, dim // 4)
+        angles = torch.arange(grid)[:, None] * rates
+        axis = torch.cat([angles.sin(), angles.cos()], dim=1)  # [G, dim / 2]
+        rows, columns = axis.repeat_interleave(grid, 0), axis.repeat(grid, 1)
+        table[1:, : 2 * axis.shape[1]] = POSITION_SIZE * torch.cat([rows, columns], dim=1)
 
 
 def build_image_encoder(config: ImageEncoderConfig) -> ImageTower:

@@ -225,7 +225,7 @@ def course(grounding: Grounding, held_out: Sequence[Picture], state: Path, repor
 
 def numbers_of(found: Pointed) -> dict[str, float]:
     """What is shown of a batch."""
-    shown = {name: getattr(found, name) for name in ("total", "hits", "looks", "place")}
+    shown = {name: getattr(found, name) for name in ("total", "hits", "looks", "place", "where")}
     return {name: number.item() for name, number in shown.items()}
 
 

@@ -4,7 +4,8 @@ The text asks and the picture's patches answer, twice over:
 
 * the *encoders* alone, through a small :class:`Pointer`. The pooled features of a prompt are compared with the features
   of every patch; the patches that hold what is meant must win, each view that shows it as well as any other, and say
-  where in them it lies. So words come to name what they mean, and patches to know what is in them and where;
+  where in them it lies. Every patch must also say where on the canvas it is itself: what is in it can be told without,
+  and is of no use without. So words come to name what they mean, and patches to know what is in them and where;
 * the *transformer*, through its own attention (:func:`glance`). From the second layer on, when text was read, one head
   of every layer must look at those patches, and what a token carries after the last layer must say where they are
   (:class:`Place`). This is the way that the actions of a chunk have to go: read what is named, find it, move there.
@@ -12,6 +13,7 @@ The text asks and the picture's patches answer, twice over:
 Both heads are not kept.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,8 +42,9 @@ class Pointer(nn.Module):
         self.norm = nn.LayerNorm(image_dim)
         self.answer = nn.Linear(image_dim, WIDTH)
         self.offset = nn.Sequential(nn.Linear(image_dim, WIDTH), nn.GELU(), nn.Linear(WIDTH, 2))
+        self.where = nn.Linear(image_dim, 2)
 
-    def forward(self, text: Tensor, mask: Tensor, image: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, text: Tensor, mask: Tensor, image: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Q questions about B pictures of G × G patches.
 
         Args:
@@ -49,14 +52,14 @@ class Pointer(nn.Module):
             image: features [B, 1 + G², image_dim], the class token first.
             rows: the picture that each question is about [Q].
 
-        Returns how much each patch is the answer, as logits [Q, G²], and where in it [Q, G², 2]: x to the right and y
-        down from its middle, in patches.
+        Returns how much each patch is the answer, as logits [Q, G²]; where in it [Q, G², 2]: x to the right and y down
+        from its middle, in patches; and where each patch says it is [B, G², 2], in widths and heights of the canvas.
         """
         weight = self.attention(text)[..., 0].masked_fill(mask == 0, -torch.inf).softmax(-1)
         question = self.question((weight[..., None] * text).sum(1))
         patches = self.norm(image[:, 1:])
         logits = torch.einsum("qd,qnd->qn", question, self.answer(patches)[rows]) / WIDTH**0.5
-        return logits, self.offset(patches)[rows]
+        return logits, self.offset(patches)[rows], self.where(patches)
 
 
 class Place(nn.Module):
@@ -143,18 +146,19 @@ class Pointed:
     hits: Tensor  # share of the questions whose likeliest patch holds a point
     look: Tensor  # cross entropy of the transformer's looks, mean of layers and tokens
     place: Tensor  # absolute error of what its tokens say, in widths and heights of the canvas
+    where: Tensor  # the same of what patches say about themselves
     looks: Tensor  # share of the looks of its last layer that go to a patch that holds a point
 
     @property
     def total(self) -> Tensor:
-        return self.patch + self.offset + self.look + PLACE_WEIGHT * self.place
+        return self.patch + self.offset + self.look + PLACE_WEIGHT * (self.place + self.where)
 
 
-def pointed(logits: Tensor, offset: Tensor, scores: Tensor, place: Tensor, targets: Targets) -> Pointed:
+def pointed(logits: Tensor, offset: Tensor, where: Tensor, scores: Tensor, place: Tensor, targets: Targets) -> Pointed:
     """What was answered, against the targets.
 
     Args:
-        logits, offset: of a :class:`Pointer`, [Q, G²] and [Q, G², 2].
+        logits, offset, where: of a :class:`Pointer`, [Q, G²], [Q, G², 2] and [B, G², 2].
         scores: of :func:`glance`, [layers − 1, Q, A, 1 + G²]; place: [Q, A, 2].
     """
     somewhere = targets.share > 0
@@ -167,5 +171,12 @@ def pointed(logits: Tensor, offset: Tensor, scores: Tensor, place: Tensor, targe
         hits=somewhere.gather(1, logits.argmax(-1, keepdim=True)).float().mean(),
         look=-(targets.share[:, None] * likely).sum(-1).mean(),
         place=(place - targets.place[:, None]).abs().mean(),
+        where=(where - middles(math.isqrt(where.shape[1]))).abs().mean(),
         looks=found.float().mean(),
     )
+
+
+def middles(grid: int) -> Tensor:
+    """The middle of every patch [G², 2], row by row: x to the right and y down, in widths and heights of the canvas."""
+    at = (torch.arange(grid) + 0.5) / grid
+    return torch.stack([at.repeat(grid), at.repeat_interleave(grid)], dim=1)

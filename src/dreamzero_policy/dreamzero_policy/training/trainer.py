@@ -391,6 +391,7 @@ def starting_networks(config: ModelConfig, seed: int, start: Path | None) -> dic
             torch.manual_seed(seed)
             networks = {name: made[name]() for name in TRAINED}
             networks["transformer"].initialise_weights()
+            networks["image_encoder"].initialise_positions()
         return networks
     loaded, found = checkpoints.load(start, torch.float32)
     for name in ("geometry", "transformer", "text_encoder", "image_encoder", "autoencoder"):

@@ -10,7 +10,7 @@ from dreamzero_policy.model import checkpoint as checkpoints
 from dreamzero_policy.model.config import ModelConfig
 from dreamzero_policy.model.weights import CheckpointError
 from dreamzero_policy.training.grounding import Grounding, ground, is_grounded, split
-from dreamzero_policy.training.pointing import Targets, pointed
+from dreamzero_policy.training.pointing import Targets, middles, pointed
 from dreamzero_policy.training.progress import Reporter
 from dreamzero_policy.training.settings import GroundingSettings, Recipe, RecipeError
 from dreamzero_policy.training.state_file import StateError
@@ -49,12 +49,14 @@ def test_losses_are_smallest_for_the_right_answer_in_any_of_its_views():
     offset, place = targets.offset.nan_to_num(), targets.place[:, None]  # one token
     right = torch.tensor([[50.0, 0, 0, 50.0]])
     looks = torch.tensor([0.0, 50.0, 0, 0, 50.0]).expand(2, 1, 1, 5)  # of two layers; the class token first
-    found = pointed(right, offset, looks, place, targets)
+    found = pointed(right, offset, middles(2)[None], looks, place, targets)
     assert found.patch.item() == pytest.approx(np.log(2)) and found.look.item() == pytest.approx(np.log(2))
-    assert (found.offset, found.place, found.hits, found.looks) == (0, 0, 1, 1)
+    assert (found.offset, found.place, found.where, found.hits, found.looks) == (0, 0, 0, 1, 1)
+    assert middles(2).tolist() == [[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]]
     for elsewhere in ([0.0, 0, 50.0, 0, 0], [50.0, 0, 0, 0, 0]):
         looks = torch.tensor(elsewhere).expand(2, 1, 1, 5)
-        wrong = pointed(torch.tensor([[0.0, 50.0, 0, 0]]), offset + 0.1, looks, place + 0.1, targets)
+        wrong = pointed(torch.tensor([[0.0, 50.0, 0, 0]]), offset + 0.1, middles(2) + 0.2, looks, place + 0.1, targets)
+        assert wrong.where.item() == pytest.approx(0.2)
         assert wrong.patch > 40 and wrong.look > 40 and (wrong.hits, wrong.looks) == (0, 0)
         assert wrong.offset.item() == pytest.approx(0.1) and wrong.place.item() == pytest.approx(0.1)
 
