@@ -7,8 +7,9 @@ The text asks and the picture's patches answer, twice over:
   where in them it lies. Every patch must also say where on the canvas it is itself: what is in it can be told without,
   and is of no use without. So words come to name what they mean, and patches to know what is in them and where;
 * the *transformer*, through its own attention (:func:`glance`). From the second layer on, when text was read, one head
-  of every layer must look at those patches, and what a token carries after the last layer must say where they are
-  (:class:`Place`). This is the way that the actions of a chunk have to go: read what is named, find it, move there.
+  of every layer must look at the patch in the first view that shows what is meant, and what a token carries after the
+  last layer must say where it is (:class:`Place`). One view, since the mean of two places is neither. This is the way
+  that the actions of a chunk have to go: read what is named, find it, move there.
 
 Both heads are not kept.
 """
@@ -116,6 +117,7 @@ class Targets:
 
     share: Tensor  # [Q, G²] the same for every patch that holds a point, 0 elsewhere; sums to 1
     offset: Tensor  # [Q, G², 2] of the point from its patch's middle, in patches; NaN where there is none
+    first: Tensor  # [Q] the patch of the first point
     place: Tensor  # [Q, 2] the first point, in widths and heights of the canvas
 
     @classmethod
@@ -126,15 +128,16 @@ class Targets:
         """
         share = np.zeros((len(points), grid**2), np.float32)
         offset = np.full((len(points), grid**2, 2), np.nan, np.float32)
+        first = np.zeros(len(points), np.int64)
         for row, places in enumerate(points):
             at = places / size_px[::-1] * grid
             cell = np.minimum(at.astype(int), grid - 1)
             index = cell[:, 1] * grid + cell[:, 0]
-            share[row, index] = 1
+            share[row, index], first[row] = 1, index[0]
             offset[row, index] = at - cell - 0.5
         place = np.array([places[0] / size_px[::-1] for places in points], np.float32)
         shares = torch.from_numpy(share / share.sum(1, keepdims=True))
-        return cls(shares, torch.from_numpy(offset), torch.from_numpy(place))
+        return cls(shares, torch.from_numpy(offset), torch.from_numpy(first), torch.from_numpy(place))
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,7 @@ class Pointed:
     look: Tensor  # cross entropy of the transformer's looks, mean of layers and tokens
     place: Tensor  # absolute error of what its tokens say, in widths and heights of the canvas
     where: Tensor  # the same of what patches say about themselves
-    looks: Tensor  # share of the looks of its last layer that go to a patch that holds a point
+    looks: Tensor  # share of the looks of its last layer that go to the patch of the first point
 
     @property
     def total(self) -> Tensor:
@@ -162,17 +165,16 @@ def pointed(logits: Tensor, offset: Tensor, where: Tensor, scores: Tensor, place
         scores: of :func:`glance`, [layers − 1, Q, A, 1 + G²]; place: [Q, A, 2].
     """
     somewhere = targets.share > 0
-    likely = scores.log_softmax(-1)[..., 1:]  # looking at the class token is looking at nothing
-    chosen = scores[-1].argmax(-1, keepdim=True) - 1
-    found = somewhere[:, None].expand(-1, chosen.shape[1], -1).gather(2, chosen.clamp(min=0)) & (chosen >= 0)
+    patch = 1 + targets.first[:, None]  # behind the class token
+    likely = scores.log_softmax(-1)[:, torch.arange(len(patch))[:, None], torch.arange(scores.shape[2]), patch]
     return Pointed(
         patch=-(targets.share * logits.log_softmax(-1)).sum(-1).mean(),
         offset=(offset[somewhere] - targets.offset[somewhere]).abs().mean(),
         hits=somewhere.gather(1, logits.argmax(-1, keepdim=True)).float().mean(),
-        look=-(targets.share[:, None] * likely).sum(-1).mean(),
+        look=-likely.mean(),
         place=(place - targets.place[:, None]).abs().mean(),
         where=(where - middles(math.isqrt(where.shape[1]))).abs().mean(),
-        looks=found.float().mean(),
+        looks=(scores[-1].argmax(-1) == patch).float().mean(),
     )
 
 
