@@ -106,7 +106,7 @@ class Grounding:
         time = self.table.times[torch.from_numpy(rng.integers(TRAIN_LEVELS, size=(len(asked), 1)))]
         noise = rng.standard_normal((len(asked), GLANCING, self.config.geometry.max_action_dim), np.float32)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bfloat16):
-            scores, tokens = glance(
+            scores, taken, tokens = glance(
                 self.networks["transformer"],
                 torch.from_numpy(noise),
                 time,
@@ -118,7 +118,7 @@ class Grounding:
         return pointed(
             *said,
             scores,
-            self.networks["place"](tokens),
+            self.networks["place"](taken, tokens),
             Targets.of([asks.points for asks in asked], canvas.shape[1:3], grid),
         )
 

@@ -7,9 +7,9 @@ The text asks and the picture's patches answer, twice over:
   where in them it lies. Every patch must also say where on the canvas it is itself: what is in it can be told without,
   and is of no use without. So words come to name what they mean, and patches to know what is in them and where;
 * the *transformer*, through its own attention (:func:`glance`). From the second layer on, when text was read, one head
-  of every layer must look at the patch in the first view that shows what is meant, and what a token carries after the
-  last layer must say where it is (:class:`Place`). One view, since the mean of two places is neither. This is the way
-  that the actions of a chunk have to go: read what is named, find it, move there.
+  of every layer must look at the patch in the first view that shows what is meant, and what the layer takes from the
+  picture must say where it is, as must a token after the last layer (:class:`Place`). One view, since the mean of two
+  places is neither. This is the way that the actions of a chunk have to go: read what is named, find it, move there.
 
 Both heads are not kept.
 """
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dreamzero_policy.model.blocks import Times
@@ -64,19 +65,21 @@ class Pointer(nn.Module):
 
 
 class Place(nn.Module):
-    """Where a token says that the thing is: [Q, A, D] to x and y [Q, A, 2], in widths and heights of the canvas."""
+    """Where layers and tokens say that the thing is, x and y in widths and heights of the canvas."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.read = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 2))
+        self.taken = nn.Linear(dim, 2)  # one for all layers: they shall say it in one way
+        self.token = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 2))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.read(x)
+    def forward(self, taken: Tensor, tokens: Tensor) -> Tensor:
+        """What was taken in each layer [K, Q, A, D] and tokens after the last [Q, A, D] to places [K + 1, Q, A, 2]."""
+        return torch.cat([self.taken(taken), self.token(tokens)[None]])
 
 
 def glance(
     transformer: WorldActionTransformer, noise: Tensor, time: Tensor, conditioning: Conditioning, rows: Tensor
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """The transformer over a few action tokens and nothing else, and where one of its heads looks.
 
     Args:
@@ -84,7 +87,8 @@ def glance(
         conditioning: texts, their bias and rows for Q questions; image features [B, 1 + G², image_dim].
         rows: the picture that each question is about [Q].
 
-    Returns the scores of the looking heads [layers − 1, Q, A, 1 + G²], and the tokens after the last layer [Q, A, D].
+    Returns the scores of the looking heads [layers − 1, Q, A, 1 + G²], what these layers took from the picture
+    [layers − 1, Q, A, D], and the tokens after the last layer [Q, A, D].
     """
     actions = transformer.layout.actions(1, 1, noise.device)
     phase = actions.phase[:: len(actions) // noise.shape[1]][: noise.shape[1]]
@@ -94,7 +98,7 @@ def glance(
     embedder = transformer.condition_embedder
     text = embedder.text_embedder(conditioning.text).index_select(0, conditioning.rows)
     image = embedder.image_embedder(conditioning.image)
-    scores = []
+    scores, taken = [], []
     for number, block in enumerate(transformer.blocks):
         modulation = block.modulate(embedded.projected, times)
         seen = attend(*block.project(x, modulation, phase))
@@ -102,13 +106,14 @@ def glance(
         query = block.context_query(block.norm2(x).to(seen.dtype))
         (image_key, image_value), text_kv = block.image_key_value(image), block.text_key_value(text)
         key = image_key.index_select(0, rows)
+        seen_there = attend(query, key, image_value.index_select(0, rows))
         if number or len(transformer.blocks) == 1:
             asked = query[:, LOOKING_HEAD] @ key[:, LOOKING_HEAD].transpose(-1, -2)
             scores.append(asked.float() * query.shape[-1] ** -0.5)
-        looked = attend(query, *text_kv, conditioning.text_bias) + attend(query, key, image_value.index_select(0, rows))
-        x = x + block.attn2.to_out[0](looked)
+            taken.append(F.linear(seen_there, block.attn2.to_out[0].weight).float())
+        x = x + block.attn2.to_out[0](attend(query, *text_kv, conditioning.text_bias) + seen_there)
         x = block.feed_forward(x, modulation, seen.dtype)
-    return torch.stack(scores), x
+    return torch.stack(scores), torch.stack(taken), x
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +153,7 @@ class Pointed:
     offset: Tensor  # absolute error of it, in patches
     hits: Tensor  # share of the questions whose likeliest patch holds a point
     look: Tensor  # cross entropy of the transformer's looks, mean of layers and tokens
-    place: Tensor  # absolute error of what its tokens say, in widths and heights of the canvas
+    place: Tensor  # absolute error of what its layers and tokens say, in widths and heights of the canvas
     where: Tensor  # the same of what patches say about themselves
     looks: Tensor  # share of the looks of its last layer that go to the patch of the first point
 
@@ -162,7 +167,7 @@ def pointed(logits: Tensor, offset: Tensor, where: Tensor, scores: Tensor, place
 
     Args:
         logits, offset, where: of a :class:`Pointer`, [Q, G²], [Q, G², 2] and [B, G², 2].
-        scores: of :func:`glance`, [layers − 1, Q, A, 1 + G²]; place: [Q, A, 2].
+        scores: of :func:`glance`, [layers − 1, Q, A, 1 + G²]; place: of a :class:`Place`, [layers, Q, A, 2].
     """
     somewhere = targets.share > 0
     patch = 1 + targets.first[:, None]  # behind the class token

@@ -46,7 +46,7 @@ def test_targets_are_the_patches_of_the_points_and_the_places_in_them():
 
 def test_losses_are_smallest_for_the_right_answer_in_any_of_its_views():
     targets = Targets.of([np.array([[1.0, 1.0], [9.0, 9.0]])], (16, 16), 2)
-    offset, place = targets.offset.nan_to_num(), targets.place[:, None]  # one token
+    offset, place = targets.offset.nan_to_num(), targets.place[None, :, None]  # one layer, one token
     right = torch.tensor([[50.0, 0, 0, 50.0]])
     looks = torch.tensor([0.0, 50.0, 0, 0, 0]).expand(2, 1, 1, 5)  # of two layers; the class token first
     found = pointed(right, offset, middles(2)[None], looks, place, targets)
