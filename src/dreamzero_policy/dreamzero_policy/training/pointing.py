@@ -69,8 +69,8 @@ class Place(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.taken = nn.Linear(dim, 2)  # one for all layers: they shall say it in one way
-        self.token = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 2))
+        # one for all layers: they shall say it in one way
+        self.taken, self.token = (nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 2)) for _ in range(2))
 
     def forward(self, taken: Tensor, tokens: Tensor) -> Tensor:
         """What was taken in each layer [K, Q, A, D] and tokens after the last [Q, A, D] to places [K + 1, Q, A, 2]."""
