@@ -116,7 +116,12 @@ class Grounding:
             )
         sizes = self.config.image_encoder
         grid = sizes.image_size // sizes.patch_size
-        return pointed(*said, scores, self.networks["place"](tokens), Targets.of([asks.points for asks in asked], canvas.shape[1:3], grid))
+        return pointed(
+            *said,
+            scores,
+            self.networks["place"](tokens),
+            Targets.of([asks.points for asks in asked], canvas.shape[1:3], grid),
+        )
 
     @torch.no_grad()
     def test(self, held_out: Sequence[Picture]) -> dict[str, float]:
