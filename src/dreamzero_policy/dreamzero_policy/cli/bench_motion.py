@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ament_index_python.packages import get_package_share_directory
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -14,14 +15,14 @@ from dreamzero_policy.evaluation import motion_bench as room
 from dreamzero_policy.evaluation.stage import Setup
 
 LINE_S = 10.0  # between two lines of progress where there is no terminal
-COLUMNS = (
-    ("seam jump [rad/s]", "max_seam_velocity_jump_rad_s", "{:.3f}"),
-    ("peak jerk [rad/s³]", "peak_jerk_rad_s3", "{:.0f}"),
-    ("idle", "idle_fraction", "{:.0%}"),
-    ("age [s]", "command_age_s", "{:.2f}"),
-    ("tracking [rad]", "tracking_error_rad", "{:.4f}"),
-    ("progress", "progress", "{:.2f}"),
-    ("success", "success", "{:.0%}"),
+COLUMNS = (  # heading, key, format, factor
+    ("jump\nrad/s", "max_seam_velocity_jump_rad_s", "{:.3f}", 1),
+    ("jerk\nrad/s³", "peak_jerk_rad_s3", "{:.0f}", 1),
+    ("idle", "idle_fraction", "{:.0%}", 1),
+    ("age\ns", "command_age_s", "{:.2f}", 1),
+    ("track\nmrad", "tracking_error_rad", "{:.1f}", 1e3),
+    ("prog-\nress", "progress", "{:.2f}", 1),
+    ("suc-\ncess", "success", "{:.0%}", 1),
 )
 
 
@@ -63,17 +64,15 @@ def bench_motion(
 
 def report(document: dict[str, Any], folder: Path, console: Console) -> None:
     """The result for a person."""
-    table = Table(title="executors, the same model and episodes", title_justify="left")
-    for name in ("latency [s]", "executor"):
-        table.add_column(name)
-    for title, _, _ in COLUMNS:
-        table.add_column(title, justify="right")
-    before = None
+    table = Table(
+        title="executors by latency of an answer: the same model and episodes", title_justify="left", box=SIMPLE
+    )
+    table.add_column("s", justify="right")
+    table.add_column("executor", no_wrap=True)
+    for title, *_ in COLUMNS:
+        table.add_column(title, justify="right", no_wrap=True)
     for row in document["rows"]:
-        if before is not None and row["latency_s"] != before:
-            table.add_section()
-        before = row["latency_s"]
-        values = [form.format(row[key]) if row[key] is not None else "–" for _, key, form in COLUMNS]
+        values = ["–" if row[key] is None else form.format(factor * row[key]) for _, key, form, factor in COLUMNS]
         table.add_row(f"{row['latency_s']:g}", row["executor"], *values)
     console.print(table)
     for claim in document["claims"]:
