@@ -65,9 +65,12 @@ def bench_motion(
 def report(document: dict[str, Any], folder: Path, console: Console) -> None:
     """The result for a person."""
     table = Table(
-        title="executors by latency of an answer: the same model and episodes", title_justify="left", box=SIMPLE
+        title="executors by latency of an answer: the same model and episodes",
+        title_justify="left",
+        box=SIMPLE,
+        padding=(0, 1, 0, 0),
     )
-    table.add_column("s", justify="right")
+    table.add_column("s", justify="right", no_wrap=True)
     table.add_column("executor", no_wrap=True)
     for title, *_ in COLUMNS:
         table.add_column(title, justify="right", no_wrap=True)
