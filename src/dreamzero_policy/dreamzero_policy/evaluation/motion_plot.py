@@ -11,7 +11,7 @@ from dreamzero_policy.evaluation.plots import COLOURS, LINE, STYLE, quiet, svg
 PANELS = (  # key, title, whether the scale is logarithmic (from the value below which all are alike)
     ("max_seam_velocity_jump_rad_s", "largest velocity jump at a seam [rad/s]", 1e-2),
     ("peak_jerk_rad_s3", "peak jerk [rad/s³]", 1e2),
-    ("idle_fraction", "share of the time without a predicted row", None),
+    ("idle_fraction", "time without a predicted row, share", None),
     ("command_age_s", "age of what commands [s]", None),
     ("tracking_error_rad", "tracking error, rms [rad]", None),
     ("progress", "progress of the task", None),
