@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dreamzero_policy.evaluation.closed_loop import OUTCOME_NS, Episode, NodeParameters, Played, SuiteWorld
+from dreamzero_policy.evaluation.command_stream import SAMPLE_NS, Motion, Record, motion_of
 from dreamzero_policy.evaluation.executors import EXECUTORS, Executor, Points
-from dreamzero_policy.evaluation.motion import SAMPLE_NS, Motion, Record, motion_of
 from dreamzero_policy.evaluation.policies import SessionPolicy
 from dreamzero_policy.evaluation.stage import Stage
 from dreamzero_policy.evaluation.suite import Suite, SuiteError, TaskInfo

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dreamzero_policy.evaluation.command_stream import SAMPLE_NS, Record, motion_of
 from dreamzero_policy.evaluation.executors import EXECUTORS, Executor
-from dreamzero_policy.evaluation.motion import SAMPLE_NS, Record, motion_of
 from dreamzero_policy.evaluation.motion_bench import bench_motion, claims, write
 from dreamzero_policy.evaluation.rehearsal import NAMES, PLAN
 from dreamzero_policy.evaluation.stage import Setup
