@@ -81,17 +81,24 @@ class TwinSuite:
         """Joint states now and, when asked, a picture of every camera."""
         return self.world.observe(images)
 
-    def follow(self, joints: Sequence[str], stamps_ns: Sequence[int], positions: Floats, velocities: Floats) -> None:
-        """From now on follow these points [N, J] at absolute instants of this clock.
+    def commanded(self) -> Floats:
+        """Where the controllers last told the joints to be [J], in the order of `joint_names`."""
+        return self.world.commanded()
+
+    def follow(
+        self, joints: Sequence[str], stamps_ns: Sequence[int], positions: Floats, velocities: Floats | None
+    ) -> None:
+        """From now on follow these points [N, J] at absolute instants of this clock, in straight lines without velocities.
 
         Raises TrajectoryRefused where a controller would refuse it.
         """
         now_ns, column = self.world.now_ns(), {name: i for i, name in enumerate(joints)}
         for name, controller in self.world.controllers.items():
             columns = [column[joint] for joint in controller.joints]
+            moving = [None] * len(positions) if velocities is None else [row[columns] for row in velocities]
             points = [
-                TrajectoryPoint(int(stamp) - now_ns, JointTarget(position[columns], velocity[columns]))
-                for stamp, position, velocity in zip(stamps_ns, positions, velocities, strict=True)
+                TrajectoryPoint(int(stamp) - now_ns, JointTarget(position[columns], velocity))
+                for stamp, position, velocity in zip(stamps_ns, positions, moving, strict=True)
             ]
             self.world.follow(name, Trajectory(controller.joints, points))
 

@@ -43,7 +43,7 @@ def intervals(methods: Mapping[str, Any], splits: Sequence[str], quantity: str) 
     axes.legend(
         frameon=False, fontsize=9, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(splits), borderaxespad=0.1
     )
-    return _svg(figure)
+    return svg(figure)
 
 
 def groups(methods: Mapping[str, Any], splits: Sequence[str], by: str) -> str:
@@ -63,7 +63,7 @@ def groups(methods: Mapping[str, Any], splits: Sequence[str], by: str) -> str:
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     axes.set_title(f"progress {by.replace('_', ' ')}", loc="left", fontsize=10)
     axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(0.0, -0.12), ncols=3, borderaxespad=0.1)
-    return _svg(figure)
+    return svg(figure)
 
 
 def claims(document: Sequence[Mapping[str, Any]]) -> str:
@@ -80,7 +80,7 @@ def claims(document: Sequence[Mapping[str, Any]]) -> str:
     _rows(axes, [claim["claim"] for claim in measured])
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:+.0f}")
     axes.set_xlabel("difference [points]; the line is what has to be exceeded")
-    return _svg(figure)
+    return svg(figure)
 
 
 def action_errors(open_loop: Mapping[str, Any], step_s: float) -> str:
@@ -100,7 +100,7 @@ def action_errors(open_loop: Mapping[str, Any], step_s: float) -> str:
             panel.plot(seconds, group["by_step"], color=colour, linewidth=1.4, label=name)
         panel.set_title(f"{key.replace('_position', '').replace('_', ' ')} [{', '.join(group['unit'])}]", fontsize=8)
         panel.set_ylim(bottom=0)
-        _quiet(panel)
+        quiet(panel)
     for panel in panels[len(keys) :]:
         panel.set_axis_off()
     for panel in panels[max(0, len(keys) - 3) : len(keys)]:
@@ -108,20 +108,20 @@ def action_errors(open_loop: Mapping[str, Any], step_s: float) -> str:
     figure.legend(
         *panels[0].get_legend_handles_labels(), frameon=False, fontsize=9, loc="outside lower center", ncols=4
     )
-    return _svg(figure)
+    return svg(figure)
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.add_subplot()
-    _quiet(axes)
+    quiet(axes)
     axes.grid(axis="x", color=LINE, linewidth=0.6)
     axes.set_axisbelow(True)
     return figure, axes
 
 
-def _quiet(axes: Axes) -> None:
+def quiet(axes: Axes) -> None:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
 
@@ -137,7 +137,7 @@ def _rows(axes: Axes, names: Sequence[str]) -> None:
     axes.tick_params(axis="y", length=0)
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
     """The figure as an element of a page: without prologue, document type and metadata."""
     stream = io.StringIO()
     with matplotlib.rc_context(STYLE):

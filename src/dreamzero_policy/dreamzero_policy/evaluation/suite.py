@@ -76,14 +76,24 @@ class Suite(Protocol):
     def observe(self, images: bool) -> Observation:
         """What the robot reports now, with a picture of every camera if asked."""
 
-    def follow(self, joints: Sequence[str], stamps_ns: NDArray, positions: Floats, velocities: Floats) -> None:
-        """From now on follow these points [N, J], due at absolute instants [N]; earlier ones are dropped."""
+    def follow(self, joints: Sequence[str], stamps_ns: NDArray, positions: Floats, velocities: Floats | None) -> None:
+        """From now on follow these points [N, J], due at absolute instants [N]; earlier ones are dropped.
+
+        Cubic between points, straight lines without velocities.
+        """
 
     def outcome(self) -> Outcome:
         """Progress and success up to now."""
 
     def close(self) -> None:
         """Free what the suite holds."""
+
+
+class Telling(Suite, Protocol):
+    """A suite that tells what its controllers command."""
+
+    def commanded(self) -> Floats:
+        """Where the joints were last told to be [J], in the order of `joint_names`."""
 
 
 class Demonstrating(Suite, Protocol):

@@ -103,3 +103,28 @@ class DemonstratingSuite(FakeSuite):
         rows = np.repeat(self.home[None], steps, axis=0)
         rows[:, self.joint] += 1.05 * self.goal * smootherstep(np.linspace(0, 1, steps))
         return self.joint_names, rows
+
+
+class TellingSuite(FakeSuite):
+    """One that tells what it commands, which the robot does at once, and also follows straight lines."""
+
+    lines: tuple[NDArray[np.int64], Floats] | None = None
+
+    def follow(
+        self, joints: Sequence[str], stamps_ns: NDArray[np.int64], positions: Floats, velocities: Floats | None
+    ) -> None:
+        if velocities is not None:
+            return super().follow(joints, stamps_ns, positions, velocities)
+        order = [list(joints).index(joint) for joint in self.joint_names]
+        begin, (here,) = self.ns, self.plan.sample([self.ns])[0]
+        knots_ns = np.append(begin, stamps_ns)
+        rows = np.concatenate([here[None], positions[:, order]])
+        # a straight line is what a plan of densely sampled knots with the lines' own slopes follows
+        instants = np.unique(np.concatenate([np.arange(begin, knots_ns[-1], STEP_NS), knots_ns]))
+        lines = np.array([np.interp(instants, knots_ns, column) for column in rows.T]).T
+        slopes = np.gradient(lines, instants / 1e9, axis=0)
+        self.plan = Plan(instants, lines, slopes)
+        return None
+
+    def commanded(self) -> Floats:
+        return self.plan.sample([self.ns])[0][0]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dreamzero_policy.cli.console import Json, console_for, print_json
+from dreamzero_policy.cli.console import Json, console_for, one_line, print_json
 
 bench = typer.Typer(no_args_is_help=True, help="Measure.")
 
@@ -69,3 +69,30 @@ def bench_load(
         print_json(document)
     else:
         room.report(document, console)
+
+
+@bench.command("motion")
+def bench_motion(
+    checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint folder; the shipped one by default.")] = None,
+    latency: Annotated[
+        list[float] | None, typer.Option(min=0.0, max=30.0, help="Mean time to an answer [s]; repeat for several.")
+    ] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes of every executor at every latency.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode.")] = 0,
+    steps: Annotated[int, typer.Option(min=1, max=64, help="Denoising steps per chunk.")] = 4,
+    processes: Annotated[int, typer.Option(min=1, help="Episodes played at a time.")] = 2,
+    world: Annotated[str, typer.Option(help="Installed suite, or its place.")] = "agibot_twin",
+    out: Annotated[Path, typer.Option(help="Folder of motion.json and motion.svg.")] = Path("out/bench/motion"),
+    json: Json = False,
+) -> None:
+    """Jumps, jerk, idle time and age of commands: the plan beside four ways others use, with injected latency."""
+    from dreamzero_policy.cli import bench_motion as room
+
+    console = console_for(json)
+    latencies = latency or [0.15, 0.6, 1.1, 3.0]
+    with one_line(console):
+        document = room.bench_motion(checkpoint, latencies, episodes, seed, steps, processes, world, out, console)
+    if json:
+        print_json(document)
+    else:
+        room.report(document, out, console)
