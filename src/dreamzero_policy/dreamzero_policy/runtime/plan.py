@@ -21,7 +21,30 @@ from dreamzero_policy.runtime.embodiment import Floats
 from dreamzero_policy.runtime.observation import NS_PER_S
 
 SHORTEST_NS = 1_000_000  # between two knots: below it, rounding would dominate the acceleration
-TAIL_SHARE = 0.9  # of the acceleration and jerk limits: knots a step apart are not the exact profile
+SHARE, JERK_SHARE = (
+    0.9,
+    0.5,
+)  # of the limits that bridge and tail use: a step apart, cubics show up to 1.1 and 2 of them
+PUNCTUAL_S = 1e-6  # a bridge may be so late
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Joint targets on an even time grid, as a chunk wants them."""
+
+    positions: Floats  # [H, J] rad and m
+    start_ns: int  # when row 0 is due
+    step_ns: int
+
+    @property
+    def instants_ns(self) -> NDArray[np.int64]:
+        """[H]"""
+        return self.start_ns + self.step_ns * np.arange(len(self.positions))
+
+    def since(self, instant_ns: int) -> "Rows":
+        """Without those due before an instant: what is left of a chunk that came late."""
+        past = max(0, -((self.start_ns - instant_ns) // self.step_ns))
+        return Rows(self.positions[past:], self.start_ns + past * self.step_ns, self.step_ns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,21 +123,21 @@ class Plan:
             np.concatenate([self.velocities[keep], velocity]),
         )
 
-    def splices(self, rows: Floats, start_ns: int, step_ns: int, blends_s: Iterable[float]) -> Iterator["Plan"]:
-        """Follow this plan until `start_ns`, then the rows [H, J], one every `step_ns`, cross-faded in over a blend.
+    def cross_fades(self, rows: Rows, blends_s: Iterable[float]) -> Iterator["Plan"]:
+        """Follow this plan until the rows begin, then the rows, faded in over a blend; one plan for each blend.
 
-        One plan for each blend. Position and velocity are continuous at the seam by construction. The results end
-        moving: add a tail.
+        Position and velocity are continuous at the seam by construction, and the fade's weight begins and ends without
+        a kink. A fade longer than the rows ends unfinished. The results end moving: add a tail.
         """
-        committed = self.until(start_ns)
-        times_ns = start_ns + step_ns * np.arange(len(rows))
+        committed = self.until(rows.start_ns)
+        times_ns = rows.instants_ns
         old, _ = self.sample(times_ns)
-        from_rows, from_start = spline_velocities(len(rows))
-        from_rows, from_start = from_rows * (NS_PER_S / step_ns), from_start[:, None] * committed.velocities[-1]
+        from_rows, from_start = spline_velocities(len(times_ns))
+        from_rows, from_start = from_rows * (NS_PER_S / rows.step_ns), from_start[:, None] * committed.velocities[-1]
         knots_ns = np.concatenate([committed.knots_ns, times_ns[1:]])
         for blend_s in blends_s:
-            weight = smootherstep((times_ns - start_ns) / NS_PER_S / blend_s)[:, None]
-            blended = old + weight * (rows - old)
+            weight = smootherstep((times_ns - rows.start_ns) / NS_PER_S / blend_s)[:, None]
+            blended = old + weight * (rows.positions - old)
             velocities = from_rows @ blended + from_start
             yield Plan(
                 knots_ns,
@@ -122,36 +145,80 @@ class Plan:
                 np.concatenate([committed.velocities, velocities[1:]]),
             )
 
-    def splice(self, rows: Floats, start_ns: int, step_ns: int, blend_s: float) -> "Plan":
-        """The only one of `splices` for a single blend."""
-        return next(self.splices(rows, start_ns, step_ns, (blend_s,)))
+    def bridge(self, rows: Rows, limits: Sequence[JointLimits]) -> "Plan | None":
+        """Follow this plan until the rows begin, go to the first of them that can be caught up with, then follow them.
+
+        The way there is jerk-limited, from the plan's own position, velocity and acceleration to those of the row at
+        the row's instant. None if no row can be reached in time. The result ends moving: add a tail.
+        """
+        committed = self.until(rows.start_ns)
+        from_rows, bend_from_rows = free_spline(len(rows.positions))
+        velocities = from_rows @ rows.positions * (NS_PER_S / rows.step_ns)
+        accelerations = bend_from_rows @ rows.positions * (NS_PER_S / rows.step_ns) ** 2
+        way = _profile(committed, limits, ruckig.ControlInterface.Position)
+        way.synchronization = ruckig.Synchronization.Time
+        way.max_velocity = [SHARE * limit.velocity for limit in limits]
+        path, row, solver = ruckig.Trajectory(len(limits)), 1, ruckig.Ruckig(len(limits))
+        while row < len(rows.positions):
+            due_s = row * rows.step_ns / NS_PER_S
+            way.target_position = rows.positions[row].tolist()
+            way.target_velocity = velocities[row].tolist()
+            way.target_acceleration = accelerations[row].tolist()
+            way.minimum_duration = due_s
+            try:
+                solver.calculate(way, path)
+            except ruckig.RuckigError:  # at this row the chunk asks for more than the limits
+                row += 1
+                continue
+            if path.duration <= due_s + PUNCTUAL_S:
+                break
+            row = max(row + 1, int(np.ceil(path.duration * NS_PER_S / rows.step_ns)))
+        else:
+            return None
+        times_ns = rows.step_ns * np.arange(1, row + 1)
+        positions, speeds = _sampled(path, times_ns)
+        positions[-1], speeds[-1] = rows.positions[row], velocities[row]
+        return Plan(
+            np.concatenate([committed.knots_ns, rows.start_ns + times_ns, rows.instants_ns[row + 1 :]]),
+            np.concatenate([committed.positions, positions, rows.positions[row + 1 :]]),
+            np.concatenate([committed.velocities, speeds, velocities[row + 1 :]]),
+        )
 
     def with_tail(self, limits: Sequence[JointLimits], step_ns: int) -> "Plan":
         """Decelerate from the last knot to rest inside the limits. The plan must be inside them itself."""
-        joints = self.positions.shape[1]
-        start = ruckig.InputParameter(joints)
-        start.control_interface = ruckig.ControlInterface.Velocity
-        start.synchronization = ruckig.Synchronization.No
-        start.current_position = self.positions[-1].tolist()
-        start.current_velocity = self.velocities[-1].tolist()
-        start.current_acceleration = (
-            self.accelerations()[1][-1] if len(self.knots_ns) > 1 else np.zeros(joints)
-        ).tolist()
-        start.target_velocity = start.target_acceleration = [0.0] * joints
-        start.max_acceleration = [TAIL_SHARE * limit.acceleration for limit in limits]
-        start.max_jerk = [TAIL_SHARE * limit.jerk for limit in limits]
-        tail = ruckig.Trajectory(joints)
-        ruckig.Ruckig(joints).calculate(start, tail)
-        count = max(1, int(np.ceil(tail.duration * NS_PER_S / step_ns)))
-        times_ns = step_ns * np.arange(1, count + 1)
-        samples = [tail.at_time(min(time_ns / NS_PER_S, tail.duration))[:2] for time_ns in times_ns]
-        positions, velocities = (np.array(column) for column in zip(*samples, strict=True))
+        way = _profile(self, limits, ruckig.ControlInterface.Velocity)
+        way.synchronization = ruckig.Synchronization.No
+        way.target_velocity = way.target_acceleration = [0.0] * len(limits)
+        tail = ruckig.Trajectory(len(limits))
+        ruckig.Ruckig(len(limits)).calculate(way, tail)
+        times_ns = step_ns * np.arange(1, max(1, int(np.ceil(tail.duration * NS_PER_S / step_ns))) + 1)
+        positions, velocities = _sampled(tail, times_ns)
         velocities[-1] = 0.0
         return Plan(
             np.concatenate([self.knots_ns, self.knots_ns[-1] + times_ns]),
             np.concatenate([self.positions, positions]),
             np.concatenate([self.velocities, velocities]),
         )
+
+
+def _profile(plan: Plan, limits: Sequence[JointLimits], interface: ruckig.ControlInterface) -> ruckig.InputParameter:
+    """A way from the state at the plan's end, inside a share of the limits."""
+    way = ruckig.InputParameter(len(limits))
+    way.control_interface = interface
+    way.current_position = plan.positions[-1].tolist()
+    way.current_velocity = plan.velocities[-1].tolist()
+    if len(plan.knots_ns) > 1:
+        way.current_acceleration = plan.accelerations()[1][-1].tolist()
+    way.max_acceleration = [SHARE * limit.acceleration for limit in limits]
+    way.max_jerk = [JERK_SHARE * limit.jerk for limit in limits]
+    return way
+
+
+def _sampled(path: ruckig.Trajectory, times_ns: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Positions and velocities [T, J] of a profile; behind its end those of its end."""
+    samples = [path.at_time(min(time_ns / NS_PER_S, path.duration))[:2] for time_ns in times_ns.tolist()]
+    positions, velocities = zip(*samples, strict=True)
+    return np.array(positions), np.array(velocities)
 
 
 @lru_cache
@@ -166,17 +233,35 @@ def spline_velocities(count: int) -> tuple[Floats, Floats]:
     return rows, start
 
 
-def seam_velocity_jump(before: Plan, after: Plan, instant_ns: int, acceleration: Floats) -> float:
-    """How much the commanded velocity steps around an instant at which one plan takes over from another.
+@lru_cache
+def free_spline(count: int) -> tuple[Floats, Floats]:
+    """First and second derivatives [count, count] of a cubic spline at rows a unit step apart, as maps from the rows.
 
-    The largest change of velocity between 10 ms samples of the command within 50 ms of the instant, less what the
-    acceleration limits [J] allow in 10 ms, not below zero [rad/s, m/s].
+    Both ends are "not-a-knot".
     """
-    step_ns = NS_PER_S // 100
-    instants = instant_ns + step_ns * np.arange(-6, 7)
+    knots = np.arange(count)
+    spline = CubicSpline(knots, np.eye(count), axis=0)
+    return spline(knots, 1), spline(knots, 2)
+
+
+@dataclass(frozen=True)
+class Seam:
+    """What a command does around an instant at which one plan takes over from another, sampled every 10 ms."""
+
+    velocity_jump: float  # largest step of velocity beyond what the acceleration limits allow, not below 0 [rad/s, m/s]
+    jerk: float  # largest [rad/s³, m/s³]
+
+
+def seam(before: Plan, after: Plan, instant_ns: int, acceleration: Floats) -> Seam:
+    """The seam at an instant: 10 ms samples of the command within 50 ms of it. Acceleration limits are [J]."""
+    step_s = 0.01
+    instants = instant_ns + round(step_s * NS_PER_S) * np.arange(-6, 7)
     command = np.where((instants < instant_ns)[:, None], before.sample(instants)[0], after.sample(instants)[0])
-    steps = np.abs(np.diff(command, 2, axis=0)) * NS_PER_S / step_ns
-    return float(max(0.0, (steps - acceleration * step_ns / NS_PER_S).max()))
+    steps = np.abs(np.diff(command, 2, axis=0)) / step_s
+    return Seam(
+        float(max(0.0, (steps - acceleration * step_s).max())),
+        float(np.abs(np.diff(command, 3, axis=0)).max() / step_s**3),
+    )
 
 
 def smootherstep(x: NDArray[np.float64]) -> Floats:
