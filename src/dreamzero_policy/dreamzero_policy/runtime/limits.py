@@ -72,79 +72,94 @@ class Limits:
         )
 
     def judge(self, plan: Plan) -> Judgement:
-        """A whole plan; hand over what is still to be executed."""
-        judgement = self.judge_motion(plan)
+        """A whole plan, that ends at rest; hand over what is still to be executed."""
+        judgement = self._judge_positions(plan)
+        if judgement and len(plan.knots_ns) > 1:
+            speeds, (first, last) = _fastest(plan), plan.accelerations
+            judgement = (
+                self._judge(Verdict.REJECTED_VELOCITY, speeds, self.velocity, "reaches the speed")
+                and self._judge_accelerations(np.maximum(np.abs(first), np.abs(last)))
+                and self._judge(Verdict.REJECTED_JERK, _jerks(plan), self.jerk, "reaches the jerk")
+            )
         if judgement and self.checks:
             looks, _ = plan.sample(np.arange(plan.knots_ns[0], plan.end_ns + LOOK_NS, LOOK_NS))
             judgement = next((verdict for check in self.checks if not (verdict := check(looks))), ACCEPTED)
         return judgement
 
-    def judge_motion(self, plan: Plan) -> Judgement:
-        """Position, velocity, acceleration and jerk of a plan, or of a part of one that ends moving."""
-        positions = _finely(plan)
-        start = positions[0]
+    def judge_end(self, plan: Plan) -> Judgement:
+        """Speed and acceleration at the end of a plan that ends moving: what a tail may begin with."""
+        speeds = np.abs(plan.velocities[-1:])
+        return self._judge(
+            Verdict.REJECTED_VELOCITY, speeds, self.velocity, "reaches the speed"
+        ) and self._judge_accelerations(np.abs(plan.last_acceleration)[None])
+
+    def _judge_accelerations(self, values: Floats) -> Judgement:
+        return self._judge(Verdict.REJECTED_ACCELERATION, values, self.acceleration, "reaches the acceleration")
+
+    def _judge_positions(self, plan: Plan) -> Judgement:
+        start = plan.positions[0]
         upper = np.where(start > self.upper, np.minimum(start, self._highest) + START_EXCESS, self.upper)
         lower = np.where(start < self.lower, np.maximum(start, self._lowest) - START_EXCESS, self.lower)
-        outside = np.maximum(positions - upper, lower - positions)
-        if (outside > ROUNDING).any():
-            row, joint = np.unravel_index(np.argmax(outside), outside.shape)
-            return Judgement(
-                Verdict.REJECTED_POSITION,
-                f"{self.joints[joint]} reaches {positions[row, joint]:.4f}, "
-                f"limits {self.lower[joint]:.4f} to {self.upper[joint]:.4f}",
-            )
-        if len(plan.knots_ns) == 1:
+        if _within(_hull(plan), lower, upper) or _within(positions := _finely(plan), lower, upper):
             return ACCEPTED
-        first, last = plan.accelerations()
-        largest = np.maximum(np.abs(first), np.abs(last))
-        return (
-            self._judge(Verdict.REJECTED_VELOCITY, _fastest(plan, first, last), self.velocity, "reaches the speed")
-            and self._judge(Verdict.REJECTED_ACCELERATION, largest, self.acceleration, "reaches the acceleration")
-            and self._judge(Verdict.REJECTED_JERK, _jerks(plan, first, last), self.jerk, "reaches the jerk")
+        outside = np.maximum(positions - upper, lower - positions)
+        row, joint = np.unravel_index(np.argmax(outside), outside.shape)
+        return Judgement(
+            Verdict.REJECTED_POSITION,
+            f"{self.joints[joint]} reaches {positions[row, joint]:.4f}, "
+            f"limits {self.lower[joint]:.4f} to {self.upper[joint]:.4f}",
         )
 
     def _judge(self, verdict: Verdict, values: Floats, limit: Floats, what: str) -> Judgement:
-        if (values - limit <= ROUNDING).all():
+        peaks = values.max(0)
+        if (peaks - limit <= ROUNDING).all():
             return ACCEPTED
-        row, joint = np.unravel_index(np.argmax(values / limit), values.shape)
-        return Judgement(verdict, f"{self.joints[joint]} {what} {values[row, joint]:.4f}, limit {limit[joint]:.4f}")
+        joint = np.argmax(peaks / limit)
+        return Judgement(verdict, f"{self.joints[joint]} {what} {peaks[joint]:.4f}, limit {limit[joint]:.4f}")
+
+
+def _within(positions: Floats, lower: Floats, upper: Floats) -> bool:
+    """Whether positions [·, J] lie between limits [J]."""
+    return bool((positions.max(0) - upper <= ROUNDING).all() and (lower - positions.min(0) <= ROUNDING).all())
+
+
+def _hull(plan: Plan) -> Floats:
+    """Positions [·, J] between which the whole plan lies: the control points of its cubics. Often enough to know."""
+    reach = plan.velocities * (1 / 3)
+    h = plan.durations_s
+    return np.concatenate([plan.positions, plan.positions[:-1] + h * reach[:-1], plan.positions[1:] - h * reach[1:]])
 
 
 def _finely(plan: Plan) -> Floats:
-    """Positions [·, J] at the knots and at the points between them; the first row is the first knot."""
+    """Positions [·, J] at the knots and at the points between them."""
     h = plan.durations_s
     corners = np.stack([plan.positions[:-1], plan.positions[1:], plan.velocities[:-1] * h, plan.velocities[1:] * h])
     between = BASIS @ corners.reshape(len(corners), -1)
     return np.concatenate([plan.positions, between.reshape(-1, plan.positions.shape[1])])
 
 
-def _fastest(plan: Plan, first: Floats, last: Floats) -> Floats:
-    """Largest speed [N-1, J] in every segment: at its ends, or where acceleration changes sign."""
-    h = plan.durations_s
-    ends = np.maximum(np.abs(plan.velocities[:-1]), np.abs(plan.velocities[1:]))
+def _fastest(plan: Plan) -> Floats:
+    """Speeds [·, J] among which is the largest of every segment: at its ends, and where acceleration changes sign."""
+    first, last = plan.accelerations
     turns = first * last < 0
-    where = np.divide(first, first - last, out=np.zeros_like(first), where=turns)
-    inner = np.abs(plan.velocities[:-1] + h * where * (first + 0.5 * where * (last - first)))
-    return np.where(turns, np.maximum(ends, inner), ends)
+    gain = np.divide(0.5 * first * first, first - last, out=np.zeros_like(first), where=turns)
+    return np.abs(np.concatenate([plan.velocities, plan.velocities[:-1] + plan.durations_s * gain]))
 
 
-def _jerks(plan: Plan, first: Floats, last: Floats) -> Floats:
+def _jerks(plan: Plan) -> Floats:
     """Changes of acceleration [·, J] over a control period, per second: the largest of all periods is among them.
 
     Acceleration is linear in each segment and steps at knots, so it changes most over a period that begins or ends at a
-    knot, just before it or just behind. Where a plan ends at rest there is none afterwards.
+    knot, just before it or just behind. After the plan there is none.
     """
-    knots_ns = plan.knots_ns
-    if not plan.velocities[-1].any():
-        knots_ns = np.append(knots_ns, knots_ns[-1] + CONTROL_NS)
-        first, last = (np.concatenate([ends, np.zeros_like(ends[:1])]) for ends in (first, last))
-    durations_ns = (knots_ns[1:] - knots_ns[:-1])[:, None]
-    slope = (last - first) / durations_ns
-    changes = []
-    for side, ends, at_ns in (("right", first, knots_ns[:-1]), ("left", last, knots_ns[1:])):
-        for period_ns in (-CONTROL_NS, CONTROL_NS):
-            other_ns = np.minimum(np.maximum(at_ns + period_ns, knots_ns[0]), knots_ns[-1])
-            segment = np.minimum(np.maximum(knots_ns.searchsorted(other_ns, side) - 1, 0), len(first) - 1)
-            other = first[segment] + (other_ns - knots_ns[segment])[:, None] * slope[segment]
-            changes.append(np.abs(other - ends))
-    return np.concatenate(changes) / CONTROL_S
+    knots_ns = np.append(plan.knots_ns, plan.end_ns + CONTROL_NS)
+    first, last = (np.append(ends, np.zeros((1, ends.shape[1])), 0) for ends in plan.accelerations)
+    begin_ns, end_ns = knots_ns[:-1], knots_ns[1:]
+    behind_ns = np.concatenate([begin_ns - CONTROL_NS, begin_ns + CONTROL_NS])  # from just behind a knot
+    before_ns = np.concatenate([end_ns - CONTROL_NS, end_ns + CONTROL_NS])  # from just before one
+    segment = np.concatenate([knots_ns.searchsorted(behind_ns, "right"), knots_ns.searchsorted(before_ns)]) - 1
+    segment = np.minimum(np.maximum(segment, 0), len(first) - 1)
+    other_ns = np.minimum(np.maximum(np.concatenate([behind_ns, before_ns]), knots_ns[0]), knots_ns[-1])
+    slope = (last - first) / (end_ns - begin_ns)[:, None]
+    other = first[segment] + (other_ns - knots_ns[segment])[:, None] * slope[segment]
+    return np.abs(other - np.concatenate([first, first, last, last])) / CONTROL_S

@@ -9,7 +9,7 @@ finishes the tail and stands.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import ruckig
@@ -64,10 +64,33 @@ class Plan:
     def end_ns(self) -> int:
         return int(self.knots_ns[-1])
 
-    @property
+    @cached_property
     def durations_s(self) -> Floats:
         """[N-1, 1] of the segments."""
         return ((self.knots_ns[1:] - self.knots_ns[:-1]) / NS_PER_S)[:, None]
+
+    @cached_property
+    def bends(self) -> tuple[Floats, Floats]:
+        """Of every segment [N-1, J]: half the acceleration at its begin, a sixth of its jerk."""
+        h = self.durations_s
+        rise, v0, v1 = (self.positions[1:] - self.positions[:-1]) / h, self.velocities[:-1], self.velocities[1:]
+        return (3 * rise - 2 * v0 - v1) / h, (v0 + v1 - 2 * rise) / (h * h)
+
+    @cached_property
+    def accelerations(self) -> tuple[Floats, Floats]:
+        """Acceleration [N-1, J] at the beginning and at the end of every segment; linear in between."""
+        bend, twist = self.bends
+        first = 2 * bend
+        return first, first + 6 * self.durations_s * twist
+
+    @property
+    def last_acceleration(self) -> Floats:
+        """[J] just before the last knot."""
+        if len(self.knots_ns) == 1:
+            return np.zeros(self.positions.shape[1])
+        h = float(self.knots_ns[-1] - self.knots_ns[-2]) / NS_PER_S
+        (p0, p1), (v0, v1) = self.positions[-2:], self.velocities[-2:]
+        return (2 * v0 + 4 * v1 - 6 * (p1 - p0) / h) / h
 
     def remaining_s(self, now_ns: int) -> float:
         """Motion left, tail included [s]."""
@@ -78,28 +101,14 @@ class Plan:
         instants = np.asarray(instants_ns, dtype=np.int64)
         if len(self.knots_ns) == 1:
             return np.repeat(self.positions, len(instants), 0), np.zeros((len(instants), self.positions.shape[1]))
+        segment = np.minimum(np.maximum(self.knots_ns.searchsorted(instants, "right") - 1, 0), len(self.knots_ns) - 2)
         inside = np.minimum(np.maximum(instants, self.knots_ns[0]), self.knots_ns[-1])
-        right = np.maximum(self.knots_ns.searchsorted(inside), 1)
-        left = right - 1
-        h = ((self.knots_ns[right] - self.knots_ns[left]) / NS_PER_S)[:, None]
-        s = ((inside - self.knots_ns[left]) / NS_PER_S)[:, None] / h
-        p0, p1, v0, v1 = (
-            self.positions[left],
-            self.positions[right],
-            self.velocities[left] * h,
-            self.velocities[right] * h,
-        )
-        position = p0 + s * (v0 + s * (3 * (p1 - p0) - 2 * v0 - v1 + s * (2 * (p0 - p1) + v0 + v1)))
-        velocity = (v0 + s * (2 * (3 * (p1 - p0) - 2 * v0 - v1) + s * 3 * (2 * (p0 - p1) + v0 + v1))) / h
-        outside = (instants < self.knots_ns[0]) | (instants > self.knots_ns[-1])
-        velocity[outside] = 0.0
+        t = ((inside - self.knots_ns[segment]) / NS_PER_S)[:, None]
+        bend, twist, start = self.bends[0][segment], self.bends[1][segment], self.velocities[segment]
+        position = self.positions[segment] + t * (start + t * (bend + t * twist))
+        velocity = start + t * (2 * bend + 3 * t * twist)
+        velocity[instants != inside] = 0.0
         return position, velocity
-
-    def accelerations(self) -> tuple[Floats, Floats]:
-        """Acceleration [N-1, J] at the beginning and at the end of every segment; linear in between."""
-        h = self.durations_s
-        rise, v0, v1 = (self.positions[1:] - self.positions[:-1]) / h, self.velocities[:-1], self.velocities[1:]
-        return (6 * rise - 4 * v0 - 2 * v1) / h, (-6 * rise + 2 * v0 + 4 * v1) / h
 
     def after(self, instant_ns: int) -> "Plan":
         """The plan from an instant on, with a knot there: what is still to be checked or sent to a controller."""
@@ -129,20 +138,20 @@ class Plan:
         Position and velocity are continuous at the seam by construction, and the fade's weight begins and ends without
         a kink. A fade longer than the rows ends unfinished. The results end moving: add a tail.
         """
-        committed = self.until(rows.start_ns)
         times_ns = rows.instants_ns
-        old, _ = self.sample(times_ns)
+        old, speeds = self.sample(times_ns)
+        committed = self.knots_ns < rows.start_ns - SHORTEST_NS
+        knots_ns = np.concatenate([self.knots_ns[committed], times_ns])
         from_rows, from_start = spline_velocities(len(times_ns))
-        from_rows, from_start = from_rows * (NS_PER_S / rows.step_ns), from_start[:, None] * committed.velocities[-1]
-        knots_ns = np.concatenate([committed.knots_ns, times_ns[1:]])
+        from_start = from_start[:, None] * speeds[0]
         for blend_s in blends_s:
-            weight = smootherstep((times_ns - rows.start_ns) / NS_PER_S / blend_s)[:, None]
+            weight = smootherstep((times_ns - rows.start_ns) / (NS_PER_S * blend_s))[:, None]
             blended = old + weight * (rows.positions - old)
-            velocities = from_rows @ blended + from_start
+            velocities = (NS_PER_S / rows.step_ns) * (from_rows @ blended) + from_start
             yield Plan(
                 knots_ns,
-                np.concatenate([committed.positions, blended[1:]]),
-                np.concatenate([committed.velocities, velocities[1:]]),
+                np.concatenate([self.positions[committed], blended]),
+                np.concatenate([self.velocities[committed], velocities]),
             )
 
     def bridge(self, rows: Rows, limits: Sequence[JointLimits]) -> "Plan | None":
@@ -207,8 +216,7 @@ def _profile(plan: Plan, limits: Sequence[JointLimits], interface: ruckig.Contro
     way.control_interface = interface
     way.current_position = plan.positions[-1].tolist()
     way.current_velocity = plan.velocities[-1].tolist()
-    if len(plan.knots_ns) > 1:
-        way.current_acceleration = plan.accelerations()[1][-1].tolist()
+    way.current_acceleration = plan.last_acceleration.tolist()
     way.max_acceleration = [SHARE * limit.acceleration for limit in limits]
     way.max_jerk = [JERK_SHARE * limit.jerk for limit in limits]
     return way

@@ -53,7 +53,7 @@ def splice(present: Plan, rows: Rows, earliest_ns: int, blends_s: Sequence[float
 def way_into(present: Plan, rows: Rows, blends_s: Sequence[float], limits: Limits) -> Splice:
     """The first way into rows that are finite and still to come, however far from the plan they begin."""
     for entry, way in _ways(present, rows, blends_s, limits):
-        judgement = limits.judge_motion(way)  # most fail here if they do; a tail needs a start inside the limits anyway
+        judgement = limits.judge_end(way)
         if judgement:
             plan = way.with_tail(limits.by_joint, rows.step_ns)
             judgement = limits.judge(plan)

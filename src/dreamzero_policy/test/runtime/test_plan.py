@@ -170,7 +170,7 @@ def test_a_joint_measured_just_outside_its_range_may_come_back_in_but_not_go_on(
         rows = np.linspace(1.004, to, 24)[:, None] * [1, 0]
         return faded(Plan.rest(np.array([1.004, 0.0]), BEGIN_NS), rows, BEGIN_NS, 0.2)
 
-    assert LIMITS.judge(moving(0.9))
+    assert LIMITS.judge(moving(0.9).with_tail(LIMITS.by_joint, STEP_NS))
     assert LIMITS.judge(moving(1.03)).verdict is Verdict.REJECTED_POSITION
 
 
