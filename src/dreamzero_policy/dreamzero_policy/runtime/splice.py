@@ -51,7 +51,11 @@ def splice(present: Plan, rows: Rows, earliest_ns: int, blends_s: Sequence[float
 
 
 def way_into(present: Plan, rows: Rows, blends_s: Sequence[float], limits: Limits) -> Splice:
-    """The first way into rows that are finite and still to come, however far from the plan they begin."""
+    """The first way into rows that are finite and still to come, however far from the plan they begin.
+
+    A rejection gives the reason of the last cross-fade: what a bridge breaks says more about bridges than about rows.
+    """
+    reasons = []
     for entry, way in _ways(present, rows, blends_s, limits):
         judgement = limits.judge_end(way)
         if judgement:
@@ -59,7 +63,8 @@ def way_into(present: Plan, rows: Rows, blends_s: Sequence[float], limits: Limit
             judgement = limits.judge(plan)
         if judgement:
             return Splice(judgement, plan, rows.start_ns, entry)
-    return Splice(judgement, present, rows.start_ns)
+        reasons.append(judgement)
+    return Splice(reasons[len(blends_s) - 1], present, rows.start_ns)
 
 
 def _ways(present: Plan, rows: Rows, blends_s: Sequence[float], limits: Limits) -> Iterator[tuple[str, Plan]]:
