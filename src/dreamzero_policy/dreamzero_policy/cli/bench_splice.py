@@ -62,7 +62,7 @@ def bench_splice(rows: int, joints: int, repeats: int) -> dict[str, Any]:
         "rows": rows,
         "joints": joints,
         "repeats": repeats,
-        "entry": whole.entry,
+        "way": whole.way,
         "knots": len(whole.plan.knots_ns),
         "wall_ms": dict(zip(timed, wall_ms, strict=True)),
         "cpu_ms": dict(zip(timed, cpu_ms, strict=True)),

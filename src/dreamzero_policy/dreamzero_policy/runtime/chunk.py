@@ -74,7 +74,7 @@ class Chunk:
     reason: str = ""
     start_ns: int = 0  # when row 0 is due; 0 if rejected
     takeover_ns: int = 0  # when its rows take over from the plan: later than row 0 where that came too late
-    entry: str = ""  # how the plan goes into the rows, for example "cross-fade of 0.2 s"
+    way: str = ""  # how the plan goes into the rows, for example "cross-fade of 0.2 s"
     seam_position_jump: float = 0.0  # [rad, m]
     seam_velocity_jump: float = 0.0  # [rad/s, m/s]
     seam_jerk: float = 0.0  # [rad/s³, m/s³]

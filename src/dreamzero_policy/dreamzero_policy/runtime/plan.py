@@ -21,10 +21,8 @@ from dreamzero_policy.runtime.embodiment import Floats
 from dreamzero_policy.runtime.observation import NS_PER_S
 
 SHORTEST_NS = 1_000_000  # between two knots: below it, rounding would dominate the acceleration
-SHARE, JERK_SHARE = (
-    0.9,
-    0.5,
-)  # of the limits that bridge and tail use: a step apart, cubics show up to 1.1 and 2 of them
+KNOTS_NS = 34_000_000  # apart at most in a bridge and a tail: one period of 30 Hz
+SHARE, JERK_SHARE = 0.9, 0.5  # of the limits that they use: cubics between such knots show up to 1.1 and 2 times more
 PUNCTUAL_S = 1e-6  # a bridge may be so late
 
 
@@ -122,6 +120,19 @@ class Plan:
             np.concatenate([velocity, self.velocities[keep]]),
         )
 
+    def as_sent(self, now_ns: int, first_ns: int) -> "Plan":
+        """The plan as a controller carries it out that hears of it now, with the first point at `first_ns`.
+
+        Between the two it goes its own way from state to state: one cubic, whatever knots the plan has there.
+        """
+        before, behind = self.knots_ns < now_ns - SHORTEST_NS, self.knots_ns > first_ns + SHORTEST_NS
+        position, velocity = self.sample([now_ns, first_ns])
+        return Plan(
+            np.concatenate([self.knots_ns[before], [now_ns, first_ns], self.knots_ns[behind]]),
+            np.concatenate([self.positions[before], position, self.positions[behind]]),
+            np.concatenate([self.velocities[before], velocity, self.velocities[behind]]),
+        )
+
     def until(self, instant_ns: int) -> "Plan":
         """The plan up to an instant, with a knot there."""
         keep = self.knots_ns < instant_ns - SHORTEST_NS
@@ -176,7 +187,7 @@ class Plan:
             way.minimum_duration = due_s
             try:
                 solver.calculate(way, path)
-            except ruckig.RuckigError:  # at this row the chunk asks for more than the limits
+            except (ruckig.RuckigError, ValueError):  # at this row the chunk asks for more than the limits
                 row += 1
                 continue
             if path.duration <= due_s + PUNCTUAL_S:
@@ -184,7 +195,7 @@ class Plan:
             row = max(row + 1, int(np.ceil(path.duration * NS_PER_S / rows.step_ns)))
         else:
             return None
-        times_ns = rows.step_ns * np.arange(1, row + 1)
+        times_ns = _knots(row, rows.step_ns)
         positions, speeds = _sampled(path, times_ns)
         positions[-1], speeds[-1] = rows.positions[row], velocities[row]
         return Plan(
@@ -200,7 +211,7 @@ class Plan:
         way.target_velocity = way.target_acceleration = [0.0] * len(limits)
         tail = ruckig.Trajectory(len(limits))
         ruckig.Ruckig(len(limits)).calculate(way, tail)
-        times_ns = step_ns * np.arange(1, max(1, int(np.ceil(tail.duration * NS_PER_S / step_ns))) + 1)
+        times_ns = _knots(max(1, int(np.ceil(tail.duration * NS_PER_S / step_ns))), step_ns)
         positions, velocities = _sampled(tail, times_ns)
         velocities[-1] = 0.0
         return Plan(
@@ -220,6 +231,12 @@ def _profile(plan: Plan, limits: Sequence[JointLimits], interface: ruckig.Contro
     way.max_acceleration = [SHARE * limit.acceleration for limit in limits]
     way.max_jerk = [JERK_SHARE * limit.jerk for limit in limits]
     return way
+
+
+def _knots(steps: int, step_ns: int) -> NDArray[np.int64]:
+    """Times from the begin of a profile over so many steps, the begin left out."""
+    finer = -(-step_ns // KNOTS_NS)
+    return np.arange(1, finer * steps + 1) * step_ns // finer
 
 
 def _sampled(path: ruckig.Trajectory, times_ns: NDArray[np.int64]) -> tuple[Floats, Floats]:

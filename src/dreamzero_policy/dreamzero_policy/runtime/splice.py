@@ -29,7 +29,7 @@ class Splice:
     judgement: Judgement
     plan: Plan
     start_ns: int  # when the rows take over
-    entry: str = ""  # the way into them
+    way: str = ""  # into them
 
 
 def splice(present: Plan, rows: Rows, earliest_ns: int, blends_s: Sequence[float], limits: Limits) -> Splice:
@@ -56,13 +56,13 @@ def way_into(present: Plan, rows: Rows, blends_s: Sequence[float], limits: Limit
     A rejection gives the reason of the last cross-fade: what a bridge breaks says more about bridges than about rows.
     """
     reasons = []
-    for entry, way in _ways(present, rows, blends_s, limits):
-        judgement = limits.judge_end(way)
+    for way, moving in _ways(present, rows, blends_s, limits):
+        judgement = limits.judge_end(moving)
         if judgement:
-            plan = way.with_tail(limits.by_joint, rows.step_ns)
+            plan = moving.with_tail(limits.by_joint, rows.step_ns)
             judgement = limits.judge(plan)
         if judgement:
-            return Splice(judgement, plan, rows.start_ns, entry)
+            return Splice(judgement, plan, rows.start_ns, way)
         reasons.append(judgement)
     return Splice(reasons[len(blends_s) - 1], present, rows.start_ns)
 
