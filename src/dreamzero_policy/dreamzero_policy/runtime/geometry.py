@@ -50,10 +50,10 @@ class StaysInWorkspace:
     def __call__(self, positions: Floats) -> Judgement:
         for hand, box in self.boxes.items():
             places = self.geometry.hand_positions(hand, positions)
-            outside = np.maximum(places - box.upper, np.subtract(box.lower, places))
+            outside = np.stack([np.subtract(box.lower, places), np.subtract(places, box.upper)], axis=1)  # [T, 2, 3]
             excess = outside - np.maximum(outside[0], 0)
             if (excess > ROUNDING_M).any():
-                look, axis = np.unravel_index(np.argmax(excess), excess.shape)
+                look, _, axis = np.unravel_index(np.argmax(excess), excess.shape)
                 return Judgement(
                     Verdict.REJECTED_WORKSPACE,
                     f"hand {hand} reaches {'xyz'[axis]} {places[look, axis]:.3f} m, "
