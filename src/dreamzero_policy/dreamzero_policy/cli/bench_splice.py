@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from dreamzero_policy.runtime.contract import JointLimits
-from dreamzero_policy.runtime.limits import Limits
+from dreamzero_policy.runtime.limits import CONTROL_NS, Limits
 from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.plan import Plan, Rows
 from dreamzero_policy.runtime.splice import splice
 
 STEP_NS = NS_PER_S // 30
-LEAD_NS = 60_000_000
+LEAD_NS, FIRST_POINT_NS = 60_000_000, 50_000_000
 BLENDS_S = (0.2, 0.35, 0.6)
 BESIDE_RAD = 0.02
 WARM_UP = 50  # repeats that do not count
@@ -44,13 +44,17 @@ def bench_splice(rows: int, joints: int, repeats: int) -> dict[str, Any]:
     now_ns = rows // 3 * STEP_NS
     beside = np.random.default_rng(0).normal(scale=BESIDE_RAD, size=joints).clip(-0.1, 0.1)
     chunk = Rows(waves(now_ns) + beside, now_ns + LEAD_NS, STEP_NS)
-    present = first.plan.after(now_ns)
+
+    def as_sent() -> Plan:
+        return first.plan.as_sent(now_ns, now_ns + FIRST_POINT_NS).after(now_ns - CONTROL_NS)
+
+    present = as_sent()
     whole = splice(present, chunk, chunk.start_ns, BLENDS_S, limits)
     if not whole.judgement:
         raise ValueError(f"{rows} rows of {joints} joints are not a motion that the limits allow: {whole.judgement}")
     (fade,) = present.cross_fades(chunk, BLENDS_S[:1])
     timed = {
-        "splice": lambda: splice(first.plan.after(now_ns), chunk, chunk.start_ns, BLENDS_S, limits),
+        "splice": lambda: splice(as_sent(), chunk, chunk.start_ns, BLENDS_S, limits),
         "cross_fade": lambda: next(present.cross_fades(chunk, BLENDS_S)),
         "bridge": lambda: present.bridge(chunk, limits.by_joint),
         "tail": lambda: fade.with_tail(limits.by_joint, STEP_NS),
