@@ -1,10 +1,10 @@
 """The plan: the trajectory being executed, on an absolute time grid, always ending at rest.
 
 A plan is a piecewise cubic through knots with positions and velocities, exactly what a joint trajectory controller
-interpolates, so sampling a plan tells where the robot is told to be. It is immutable: splicing a chunk gives a new
-plan of the committed part of the old one, a cross-fade over `blend_s` into the chunk's rows, and a tail that
-decelerates to rest (time-optimal under acceleration and jerk limits, by ruckig). If nothing follows, the robot
-finishes the tail and stands.
+interpolates, so sampling a plan tells where the robot is told to be. It is immutable: a chunk gives a new plan of the
+committed part of the old one, a way into the chunk's rows (a cross-fade, or a jerk-limited bridge by ruckig) and a tail
+that decelerates to rest (by ruckig too). If nothing follows, the robot finishes the tail and stands. Which way is taken
+is decided in `splice.py`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
