@@ -46,7 +46,7 @@ def bench_splice(rows: int, joints: int, repeats: int) -> dict[str, Any]:
     chunk = Rows(waves(now_ns) + beside, now_ns + LEAD_NS, STEP_NS)
 
     def as_sent() -> Plan:
-        return first.plan.as_sent(now_ns, now_ns + FIRST_POINT_NS).after(now_ns - CONTROL_NS)
+        return first.plan.as_sent(now_ns, now_ns + FIRST_POINT_NS, CONTROL_NS)
 
     present = as_sent()
     whole = splice(present, chunk, chunk.start_ns, BLENDS_S, limits)

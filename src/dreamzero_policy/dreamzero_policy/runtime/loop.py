@@ -358,12 +358,12 @@ class Loop:
 
     def _as_sent(self, plan: Plan, now_ns: int) -> Plan:
         """What a controller will make of it from now on, with the control period before: what limits are to judge."""
-        return plan.as_sent(now_ns, now_ns + self._first_point_ns).after(now_ns - CONTROL_NS)
+        return plan.as_sent(now_ns, now_ns + self._first_point_ns, CONTROL_NS)
 
     def _execute(self, plan: Plan, now_ns: int) -> int:
         """Act on a plan from now on; when its first point is due [ns]."""
         first_ns = now_ns + self._first_point_ns
-        self.plan = plan.as_sent(now_ns, first_ns)
+        self.plan = self._as_sent(plan, now_ns)
         self.world.act(plan.after(first_ns))
         return first_ns
 

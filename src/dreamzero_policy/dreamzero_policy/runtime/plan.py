@@ -120,17 +120,20 @@ class Plan:
             np.concatenate([velocity, self.velocities[keep]]),
         )
 
-    def as_sent(self, now_ns: int, first_ns: int) -> "Plan":
+    def as_sent(self, now_ns: int, first_ns: int, past_ns: int) -> "Plan":
         """The plan as a controller carries it out that hears of it now, with the first point at `first_ns`.
 
-        Between the two it goes its own way from state to state: one cubic, whatever knots the plan has there.
+        Between the two it goes its own way from state to state: one cubic, whatever knots the plan has there. Of what
+        was commanded before, `past_ns` are kept.
         """
-        before, behind = self.knots_ns < now_ns - SHORTEST_NS, self.knots_ns > first_ns + SHORTEST_NS
-        position, velocity = self.sample([now_ns, first_ns])
+        since_ns = now_ns - past_ns
+        past = (self.knots_ns > since_ns + SHORTEST_NS) & (self.knots_ns < now_ns - SHORTEST_NS)
+        rest = self.knots_ns > first_ns + SHORTEST_NS
+        position, velocity = self.sample([since_ns, now_ns, first_ns])
         return Plan(
-            np.concatenate([self.knots_ns[before], [now_ns, first_ns], self.knots_ns[behind]]),
-            np.concatenate([self.positions[before], position, self.positions[behind]]),
-            np.concatenate([self.velocities[before], velocity, self.velocities[behind]]),
+            np.concatenate([[since_ns], self.knots_ns[past], [now_ns, first_ns], self.knots_ns[rest]]),
+            np.concatenate([position[:1], self.positions[past], position[1:], self.positions[rest]]),
+            np.concatenate([velocity[:1], self.velocities[past], velocity[1:], self.velocities[rest]]),
         )
 
     def until(self, instant_ns: int) -> "Plan":

@@ -113,7 +113,9 @@ def overlapping_plans(seed: int, count: int = 12) -> list[tuple[int, Plan]]:
         t = np.arange(24)[:, None] / 24
         wave = rng.uniform(-0.4, 0.4, len(JOINTS)) * np.sin(rng.uniform(1, 3, len(JOINTS)) * t)
         rows = Rows(plan.sample([start_ns])[0] + rng.uniform(-0.02, 0.02, len(JOINTS)) + wave, start_ns, STEP_NS)
-        spliced = splice(plan.as_sent(now_ns, now_ns + FIRST_POINT_NS), rows, start_ns, (0.1, 0.2, 0.35), LIMITS)
+        spliced = splice(
+            plan.as_sent(now_ns, now_ns + FIRST_POINT_NS, CYCLE_NS), rows, start_ns, (0.1, 0.2, 0.35), LIMITS
+        )
         if spliced.judgement:
             plan = spliced.plan
             sent.append((now_ns, plan))
@@ -181,7 +183,7 @@ def test_without_delay_they_carry_out_the_plan_that_was_judged(kind: type[Releas
     sent = overlapping_plans(0)
     command = Plan.rest(sent[0][1].positions[0], BEGIN_NS)
     for now_ns, plan in sent:
-        command = joined(until(command, now_ns), plan.as_sent(now_ns, now_ns + FIRST_POINT_NS).after(now_ns))
+        command = joined(until(command, now_ns), plan.as_sent(now_ns, now_ns + FIRST_POINT_NS, CYCLE_NS).after(now_ns))
     starts = [BEGIN_NS, *(now_ns for now_ns, _ in sent), sent[-1][1].end_ns + NS_PER_S]
     instants = np.concatenate([np.arange(a, b, 1_000_000) for a, b in pairwise(starts)])
     np.testing.assert_allclose(moved(sent, fresh(kind, sent)), command.sample(instants)[0], atol=1e-6)

@@ -219,7 +219,7 @@ def test_no_chunk_upon_moving_chunk_leaves_the_limits(embodiment: Embodiment, st
         due = Rows(rows, seen_ns + round(rng.uniform(-0.2, 0.6) * NS_PER_S), TICK_NS)
         earliest_ns = now_ns + round(SETTINGS.lead_s * NS_PER_S)
         first_ns = now_ns + round(SETTINGS.first_point_s * NS_PER_S)
-        present = plan.as_sent(now_ns, first_ns).after(now_ns - CONTROL_NS)
+        present = plan.as_sent(now_ns, first_ns, CONTROL_NS)
         spliced = splice(present, due, earliest_ns, SETTINGS.blend_s, limits)
         verdicts[spliced.judgement.verdict] += 1
         ways[spliced.way] += 1

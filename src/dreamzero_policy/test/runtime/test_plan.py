@@ -181,3 +181,19 @@ def test_the_cached_spline_is_the_spline() -> None:
     expected = CubicSpline(np.arange(24) * step_s, rows, axis=0, bc_type=((1, start), "not-a-knot"))
     ours = from_rows @ rows / step_s + from_start[:, None] * start
     np.testing.assert_allclose(ours, expected(np.arange(24) * step_s, 1), atol=1e-10)
+
+
+@given(st.floats(0.05, 1.0))
+@settings(deadline=None)
+def test_a_plan_as_sent_is_one_cubic_up_to_the_first_point_and_the_plan_before_and_behind(when_s: float) -> None:
+    plan = faded(Plan.rest(np.zeros(2), BEGIN_NS), sine(0.1), BEGIN_NS, 0.2).with_tail(LIMITS.by_joint, STEP_NS)
+    now_ns, past_ns = BEGIN_NS + round(when_s * NS_PER_S), 40_000_000
+    first_ns = now_ns + 50_000_000
+    sent = plan.as_sent(now_ns, first_ns, past_ns)
+    outside = np.concatenate(
+        [np.arange(now_ns - past_ns, now_ns, 1_000_000), np.arange(first_ns, plan.end_ns, 1_000_000)]
+    )
+    np.testing.assert_allclose(sent.sample(outside)[0], plan.sample(outside)[0], atol=1e-5)
+    inside = sent.sample(np.linspace(now_ns, first_ns, 9).astype(np.int64))[0]
+    np.testing.assert_allclose(np.diff(inside, 4, axis=0), 0, atol=1e-12)
+    assert np.abs(inside - plan.sample(np.linspace(now_ns, first_ns, 9).astype(np.int64))[0]).max() < 1e-3
