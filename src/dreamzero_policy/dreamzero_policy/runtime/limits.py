@@ -87,7 +87,11 @@ class Limits:
         return judgement
 
     def judge_end(self, plan: Plan) -> Judgement:
-        """Speed and acceleration at the end of a plan that ends moving: what a tail may begin with."""
+        """Where a plan that ends moving ends: what a tail may begin with."""
+        position = plan.positions[-1]
+        outside = np.maximum(position - self._highest, self._lowest - position)
+        if (outside > START_EXCESS).any():
+            return self._out_of_range(joint := np.argmax(outside), position[joint])
         speeds = np.abs(plan.velocities[-1:])
         return self._judge(
             Verdict.REJECTED_VELOCITY, speeds, self.velocity, "reaches the speed"
@@ -104,10 +108,12 @@ class Limits:
             return ACCEPTED
         outside = np.maximum(positions - upper, lower - positions)
         row, joint = np.unravel_index(np.argmax(outside), outside.shape)
+        return self._out_of_range(joint, positions[row, joint])
+
+    def _out_of_range(self, joint: int, position: float) -> Judgement:
         return Judgement(
             Verdict.REJECTED_POSITION,
-            f"{self.joints[joint]} reaches {positions[row, joint]:.4f}, "
-            f"limits {self.lower[joint]:.4f} to {self.upper[joint]:.4f}",
+            f"{self.joints[joint]} reaches {position:.4f}, limits {self.lower[joint]:.4f} to {self.upper[joint]:.4f}",
         )
 
     def _judge(self, verdict: Verdict, values: Floats, limit: Floats, what: str) -> Judgement:
