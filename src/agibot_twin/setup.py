@@ -35,6 +35,7 @@ setup(
         "console_scripts": ["twin_node = agibot_twin.twin_node:main"],
         "dreamzero.worlds": ["agibot_g1 = agibot_twin.world:TwinWorld"],
         "dreamzero.demonstrations": ["agibot_twin = agibot_twin.collect:collect"],
+        "dreamzero.geometries": ["agibot_g1 = agibot_twin.geometry:TwinGeometry"],
         "dreamzero.pictures": ["agibot_twin = agibot_twin.pictures:collect"],
         "dreamzero.suites": ["agibot_twin = agibot_twin.suite:TwinSuite"],
     },

@@ -94,7 +94,7 @@ class CommandLimits:
 
 def command_limits(contract: Contract) -> CommandLimits:
     """The contract's limits in the order of the driven joints."""
-    limits = [contract.site.limits[joint] for joint in DRIVEN_JOINTS]
+    limits = [contract.site.limits[joint].usable for joint in DRIVEN_JOINTS]
     return CommandLimits(
         np.array([limit.velocity for limit in limits]), np.array([limit.acceleration for limit in limits])
     )

@@ -134,6 +134,14 @@ def _couple_mimic_joints(spec: mujoco.MjSpec, urdf: str) -> None:
         follower.limited = mujoco.mjtLimited.mjLIMITED_FALSE
 
 
+def place_followers(model: mujoco.MjModel, qpos: NDArray[np.float64]) -> None:
+    """Set mimic joints to where their equality wants them, without physics."""
+    for equality in range(model.neq):
+        follower, leader = model.eq_obj1id[equality], model.eq_obj2id[equality]
+        offset, multiplier = model.eq_data[equality, :2]
+        qpos[model.jnt_qposadr[follower]] = offset + multiplier * qpos[model.jnt_qposadr[leader]]
+
+
 def _add_drives(spec: mujoco.MjSpec) -> None:
     for name in DRIVEN_JOINTS:
         drive, joint = drive_of(name), spec.joint(name)

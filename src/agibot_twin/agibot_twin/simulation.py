@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from agibot_bringup.description import load_home, load_urdf
 from agibot_twin.layout import Layout, parked
 from agibot_twin.objects import COLOURS, OBJECTS, TRAY
-from agibot_twin.robot_model import DRIVEN_JOINTS, velocity_lead_s
+from agibot_twin.robot_model import DRIVEN_JOINTS, place_followers, velocity_lead_s
 from agibot_twin.scene import TIMESTEP_S, build_spec
 
 Floats = NDArray[np.float64]
@@ -105,18 +105,8 @@ class Simulation:
     def _arrange(self, layout: Layout, joints: Floats) -> None:
         self.layout = layout
         self.data.qpos[self._qpos] = joints
-        self._place_followers()
+        place_followers(self.model, self.data.qpos)
         for index, (name, address) in enumerate(self._object_qpos.items()):
             self.data.qpos[address : address + 7] = layout.poses.get(name, parked(index))
         for shape, colour in layout.colours.items():
             self.model.geom(shape).rgba[:3] = COLOURS[colour]
-
-    def _place_followers(self) -> None:
-        """Set mimic joints to where their equality wants them."""
-        model = self.model
-        for equality in range(model.neq):
-            follower, leader = model.eq_obj1id[equality], model.eq_obj2id[equality]
-            offset, multiplier = model.eq_data[equality, :2]
-            self.data.qpos[model.jnt_qposadr[follower]] = (
-                offset + multiplier * self.data.qpos[model.jnt_qposadr[leader]]
-            )

@@ -14,7 +14,8 @@ from dreamzero_policy.evaluation.recorded import RecordedEpisodes
 from dreamzero_policy.runtime.contract import Contract
 from dreamzero_policy.runtime.embodiment import Floats
 from dreamzero_policy.runtime.limits import Limits
-from dreamzero_policy.runtime.plan import Plan, smootherstep
+from dreamzero_policy.runtime.plan import Plan, Rows, smootherstep
+from dreamzero_policy.runtime.splice import way_into
 
 RANDOM_STREAM = 7  # of a seed's random numbers
 SHARE = 0.9  # of the speed and acceleration limits that random motion uses
@@ -30,7 +31,7 @@ class MotionError(ValueError):
 def random_rows(contract: Contract, seed: int, start: Floats, duration_s: float) -> Floats:
     """Smooth random targets [N, J] of the commanded joints from `start` [J] on."""
     model = contract.model
-    limits = Limits(model.commanded_joints, contract.site.limits)
+    limits = Limits.of(contract)
     steps = model.chunk.actions
     move_s = steps * model.step_s
     reach = SHARE * np.minimum(
@@ -67,16 +68,10 @@ def plan_of(contract: Contract, rows: Floats, start: Floats, now_ns: int) -> Pla
     """Go from standing at `start` [J] into the rows [N, J] and follow them, one every action step, to rest.
 
     Raises:
-        MotionError: no cross-fade keeps the motion inside the contract's limits.
+        MotionError: no way into the rows keeps the motion inside the contract's limits.
     """
-    model = contract.model
-    limits = Limits(model.commanded_joints, contract.site.limits)
-    step_ns = round(1e9 * model.step_s)
-    for spliced in Plan.rest(start, now_ns).splices(rows, now_ns, step_ns, ENTRY_S):
-        judgement = limits.judge(spliced)
-        if judgement:
-            plan = spliced.with_tail(limits.by_joint, step_ns)
-            judgement = limits.judge(plan)
-        if judgement:
-            return plan
-    raise MotionError(f"the motion cannot be followed: {judgement.reason}")
+    due = Rows(rows, now_ns, round(1e9 * contract.model.step_s))
+    spliced = way_into(Plan.rest(start, now_ns), due, ENTRY_S, Limits.of(contract))
+    if not spliced.judgement:
+        raise MotionError(f"the motion cannot be followed: {spliced.judgement.reason}")
+    return spliced.plan

@@ -36,6 +36,24 @@ class Verdict(IntEnum):
     REJECTED_VELOCITY = 4
     REJECTED_ACCELERATION = 5
     REJECTED_STEP = 6
+    REJECTED_JERK = 7
+    REJECTED_WORKSPACE = 8
+    REJECTED_SELF_COLLISION = 9
+    REJECTED_LATE = 11
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict and its reason; true if it accepts."""
+
+    verdict: Verdict
+    reason: str = ""
+
+    def __bool__(self) -> bool:
+        return self.verdict is Verdict.ACCEPTED
+
+
+ACCEPTED = Judgement(Verdict.ACCEPTED)
 
 
 @dataclass
@@ -54,9 +72,12 @@ class Chunk:
     answered_ns: int  # when the reply came back
     verdict: Verdict = Verdict.ACCEPTED
     reason: str = ""
-    start_ns: int = 0  # when row 0 is executed; 0 if rejected
+    start_ns: int = 0  # when row 0 is due; 0 if rejected
+    takeover_ns: int = 0  # when its rows take over from the plan: later than row 0 where that came too late
+    way: str = ""  # how the plan goes into the rows, for example "cross-fade of 0.2 s"
     seam_position_jump: float = 0.0  # [rad, m]
     seam_velocity_jump: float = 0.0  # [rad/s, m/s]
+    seam_jerk: float = 0.0  # [rad/s³, m/s³]
     overhead_s: float = 0.0
     observation_to_command_s: float = 0.0
 

@@ -29,6 +29,7 @@ from pydantic import (
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
 Unit = Literal["rad", "m", "fraction", "opening", "m/s", "rad/s"]  # fraction: 0 open, 1 closed; opening: 1 open
 GRIPPER_UNITS = ("fraction", "opening")
@@ -247,6 +248,13 @@ class Tolerances(Strict):
     tracking: Positive  # [rad, m] a robot at rest farther from its plan than this was moved by something else
 
 
+class Margin(Strict):
+    """What a joint's limits keep in reserve. Both parts add up."""
+
+    absolute: NotNegative = 0.0  # [rad, m] from either end of the range
+    fraction: Annotated[float, Field(ge=0, lt=0.5)] = 0.0  # of the range from either end, and of every other limit
+
+
 class JointLimits(Strict):
     """What a command may ask of a joint, in the joint's own units (rad or m, and s)."""
 
@@ -254,14 +262,34 @@ class JointLimits(Strict):
     upper: Finite
     velocity: Positive
     acceleration: Positive
-    jerk: Positive
+    jerk: Positive  # largest change of acceleration over 10 ms, per second
     step: Positive  # largest difference between a chunk's first row and the plan it takes over from
+    margin: Margin = Margin()
 
     @model_validator(mode="after")
     def range_is_a_range(self) -> "JointLimits":
         if not self.lower < self.upper:
             raise ValueError(f"lower limit {self.lower} is not below upper limit {self.upper}")
+        if self._kept >= (self.upper - self.lower) / 2:
+            raise ValueError(f"margins of {self._kept:g} leave nothing between {self.lower} and {self.upper}")
         return self
+
+    @property
+    def _kept(self) -> float:
+        return self.margin.absolute + self.margin.fraction * (self.upper - self.lower)
+
+    @property
+    def usable(self) -> "JointLimits":
+        """The limits without their margins: what commands are judged by. `step` has none."""
+        share = 1 - self.margin.fraction
+        return JointLimits(
+            lower=self.lower + self._kept,
+            upper=self.upper - self._kept,
+            velocity=share * self.velocity,
+            acceleration=share * self.acceleration,
+            jerk=share * self.jerk,
+            step=self.step,
+        )
 
 
 class Gripper(Strict):
@@ -284,6 +312,19 @@ class Controller(Strict):
     joints: tuple[str, ...] = Field(min_length=1)
 
 
+class Box(Strict):
+    """A box in the robot's base frame [m]: x forward, y left, z up."""
+
+    lower: tuple[Finite, Finite, Finite]
+    upper: tuple[Finite, Finite, Finite]
+
+    @model_validator(mode="after")
+    def corners_are_in_order(self) -> "Box":
+        if not all(low < high for low, high in zip(self.lower, self.upper, strict=True)):
+            raise ValueError(f"lower corner {list(self.lower)} is not below upper corner {list(self.upper)}")
+        return self
+
+
 class SiteSection(Strict):
     """What an installation may change. Not hashed."""
 
@@ -291,6 +332,8 @@ class SiteSection(Strict):
     cameras: dict[str, CameraSite]
     tolerances: Tolerances
     limits: dict[str, JointLimits]
+    workspace: dict[str, Box] = {}  # hand of the robot's geometry -> where it may be; the others may be anywhere
+    self_clearance_m: NotNegative | None = None  # parts of the robot keep this far apart; None is not checked
     grippers: dict[str, Gripper]
     controllers: tuple[Controller, ...] = Field(min_length=1)
 

@@ -4,16 +4,23 @@ A plan is accepted whole or rejected whole, with a numbered verdict and a reason
 Nothing is clamped and nothing is replaced. Extremes of a piecewise cubic are exact: acceleration is linear in each
 segment, velocity has its extreme where acceleration vanishes, position is checked at knots and at nine points
 between.
+
+Jerk is judged as a controller at 100 Hz shows it. The acceleration of a plan steps at knots, so its third derivative
+says nothing; what counts is by how much acceleration changes over one control period. No third difference of 10 ms
+samples, wherever they begin, is larger than the largest such change.
+
+What needs the robot's shape (`geometry.py`) is judged last, and only where the contract asks for it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from dreamzero_policy.runtime.chunk import Verdict
-from dreamzero_policy.runtime.contract import JointLimits
+from dreamzero_policy.runtime.chunk import ACCEPTED, Judgement, Verdict
+from dreamzero_policy.runtime.contract import Contract, JointLimits
 from dreamzero_policy.runtime.embodiment import Floats
+from dreamzero_policy.runtime.geometry import Check, checks_of
+from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.plan import Plan
 
 POINTS_BETWEEN_KNOTS = 9
@@ -22,30 +29,34 @@ _S = np.linspace(0, 1, POINTS_BETWEEN_KNOTS + 2)[1:-1]
 # Weights of both positions and both velocities (times the segment's duration) at the points between two knots.
 BASIS = np.stack([1 - 3 * _S**2 + 2 * _S**3, 3 * _S**2 - 2 * _S**3, _S - 2 * _S**2 + _S**3, _S**3 - _S**2], axis=1)
 START_EXCESS = 0.01  # [rad, m] a joint that stands outside its range may move back in, never farther out than this
-
-
-@dataclass(frozen=True)
-class Judgement:
-    verdict: Verdict
-    reason: str = ""
-
-    def __bool__(self) -> bool:
-        return self.verdict is Verdict.ACCEPTED
-
-
-ACCEPTED = Judgement(Verdict.ACCEPTED)
+CONTROL_S = 0.01  # period of the controller whose samples the jerk is that of
+CONTROL_NS = round(CONTROL_S * NS_PER_S)
+LOOK_NS = 20_000_000  # how often the robot's shape is looked at
 
 
 class Limits:
-    """The limits of the commanded joints, in their order."""
+    """The limits of the commanded joints, in their order, without the margins."""
 
-    def __init__(self, joints: Sequence[str], limits: Mapping[str, JointLimits]) -> None:
-        self.joints = tuple(joints)
-        self.by_joint = tuple(limits[joint] for joint in joints)
-        self.lower, self.upper, self.velocity, self.acceleration, self.step = (
+    def __init__(self, joints: Sequence[str], limits: Mapping[str, JointLimits], checks: Sequence[Check] = ()) -> None:
+        self.joints, self.checks = tuple(joints), tuple(checks)
+        self.by_joint = tuple(limits[joint].usable for joint in joints)
+        self.lower, self.upper, self.velocity, self.acceleration, self.jerk, self.step = (
             np.array([getattr(limit, name) for limit in self.by_joint])
-            for name in ("lower", "upper", "velocity", "acceleration", "step")
+            for name in ("lower", "upper", "velocity", "acceleration", "jerk", "step")
         )
+        # Where the joint may be at all: in its margin it may stay, and come back.
+        self._lowest, self._highest = (
+            np.array([getattr(limits[j], end) for j in joints]) for end in ("lower", "upper")
+        )
+
+    @classmethod
+    def of(cls, contract: Contract) -> "Limits":
+        """All that a contract asks for.
+
+        Raises:
+            ContractError: it asks for something about the robot's shape, and no geometry of this robot is installed.
+        """
+        return cls(contract.model.commanded_joints, contract.site.limits, checks_of(contract))
 
     def judge_rows(self, rows: Floats, present: Floats) -> Judgement:
         """A chunk's rows [H, J] against the positions [J] executed where it would take over."""
@@ -60,34 +71,44 @@ class Limits:
             Verdict.REJECTED_STEP, np.abs(rows[0] - present)[None], self.step, "first row differs from the plan by"
         )
 
-    def judge_range(self, rows: Floats) -> Judgement:
-        """Rows [·, J] that will be executed as they are, against the position limits: a cheap first look."""
-        outside = np.maximum(rows - self.upper, self.lower - rows) - START_EXCESS
-        if (outside <= 0).all():
-            return ACCEPTED
-        row, joint = np.unravel_index(np.argmax(outside), outside.shape)
-        return self._out_of_range(joint, rows[row, joint])
-
     def judge(self, plan: Plan) -> Judgement:
-        """Position, velocity and acceleration of a whole plan; hand over what is still to be executed."""
-        positions = _finely(plan)
-        upper = self.upper + np.where(positions[0] > self.upper, START_EXCESS, 0.0)
-        lower = self.lower - np.where(positions[0] < self.lower, START_EXCESS, 0.0)
-        outside = np.maximum(positions - upper, lower - positions)
-        if (outside > ROUNDING).any():
-            row, joint = np.unravel_index(np.argmax(outside), outside.shape)
-            return self._out_of_range(joint, positions[row, joint])
-        if len(plan.knots_ns) == 1:
-            return ACCEPTED
-        first, last = plan.accelerations()
+        """A whole plan, that ends at rest; hand over what is still to be executed."""
+        judgement = self._judge_positions(plan)
+        if judgement and len(plan.knots_ns) > 1:
+            speeds, (first, last) = _fastest(plan), plan.accelerations
+            judgement = (
+                self._judge(Verdict.REJECTED_VELOCITY, speeds, self.velocity, "reaches the speed")
+                and self._judge_accelerations(np.maximum(np.abs(first), np.abs(last)))
+                and self._judge(Verdict.REJECTED_JERK, _jerks(plan), self.jerk, "reaches the jerk")
+            )
+        if judgement and self.checks:
+            looks, _ = plan.sample(np.arange(plan.knots_ns[0], plan.end_ns + LOOK_NS, LOOK_NS))
+            judgement = next((verdict for check in self.checks if not (verdict := check(looks))), ACCEPTED)
+        return judgement
+
+    def judge_end(self, plan: Plan) -> Judgement:
+        """Where a plan that ends moving ends: what a tail may begin with."""
+        position = plan.positions[-1]
+        outside = np.maximum(position - self._highest, self._lowest - position)
+        if (outside > START_EXCESS).any():
+            return self._out_of_range(joint := np.argmax(outside), position[joint])
+        speeds = np.abs(plan.velocities[-1:])
         return self._judge(
-            Verdict.REJECTED_VELOCITY, _fastest(plan, first, last), self.velocity, "reaches the speed"
-        ) and self._judge(
-            Verdict.REJECTED_ACCELERATION,
-            np.maximum(np.abs(first), np.abs(last)),
-            self.acceleration,
-            "reaches the acceleration",
-        )
+            Verdict.REJECTED_VELOCITY, speeds, self.velocity, "reaches the speed"
+        ) and self._judge_accelerations(np.abs(plan.last_acceleration)[None])
+
+    def _judge_accelerations(self, values: Floats) -> Judgement:
+        return self._judge(Verdict.REJECTED_ACCELERATION, values, self.acceleration, "reaches the acceleration")
+
+    def _judge_positions(self, plan: Plan) -> Judgement:
+        start = plan.positions[0]
+        upper = np.where(start > self.upper, np.minimum(start, self._highest) + START_EXCESS, self.upper)
+        lower = np.where(start < self.lower, np.maximum(start, self._lowest) - START_EXCESS, self.lower)
+        if _within(_hull(plan), lower, upper) or _within(positions := _finely(plan), lower, upper):
+            return ACCEPTED
+        outside = np.maximum(positions - upper, lower - positions)
+        row, joint = np.unravel_index(np.argmax(outside), outside.shape)
+        return self._out_of_range(joint, positions[row, joint])
 
     def _out_of_range(self, joint: int, position: float) -> Judgement:
         return Judgement(
@@ -96,26 +117,55 @@ class Limits:
         )
 
     def _judge(self, verdict: Verdict, values: Floats, limit: Floats, what: str) -> Judgement:
-        excess = values - limit
-        if (excess <= ROUNDING).all():
+        peaks = values.max(0)
+        if (peaks - limit <= ROUNDING).all():
             return ACCEPTED
-        row, joint = np.unravel_index(np.argmax(values / limit), values.shape)
-        return Judgement(verdict, f"{self.joints[joint]} {what} {values[row, joint]:.4f}, limit {limit[joint]:.4f}")
+        joint = np.argmax(peaks / limit)
+        return Judgement(verdict, f"{self.joints[joint]} {what} {peaks[joint]:.4f}, limit {limit[joint]:.4f}")
+
+
+def _within(positions: Floats, lower: Floats, upper: Floats) -> bool:
+    """Whether positions [·, J] lie between limits [J]."""
+    return bool((positions.max(0) - upper <= ROUNDING).all() and (lower - positions.min(0) <= ROUNDING).all())
+
+
+def _hull(plan: Plan) -> Floats:
+    """Positions [·, J] between which the whole plan lies: the control points of its cubics. Often enough to know."""
+    reach = plan.velocities * (1 / 3)
+    h = plan.durations_s
+    return np.concatenate([plan.positions, plan.positions[:-1] + h * reach[:-1], plan.positions[1:] - h * reach[1:]])
 
 
 def _finely(plan: Plan) -> Floats:
-    """Positions [·, J] at the knots and at the points between them; the first row is the first knot."""
+    """Positions [·, J] at the knots and at the points between them."""
     h = plan.durations_s
     corners = np.stack([plan.positions[:-1], plan.positions[1:], plan.velocities[:-1] * h, plan.velocities[1:] * h])
     between = BASIS @ corners.reshape(len(corners), -1)
     return np.concatenate([plan.positions, between.reshape(-1, plan.positions.shape[1])])
 
 
-def _fastest(plan: Plan, first: Floats, last: Floats) -> Floats:
-    """Largest speed [N-1, J] in every segment: at its ends, or where acceleration changes sign."""
-    h = plan.durations_s
-    ends = np.maximum(np.abs(plan.velocities[:-1]), np.abs(plan.velocities[1:]))
+def _fastest(plan: Plan) -> Floats:
+    """Speeds [·, J] among which is the largest of every segment: at its ends, and where acceleration changes sign."""
+    first, last = plan.accelerations
     turns = first * last < 0
-    where = np.divide(first, first - last, out=np.zeros_like(first), where=turns)
-    inner = np.abs(plan.velocities[:-1] + h * where * (first + 0.5 * where * (last - first)))
-    return np.where(turns, np.maximum(ends, inner), ends)
+    gain = np.divide(0.5 * first * first, first - last, out=np.zeros_like(first), where=turns)
+    return np.abs(np.concatenate([plan.velocities, plan.velocities[:-1] + plan.durations_s * gain]))
+
+
+def _jerks(plan: Plan) -> Floats:
+    """Changes of acceleration [·, J] over a control period, per second: the largest of all periods is among them.
+
+    Acceleration is linear in each segment and steps at knots, so it changes most over a period that begins or ends at a
+    knot, just before it or just behind. After the plan there is none.
+    """
+    knots_ns = np.append(plan.knots_ns, plan.end_ns + CONTROL_NS)
+    first, last = (np.append(ends, np.zeros((1, ends.shape[1])), 0) for ends in plan.accelerations)
+    begin_ns, end_ns = knots_ns[:-1], knots_ns[1:]
+    behind_ns = np.concatenate([begin_ns - CONTROL_NS, begin_ns + CONTROL_NS])  # from just behind a knot
+    before_ns = np.concatenate([end_ns - CONTROL_NS, end_ns + CONTROL_NS])  # from just before one
+    segment = np.concatenate([knots_ns.searchsorted(behind_ns, "right"), knots_ns.searchsorted(before_ns)]) - 1
+    segment = np.minimum(np.maximum(segment, 0), len(first) - 1)
+    other_ns = np.minimum(np.maximum(np.concatenate([behind_ns, before_ns]), knots_ns[0]), knots_ns[-1])
+    slope = (last - first) / (end_ns - begin_ns)[:, None]
+    other = first[segment] + (other_ns - knots_ns[segment])[:, None] * slope[segment]
+    return np.abs(other - np.concatenate([first, first, last, last])) / CONTROL_S

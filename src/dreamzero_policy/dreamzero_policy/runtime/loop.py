@@ -14,9 +14,9 @@ from enum import Enum
 
 import numpy as np
 
-from dreamzero_policy.runtime.chunk import Chunk, Verdict, averaged, smoothed
+from dreamzero_policy.runtime.chunk import Chunk, Judgement, Verdict, averaged, smoothed
 from dreamzero_policy.runtime.embodiment import Embodiment, Floats
-from dreamzero_policy.runtime.limits import Judgement, Limits
+from dreamzero_policy.runtime.limits import CONTROL_NS, Limits
 from dreamzero_policy.runtime.observation import (
     NS_PER_S,
     Block,
@@ -24,9 +24,10 @@ from dreamzero_policy.runtime.observation import (
     ObservationBuffer,
     ObservationError,
 )
-from dreamzero_policy.runtime.plan import Plan, seam_velocity_jump
+from dreamzero_policy.runtime.plan import Plan, Rows, seam
 from dreamzero_policy.runtime.policy import Dream, Failure, Policy, Reply, Request
 from dreamzero_policy.runtime.scheduler import REGIME, StopAndGo
+from dreamzero_policy.runtime.splice import splice
 from dreamzero_policy.runtime.world import World
 
 RATE_WINDOW_S = 10.0
@@ -95,8 +96,9 @@ class Loop:
         self.settings, self.session, self.wants_dream = settings, session, wants_dream
         model = embodiment.contract.model
         self.model = model
-        self.limits = Limits(model.commanded_joints, embodiment.contract.site.limits)
+        self.limits = Limits.of(embodiment.contract)
         self.scheduler = StopAndGo(model, settings.lead_s)
+        self._first_point_ns = round(settings.first_point_s * NS_PER_S)
         self._grippers = np.isin(model.commanded_joints, list(embodiment.contract.site.grippers))
         self.phase = Phase.IDLE
         self.prompt = ""
@@ -312,35 +314,27 @@ class Loop:
         return Plan.rest(np.where(moved, block.positions, plan.positions[-1]), now_ns) if moved.any() else plan
 
     def _splice(self, present: Plan, chunk: Chunk, start_ns: int, now_ns: int) -> tuple[Judgement, Plan]:
-        """The first cross-fade, shortest first, whose plan stays inside the limits; else the last judgement."""
-        (position,), _ = present.sample([start_ns])
-        executed_as_they_are = chunk.positions[round(self.settings.blend_s[-1] / self.model.step_s) :]
-        judgement = self.limits.judge_rows(chunk.positions, position) and self.limits.judge_range(executed_as_they_are)
-        plan = present
-        if judgement:
-            blends = present.after(now_ns).splices(
-                chunk.positions, start_ns, self.scheduler.step_ns, self.settings.blend_s
-            )
-            for spliced in blends:
-                judgement = self.limits.judge(spliced)
-                if judgement:  # most fail here if they do; the tail needs a start inside the limits anyway
-                    plan = spliced.with_tail(self.limits.by_joint, self.scheduler.step_ns)
-                    judgement = self.limits.judge(plan)
-                if judgement:
-                    break
-        return judgement, plan
+        """The plan that goes into the chunk's rows, row 0 of which is due at `start_ns`; or the present one."""
+        rows = Rows(chunk.positions, start_ns, self.scheduler.step_ns)
+        earliest_ns = now_ns + round(self.settings.lead_s * NS_PER_S)
+        spliced = splice(self._as_sent(present, now_ns), rows, earliest_ns, self.settings.blend_s, self.limits)
+        chunk.takeover_ns, chunk.way = spliced.start_ns, spliced.way
+        return spliced.judgement, spliced.plan
 
     def _accept(self, chunk: Chunk, present: Plan, plan: Plan, start_ns: int) -> None:
         now_ns = self.world.now_ns()  # anew: judging took its time, and the first point counts from publishing
-        first_ns = now_ns + round(self.settings.first_point_s * NS_PER_S)
-        self._execute(plan.after(now_ns), first_ns)
+        first_ns = self._execute(plan, now_ns)
         self._time_overhead(chunk)
-        (position,), _ = present.sample([start_ns])
+        (position,), _ = present.sample([chunk.takeover_ns])
+        first_row = chunk.positions[(chunk.takeover_ns - start_ns) // self.scheduler.step_ns]
+        seams = [
+            seam(before, self.plan, instant_ns, self.limits.acceleration)
+            for before, instant_ns in ((present, now_ns), (self.plan, chunk.takeover_ns))
+        ]
         chunk.start_ns = start_ns
-        chunk.seam_position_jump = float(np.abs(chunk.positions[0] - position).max())
-        chunk.seam_velocity_jump = max(
-            seam_velocity_jump(present, plan, seam_ns, self.limits.acceleration) for seam_ns in (first_ns, start_ns)
-        )
+        chunk.seam_position_jump = float(np.abs(first_row - position).max())
+        chunk.seam_velocity_jump = max(each.velocity_jump for each in seams)
+        chunk.seam_jerk = max(each.jerk for each in seams)
         chunk.observation_to_command_s = (first_ns - chunk.block.observation_ns) / NS_PER_S
         self._observation_ns = self.scheduler.observation_after_chunk_ns(start_ns)
         self.counters.chunks += 1
@@ -355,16 +349,23 @@ class Loop:
     def _come_to_rest(self) -> None:
         """Brake now, if that stays inside the limits; else the plan's own tail is the way to rest."""
         now_ns = self.world.now_ns()
-        begin_ns = now_ns + round(self.settings.first_point_s * NS_PER_S)
+        begin_ns = now_ns + self._first_point_ns
         if self.plan is None or self.plan.end_ns <= begin_ns:
             return
-        plan = self.plan.after(now_ns).until(begin_ns).with_tail(self.limits.by_joint, self.scheduler.step_ns)
+        plan = self._as_sent(self.plan, now_ns).until(begin_ns).with_tail(self.limits.by_joint, self.scheduler.step_ns)
         if self.limits.judge(plan):
-            self._execute(plan, begin_ns)
+            self._execute(plan, now_ns)
 
-    def _execute(self, plan: Plan, first_ns: int) -> None:
-        self.plan = plan
+    def _as_sent(self, plan: Plan, now_ns: int) -> Plan:
+        """What a controller will make of it from now on, with the control period before: what limits are to judge."""
+        return plan.as_sent(now_ns, now_ns + self._first_point_ns, CONTROL_NS)
+
+    def _execute(self, plan: Plan, now_ns: int) -> int:
+        """Act on a plan from now on; when its first point is due [ns]."""
+        first_ns = now_ns + self._first_point_ns
+        self.plan = self._as_sent(plan, now_ns)
         self.world.act(plan.after(first_ns))
+        return first_ns
 
     @property
     def regime(self) -> str:

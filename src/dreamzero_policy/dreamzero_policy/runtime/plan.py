@@ -1,15 +1,15 @@
 """The plan: the trajectory being executed, on an absolute time grid, always ending at rest.
 
 A plan is a piecewise cubic through knots with positions and velocities, exactly what a joint trajectory controller
-interpolates, so sampling a plan tells where the robot is told to be. It is immutable: splicing a chunk gives a new
-plan of the committed part of the old one, a cross-fade over `blend_s` into the chunk's rows, and a tail that
-decelerates to rest (time-optimal under acceleration and jerk limits, by ruckig). If nothing follows, the robot
-finishes the tail and stands.
+interpolates, so sampling a plan tells where the robot is told to be. It is immutable: a chunk gives a new plan of the
+committed part of the old one, a way into the chunk's rows (a cross-fade, or a jerk-limited bridge by ruckig) and a tail
+that decelerates to rest (by ruckig too). If nothing follows, the robot finishes the tail and stands. Which way is taken
+is decided in `splice.py`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import ruckig
@@ -21,7 +21,28 @@ from dreamzero_policy.runtime.embodiment import Floats
 from dreamzero_policy.runtime.observation import NS_PER_S
 
 SHORTEST_NS = 1_000_000  # between two knots: below it, rounding would dominate the acceleration
-TAIL_SHARE = 0.9  # of the acceleration and jerk limits: knots a step apart are not the exact profile
+KNOTS_NS = 34_000_000  # apart at most in a bridge and a tail: one period of 30 Hz
+SHARE, JERK_SHARE = 0.9, 0.5  # of the limits that they use: cubics between such knots show up to 1.1 and 2 times more
+PUNCTUAL_S = 1e-6  # a bridge may be so late
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Joint targets on an even time grid, as a chunk wants them."""
+
+    positions: Floats  # [H, J] rad and m
+    start_ns: int  # when row 0 is due
+    step_ns: int
+
+    @property
+    def instants_ns(self) -> NDArray[np.int64]:
+        """[H]"""
+        return self.start_ns + self.step_ns * np.arange(len(self.positions))
+
+    def since(self, instant_ns: int) -> "Rows":
+        """Without those due before an instant: what is left of a chunk that came late."""
+        past = max(0, -((self.start_ns - instant_ns) // self.step_ns))
+        return Rows(self.positions[past:], self.start_ns + past * self.step_ns, self.step_ns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,10 +62,33 @@ class Plan:
     def end_ns(self) -> int:
         return int(self.knots_ns[-1])
 
-    @property
+    @cached_property
     def durations_s(self) -> Floats:
         """[N-1, 1] of the segments."""
         return ((self.knots_ns[1:] - self.knots_ns[:-1]) / NS_PER_S)[:, None]
+
+    @cached_property
+    def bends(self) -> tuple[Floats, Floats]:
+        """Of every segment [N-1, J]: half the acceleration at its begin, a sixth of its jerk."""
+        h = self.durations_s
+        rise, v0, v1 = (self.positions[1:] - self.positions[:-1]) / h, self.velocities[:-1], self.velocities[1:]
+        return (3 * rise - 2 * v0 - v1) / h, (v0 + v1 - 2 * rise) / (h * h)
+
+    @cached_property
+    def accelerations(self) -> tuple[Floats, Floats]:
+        """Acceleration [N-1, J] at the beginning and at the end of every segment; linear in between."""
+        bend, twist = self.bends
+        first = 2 * bend
+        return first, first + 6 * self.durations_s * twist
+
+    @property
+    def last_acceleration(self) -> Floats:
+        """[J] just before the last knot."""
+        if len(self.knots_ns) == 1:
+            return np.zeros(self.positions.shape[1])
+        h = float(self.knots_ns[-1] - self.knots_ns[-2]) / NS_PER_S
+        (p0, p1), (v0, v1) = self.positions[-2:], self.velocities[-2:]
+        return (2 * v0 + 4 * v1 - 6 * (p1 - p0) / h) / h
 
     def remaining_s(self, now_ns: int) -> float:
         """Motion left, tail included [s]."""
@@ -55,28 +99,14 @@ class Plan:
         instants = np.asarray(instants_ns, dtype=np.int64)
         if len(self.knots_ns) == 1:
             return np.repeat(self.positions, len(instants), 0), np.zeros((len(instants), self.positions.shape[1]))
+        segment = np.minimum(np.maximum(self.knots_ns.searchsorted(instants, "right") - 1, 0), len(self.knots_ns) - 2)
         inside = np.minimum(np.maximum(instants, self.knots_ns[0]), self.knots_ns[-1])
-        right = np.maximum(self.knots_ns.searchsorted(inside), 1)
-        left = right - 1
-        h = ((self.knots_ns[right] - self.knots_ns[left]) / NS_PER_S)[:, None]
-        s = ((inside - self.knots_ns[left]) / NS_PER_S)[:, None] / h
-        p0, p1, v0, v1 = (
-            self.positions[left],
-            self.positions[right],
-            self.velocities[left] * h,
-            self.velocities[right] * h,
-        )
-        position = p0 + s * (v0 + s * (3 * (p1 - p0) - 2 * v0 - v1 + s * (2 * (p0 - p1) + v0 + v1)))
-        velocity = (v0 + s * (2 * (3 * (p1 - p0) - 2 * v0 - v1) + s * 3 * (2 * (p0 - p1) + v0 + v1))) / h
-        outside = (instants < self.knots_ns[0]) | (instants > self.knots_ns[-1])
-        velocity[outside] = 0.0
+        t = ((inside - self.knots_ns[segment]) / NS_PER_S)[:, None]
+        bend, twist, start = self.bends[0][segment], self.bends[1][segment], self.velocities[segment]
+        position = self.positions[segment] + t * (start + t * (bend + t * twist))
+        velocity = start + t * (2 * bend + 3 * t * twist)
+        velocity[instants != inside] = 0.0
         return position, velocity
-
-    def accelerations(self) -> tuple[Floats, Floats]:
-        """Acceleration [N-1, J] at the beginning and at the end of every segment; linear in between."""
-        h = self.durations_s
-        rise, v0, v1 = (self.positions[1:] - self.positions[:-1]) / h, self.velocities[:-1], self.velocities[1:]
-        return (6 * rise - 4 * v0 - 2 * v1) / h, (-6 * rise + 2 * v0 + 4 * v1) / h
 
     def after(self, instant_ns: int) -> "Plan":
         """The plan from an instant on, with a knot there: what is still to be checked or sent to a controller."""
@@ -90,6 +120,22 @@ class Plan:
             np.concatenate([velocity, self.velocities[keep]]),
         )
 
+    def as_sent(self, now_ns: int, first_ns: int, past_ns: int) -> "Plan":
+        """The plan as a controller carries it out that hears of it now, with the first point at `first_ns`.
+
+        Between the two it goes its own way from state to state: one cubic, whatever knots the plan has there. Of what
+        was commanded before, `past_ns` are kept.
+        """
+        since_ns = now_ns - past_ns
+        past = (self.knots_ns > since_ns + SHORTEST_NS) & (self.knots_ns < now_ns - SHORTEST_NS)
+        rest = self.knots_ns > first_ns + SHORTEST_NS
+        position, velocity = self.sample([since_ns, now_ns, first_ns])
+        return Plan(
+            np.concatenate([[since_ns], self.knots_ns[past], [now_ns, first_ns], self.knots_ns[rest]]),
+            np.concatenate([position[:1], self.positions[past], position[1:], self.positions[rest]]),
+            np.concatenate([velocity[:1], self.velocities[past], velocity[1:], self.velocities[rest]]),
+        )
+
     def until(self, instant_ns: int) -> "Plan":
         """The plan up to an instant, with a knot there."""
         keep = self.knots_ns < instant_ns - SHORTEST_NS
@@ -100,58 +146,107 @@ class Plan:
             np.concatenate([self.velocities[keep], velocity]),
         )
 
-    def splices(self, rows: Floats, start_ns: int, step_ns: int, blends_s: Iterable[float]) -> Iterator["Plan"]:
-        """Follow this plan until `start_ns`, then the rows [H, J], one every `step_ns`, cross-faded in over a blend.
+    def cross_fades(self, rows: Rows, blends_s: Iterable[float]) -> Iterator["Plan"]:
+        """Follow this plan until the rows begin, then the rows, faded in over a blend; one plan for each blend.
 
-        One plan for each blend. Position and velocity are continuous at the seam by construction. The results end
-        moving: add a tail.
+        Position and velocity are continuous at the seam by construction, and the fade's weight begins and ends without
+        a kink. A fade longer than the rows ends unfinished. The results end moving: add a tail.
         """
-        committed = self.until(start_ns)
-        times_ns = start_ns + step_ns * np.arange(len(rows))
-        old, _ = self.sample(times_ns)
-        from_rows, from_start = spline_velocities(len(rows))
-        from_rows, from_start = from_rows * (NS_PER_S / step_ns), from_start[:, None] * committed.velocities[-1]
-        knots_ns = np.concatenate([committed.knots_ns, times_ns[1:]])
+        times_ns = rows.instants_ns
+        old, speeds = self.sample(times_ns)
+        committed = self.knots_ns < rows.start_ns - SHORTEST_NS
+        knots_ns = np.concatenate([self.knots_ns[committed], times_ns])
+        from_rows, from_start = spline_velocities(len(times_ns))
+        from_start = from_start[:, None] * speeds[0]
         for blend_s in blends_s:
-            weight = smootherstep((times_ns - start_ns) / NS_PER_S / blend_s)[:, None]
-            blended = old + weight * (rows - old)
-            velocities = from_rows @ blended + from_start
+            weight = smootherstep((times_ns - rows.start_ns) / (NS_PER_S * blend_s))[:, None]
+            blended = old + weight * (rows.positions - old)
+            velocities = (NS_PER_S / rows.step_ns) * (from_rows @ blended) + from_start
             yield Plan(
                 knots_ns,
-                np.concatenate([committed.positions, blended[1:]]),
-                np.concatenate([committed.velocities, velocities[1:]]),
+                np.concatenate([self.positions[committed], blended]),
+                np.concatenate([self.velocities[committed], velocities]),
             )
 
-    def splice(self, rows: Floats, start_ns: int, step_ns: int, blend_s: float) -> "Plan":
-        """The only one of `splices` for a single blend."""
-        return next(self.splices(rows, start_ns, step_ns, (blend_s,)))
+    def bridge(self, rows: Rows, limits: Sequence[JointLimits]) -> "Plan | None":
+        """Follow this plan until the rows begin, go to the first of them that can be caught up with, then follow them.
+
+        The way there is jerk-limited, from the plan's own position, velocity and acceleration to those of the row at
+        the row's instant. None if no row can be reached in time. The result ends moving: add a tail.
+        """
+        committed = self.until(rows.start_ns)
+        from_rows, bend_from_rows = free_spline(len(rows.positions))
+        velocities = from_rows @ rows.positions * (NS_PER_S / rows.step_ns)
+        accelerations = bend_from_rows @ rows.positions * (NS_PER_S / rows.step_ns) ** 2
+        way = _profile(committed, limits, ruckig.ControlInterface.Position)
+        way.synchronization = ruckig.Synchronization.Time
+        way.max_velocity = [SHARE * limit.velocity for limit in limits]
+        path, row, solver = ruckig.Trajectory(len(limits)), 1, ruckig.Ruckig(len(limits))
+        while row < len(rows.positions):
+            due_s = row * rows.step_ns / NS_PER_S
+            way.target_position = rows.positions[row].tolist()
+            way.target_velocity = velocities[row].tolist()
+            way.target_acceleration = accelerations[row].tolist()
+            way.minimum_duration = due_s
+            try:
+                solver.calculate(way, path)
+            except (ruckig.RuckigError, ValueError):  # at this row the chunk asks for more than the limits
+                row += 1
+                continue
+            if path.duration <= due_s + PUNCTUAL_S:
+                break
+            row = max(row + 1, int(np.ceil(path.duration * NS_PER_S / rows.step_ns)))
+        else:
+            return None
+        times_ns = _knots(row, rows.step_ns)
+        positions, speeds = _sampled(path, times_ns)
+        positions[-1], speeds[-1] = rows.positions[row], velocities[row]
+        return Plan(
+            np.concatenate([committed.knots_ns, rows.start_ns + times_ns, rows.instants_ns[row + 1 :]]),
+            np.concatenate([committed.positions, positions, rows.positions[row + 1 :]]),
+            np.concatenate([committed.velocities, speeds, velocities[row + 1 :]]),
+        )
 
     def with_tail(self, limits: Sequence[JointLimits], step_ns: int) -> "Plan":
         """Decelerate from the last knot to rest inside the limits. The plan must be inside them itself."""
-        joints = self.positions.shape[1]
-        start = ruckig.InputParameter(joints)
-        start.control_interface = ruckig.ControlInterface.Velocity
-        start.synchronization = ruckig.Synchronization.No
-        start.current_position = self.positions[-1].tolist()
-        start.current_velocity = self.velocities[-1].tolist()
-        start.current_acceleration = (
-            self.accelerations()[1][-1] if len(self.knots_ns) > 1 else np.zeros(joints)
-        ).tolist()
-        start.target_velocity = start.target_acceleration = [0.0] * joints
-        start.max_acceleration = [TAIL_SHARE * limit.acceleration for limit in limits]
-        start.max_jerk = [TAIL_SHARE * limit.jerk for limit in limits]
-        tail = ruckig.Trajectory(joints)
-        ruckig.Ruckig(joints).calculate(start, tail)
-        count = max(1, int(np.ceil(tail.duration * NS_PER_S / step_ns)))
-        times_ns = step_ns * np.arange(1, count + 1)
-        samples = [tail.at_time(min(time_ns / NS_PER_S, tail.duration))[:2] for time_ns in times_ns]
-        positions, velocities = (np.array(column) for column in zip(*samples, strict=True))
+        way = _profile(self, limits, ruckig.ControlInterface.Velocity)
+        way.synchronization = ruckig.Synchronization.No
+        way.target_velocity = way.target_acceleration = [0.0] * len(limits)
+        tail = ruckig.Trajectory(len(limits))
+        ruckig.Ruckig(len(limits)).calculate(way, tail)
+        times_ns = _knots(max(1, int(np.ceil(tail.duration * NS_PER_S / step_ns))), step_ns)
+        positions, velocities = _sampled(tail, times_ns)
         velocities[-1] = 0.0
         return Plan(
             np.concatenate([self.knots_ns, self.knots_ns[-1] + times_ns]),
             np.concatenate([self.positions, positions]),
             np.concatenate([self.velocities, velocities]),
         )
+
+
+def _profile(plan: Plan, limits: Sequence[JointLimits], interface: ruckig.ControlInterface) -> ruckig.InputParameter:
+    """A way from the state at the plan's end, inside a share of the limits."""
+    way = ruckig.InputParameter(len(limits))
+    way.control_interface = interface
+    way.current_position = plan.positions[-1].tolist()
+    way.current_velocity = plan.velocities[-1].tolist()
+    way.current_acceleration = plan.last_acceleration.tolist()
+    way.max_acceleration = [SHARE * limit.acceleration for limit in limits]
+    way.max_jerk = [JERK_SHARE * limit.jerk for limit in limits]
+    return way
+
+
+def _knots(steps: int, step_ns: int) -> NDArray[np.int64]:
+    """Times from the begin of a profile over so many steps, the begin left out."""
+    finer = -(-step_ns // KNOTS_NS)
+    return np.arange(1, finer * steps + 1) * step_ns // finer
+
+
+def _sampled(path: ruckig.Trajectory, times_ns: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Positions and velocities [T, J] of a profile; behind its end those of its end."""
+    samples = [path.at_time(min(time_ns / NS_PER_S, path.duration))[:2] for time_ns in times_ns.tolist()]
+    positions, velocities = zip(*samples, strict=True)
+    return np.array(positions), np.array(velocities)
 
 
 @lru_cache
@@ -166,17 +261,35 @@ def spline_velocities(count: int) -> tuple[Floats, Floats]:
     return rows, start
 
 
-def seam_velocity_jump(before: Plan, after: Plan, instant_ns: int, acceleration: Floats) -> float:
-    """How much the commanded velocity steps around an instant at which one plan takes over from another.
+@lru_cache
+def free_spline(count: int) -> tuple[Floats, Floats]:
+    """First and second derivatives [count, count] of a cubic spline at rows a unit step apart, as maps from the rows.
 
-    The largest change of velocity between 10 ms samples of the command within 50 ms of the instant, less what the
-    acceleration limits [J] allow in 10 ms, not below zero [rad/s, m/s].
+    Both ends are "not-a-knot".
     """
-    step_ns = NS_PER_S // 100
-    instants = instant_ns + step_ns * np.arange(-6, 7)
+    knots = np.arange(count)
+    spline = CubicSpline(knots, np.eye(count), axis=0)
+    return spline(knots, 1), spline(knots, 2)
+
+
+@dataclass(frozen=True)
+class Seam:
+    """What a command does around an instant at which one plan takes over from another, sampled every 10 ms."""
+
+    velocity_jump: float  # largest step of velocity beyond what the acceleration limits allow, not below 0 [rad/s, m/s]
+    jerk: float  # largest [rad/s³, m/s³]
+
+
+def seam(before: Plan, after: Plan, instant_ns: int, acceleration: Floats) -> Seam:
+    """The seam at an instant: 10 ms samples of the command within 50 ms of it. Acceleration limits are [J]."""
+    step_s = 0.01
+    instants = instant_ns + round(step_s * NS_PER_S) * np.arange(-6, 7)
     command = np.where((instants < instant_ns)[:, None], before.sample(instants)[0], after.sample(instants)[0])
-    steps = np.abs(np.diff(command, 2, axis=0)) * NS_PER_S / step_ns
-    return float(max(0.0, (steps - acceleration * step_ns / NS_PER_S).max()))
+    steps = np.abs(np.diff(command, 2, axis=0)) / step_s
+    return Seam(
+        float(max(0.0, (steps - acceleration * step_s).max())),
+        float(np.abs(np.diff(command, 3, axis=0)).max() / step_s**3),
+    )
 
 
 def smootherstep(x: NDArray[np.float64]) -> Floats:

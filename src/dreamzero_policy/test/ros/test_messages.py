@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CompressedImage, JointState
@@ -42,6 +42,7 @@ def test_a_trajectory_starts_in_the_future_with_stamp_zero_and_ends_at_rest() ->
     points=st.integers(1, 45),
     seed=st.integers(0, 2**32 - 1),
 )
+@settings(deadline=None)
 def test_the_bytes_of_a_trajectory_hold_what_its_message_holds(names: list[str], points: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     knots_ns = NOW_NS + np.cumsum(rng.integers(1_000_000, 2_000_000_000, points))

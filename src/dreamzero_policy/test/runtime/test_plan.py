@@ -10,11 +10,11 @@ from dreamzero_policy.runtime.chunk import Verdict, averaged, smoothed
 from dreamzero_policy.runtime.contract import JointLimits
 from dreamzero_policy.runtime.limits import Limits
 from dreamzero_policy.runtime.observation import NS_PER_S
-from dreamzero_policy.runtime.plan import Plan, seam_velocity_jump, smootherstep, spline_velocities
+from dreamzero_policy.runtime.plan import Plan, Rows, Seam, seam, smootherstep, spline_velocities
 
 STEP_NS = NS_PER_S // 30
 JOINTS = ("a", "b")
-LIMIT = JointLimits(lower=-1.0, upper=1.0, velocity=3.0, acceleration=6.0, jerk=120.0, step=0.2)
+LIMIT = JointLimits(lower=-1.0, upper=1.0, velocity=3.0, acceleration=6.0, jerk=240.0, step=0.2)
 LIMITS = Limits(JOINTS, dict.fromkeys(JOINTS, LIMIT))
 BEGIN_NS = 50 * NS_PER_S
 
@@ -23,6 +23,12 @@ def sine(amplitude: float, phase: float = 0.0) -> np.ndarray:
     """One slow wave over a chunk of 24 rows, beginning at its phase."""
     t = np.arange(24) / 24
     return amplitude * np.stack([np.sin(2 * t + phase) - np.sin(phase), np.cos(2 * t + phase) - np.cos(phase)], 1)
+
+
+def faded(plan: Plan, rows: np.ndarray, start_ns: int, blend_s: float) -> Plan:
+    """The plan cross-faded into rows, still moving at the end."""
+    (result,) = plan.cross_fades(Rows(rows, start_ns, STEP_NS), (blend_s,))
+    return result
 
 
 def executed(plan: Plan, hz: int = 1000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -42,13 +48,9 @@ def test_a_plan_at_rest_stays_there() -> None:
 @given(st.floats(0.02, 0.15), st.floats(0, 6), st.floats(0, 0.7))
 @settings(deadline=None)
 def test_position_and_velocity_are_continuous_at_the_seam(amplitude: float, phase: float, when_s: float) -> None:
-    first = (
-        Plan.rest(np.zeros(2), BEGIN_NS)
-        .splice(sine(amplitude), BEGIN_NS, STEP_NS, 0.2)
-        .with_tail(LIMITS.by_joint, STEP_NS)
-    )
+    first = faded(Plan.rest(np.zeros(2), BEGIN_NS), sine(amplitude), BEGIN_NS, 0.2).with_tail(LIMITS.by_joint, STEP_NS)
     start_ns = BEGIN_NS + round(when_s * NS_PER_S)
-    second = first.splice(sine(amplitude, phase), start_ns, STEP_NS, 0.2)
+    second = faded(first, sine(amplitude, phase), start_ns, 0.2)
     just = 1000  # ns
     before, velocity_before = second.sample([start_ns - just])
     after, velocity_after = second.sample([start_ns + just])
@@ -59,7 +61,7 @@ def test_position_and_velocity_are_continuous_at_the_seam(amplitude: float, phas
 
 def test_after_the_cross_fade_the_rows_are_executed_exactly() -> None:
     rows = sine(0.1, 0.5)
-    plan = Plan.rest(np.zeros(2), BEGIN_NS).splice(rows, BEGIN_NS, STEP_NS, 0.2)
+    plan = faded(Plan.rest(np.zeros(2), BEGIN_NS), rows, BEGIN_NS, 0.2)
     late = np.arange(7, 24)
     np.testing.assert_allclose(plan.sample(BEGIN_NS + late * STEP_NS)[0], rows[late], atol=1e-12)
 
@@ -72,17 +74,15 @@ def test_the_tail_comes_to_rest_inside_the_limits(velocity: np.ndarray) -> None:
     plan = moving.with_tail(LIMITS.by_joint, STEP_NS)
     assert (plan.velocities[-1] == 0).all()
     assert LIMITS.judge(plan)
-    assert (plan.end_ns - moving.end_ns) / NS_PER_S <= 0.3 * np.abs(velocity).max() / (
-        0.9 * 6.0
-    ) + 6.0 / 120.0 / 0.9 + 0.04
+    assert (plan.end_ns - moving.end_ns) / NS_PER_S <= 0.3 * np.abs(velocity).max() / (0.9 * 6.0) + 0.9 * 6.0 / (
+        0.5 * 240.0
+    ) + 0.04
 
 
 @given(st.floats(0.0, 1.2))
 @settings(deadline=None)
 def test_cutting_a_plan_does_not_change_what_follows(when_s: float) -> None:
-    plan = (
-        Plan.rest(np.zeros(2), BEGIN_NS).splice(sine(0.1), BEGIN_NS, STEP_NS, 0.2).with_tail(LIMITS.by_joint, STEP_NS)
-    )
+    plan = faded(Plan.rest(np.zeros(2), BEGIN_NS), sine(0.1), BEGIN_NS, 0.2).with_tail(LIMITS.by_joint, STEP_NS)
     cut = plan.after(BEGIN_NS + round(when_s * NS_PER_S))
     instants = np.arange(cut.knots_ns[0], plan.end_ns + NS_PER_S // 2, 7_000_000)
     np.testing.assert_allclose(cut.sample(instants)[0], plan.sample(instants)[0], atol=1e-5)
@@ -97,7 +97,7 @@ def test_no_chunk_whatever_makes_a_plan_outside_the_limits(rows: np.ndarray, sca
         rows = np.cumsum(rows, 0) * scale / 600
     if not LIMITS.judge_rows(rows, np.zeros(2)):
         return
-    plan = rest.splice(rows, BEGIN_NS, STEP_NS, 0.2)
+    plan = faded(rest, rows, BEGIN_NS, 0.2)
     if not LIMITS.judge(plan):
         return
     plan = plan.with_tail(LIMITS.by_joint, STEP_NS)
@@ -121,7 +121,7 @@ def test_a_rejection_names_joint_value_and_limit() -> None:
         and judgement.reason == "a first row differs from the plan by 0.3000, limit 0.2000"
     )
     ramp = np.linspace(0, 1.2, 24)[:, None] * [1, 0]
-    judgement = LIMITS.judge(Plan.rest(np.zeros(2), BEGIN_NS).splice(ramp, BEGIN_NS, STEP_NS, 0.4))
+    judgement = LIMITS.judge(faded(Plan.rest(np.zeros(2), BEGIN_NS), ramp, BEGIN_NS, 0.4))
     assert judgement.verdict is Verdict.REJECTED_POSITION and "a reaches 1.2" in judgement.reason
 
 
@@ -151,9 +151,7 @@ def test_the_cross_fade_weight_begins_and_ends_without_a_kink() -> None:
 @settings(deadline=None)
 def test_a_stop_at_any_nanosecond_comes_to_rest_nearby(beside_ns: int, knot: int) -> None:
     """Also when the stop falls a few nanoseconds beside a knot of the plan."""
-    plan = (
-        Plan.rest(np.zeros(2), BEGIN_NS).splice(sine(0.1), BEGIN_NS, STEP_NS, 0.2).with_tail(LIMITS.by_joint, STEP_NS)
-    )
+    plan = faded(Plan.rest(np.zeros(2), BEGIN_NS), sine(0.1), BEGIN_NS, 0.2).with_tail(LIMITS.by_joint, STEP_NS)
     begin_ns = BEGIN_NS + knot * STEP_NS + beside_ns
     stop = plan.after(begin_ns - 50_000_000).until(begin_ns).with_tail(LIMITS.by_joint, STEP_NS)
     assert (stop.velocities[-1] == 0).all()
@@ -163,16 +161,16 @@ def test_a_stop_at_any_nanosecond_comes_to_rest_nearby(beside_ns: int, knot: int
 
 def test_a_jump_of_the_command_is_measured_where_it_is() -> None:
     rest, elsewhere = Plan.rest(np.zeros(2), BEGIN_NS), Plan.rest(np.array([0.0, 0.01]), BEGIN_NS)
-    assert seam_velocity_jump(rest, rest, BEGIN_NS, LIMITS.acceleration) == 0.0
-    assert abs(seam_velocity_jump(rest, elsewhere, BEGIN_NS, LIMITS.acceleration) - (1.0 - 0.06)) < 1e-9
+    assert seam(rest, rest, BEGIN_NS, LIMITS.acceleration) == Seam(0.0, 0.0)
+    assert abs(seam(rest, elsewhere, BEGIN_NS, LIMITS.acceleration).velocity_jump - (1.0 - 0.06)) < 1e-9
 
 
 def test_a_joint_measured_just_outside_its_range_may_come_back_in_but_not_go_on() -> None:
     def moving(to: float) -> Plan:
         rows = np.linspace(1.004, to, 24)[:, None] * [1, 0]
-        return Plan.rest(np.array([1.004, 0.0]), BEGIN_NS).splice(rows, BEGIN_NS, STEP_NS, 0.2)
+        return faded(Plan.rest(np.array([1.004, 0.0]), BEGIN_NS), rows, BEGIN_NS, 0.2)
 
-    assert LIMITS.judge(moving(0.9))
+    assert LIMITS.judge(moving(0.9).with_tail(LIMITS.by_joint, STEP_NS))
     assert LIMITS.judge(moving(1.03)).verdict is Verdict.REJECTED_POSITION
 
 
@@ -183,3 +181,19 @@ def test_the_cached_spline_is_the_spline() -> None:
     expected = CubicSpline(np.arange(24) * step_s, rows, axis=0, bc_type=((1, start), "not-a-knot"))
     ours = from_rows @ rows / step_s + from_start[:, None] * start
     np.testing.assert_allclose(ours, expected(np.arange(24) * step_s, 1), atol=1e-10)
+
+
+@given(st.floats(0.05, 1.0))
+@settings(deadline=None)
+def test_a_plan_as_sent_is_one_cubic_up_to_the_first_point_and_the_plan_before_and_behind(when_s: float) -> None:
+    plan = faded(Plan.rest(np.zeros(2), BEGIN_NS), sine(0.1), BEGIN_NS, 0.2).with_tail(LIMITS.by_joint, STEP_NS)
+    now_ns, past_ns = BEGIN_NS + round(when_s * NS_PER_S), 40_000_000
+    first_ns = now_ns + 50_000_000
+    sent = plan.as_sent(now_ns, first_ns, past_ns)
+    outside = np.concatenate(
+        [np.arange(now_ns - past_ns, now_ns, 1_000_000), np.arange(first_ns, plan.end_ns, 1_000_000)]
+    )
+    np.testing.assert_allclose(sent.sample(outside)[0], plan.sample(outside)[0], atol=1e-5)
+    inside = sent.sample(np.linspace(now_ns, first_ns, 9).astype(np.int64))[0]
+    np.testing.assert_allclose(np.diff(inside, 4, axis=0), 0, atol=1e-12)
+    assert np.abs(inside - plan.sample(np.linspace(now_ns, first_ns, 9).astype(np.int64))[0]).max() < 1e-3

@@ -96,3 +96,21 @@ def bench_motion(
         print_json(document)
     else:
         room.report(document, out, console)
+
+
+@bench.command("splice")
+def bench_splice(
+    rows: Annotated[int, typer.Option(min=8, help="Rows of the chunk.")] = 64,
+    joints: Annotated[int, typer.Option(min=1, help="Joints that move.")] = 20,
+    repeats: Annotated[int, typer.Option(min=10, help="How often each part is timed.")] = 2000,
+    json: Json = False,
+) -> None:
+    """Time of going over from the plan in execution into a new chunk, judged, and of its parts."""
+    from dreamzero_policy.cli import bench_splice as room
+
+    console = console_for(json)
+    document = room.bench_splice(rows, joints, repeats)
+    if json:
+        print_json(document)
+    else:
+        room.report(document, console)

@@ -1,0 +1,74 @@
+"""The splice: from the plan in execution and a chunk's rows to the next plan, or to the reason why there is none.
+
+There are two kinds of ways into a chunk, tried in a fixed order; the first whose plan, tail included, stays inside the
+limits is taken.
+
+1. Cross-fades, shortest first. A fade keeps the chunk's timing and spreads the difference over all of its time; the
+   shorter it is, the more rows are executed as the model meant them.
+2. A bridge, where even the longest fade breaks a limit. It goes to the first row it can catch up with, as fast as its
+   share of the limits allows: it works where fades fail, since it does not follow rows that cannot be followed yet,
+   and it is the rougher way for the same reason. So it comes last, just before a rejection.
+
+Rows that are past are cut by their instants, so a late chunk is entered where it should be by then.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from dreamzero_policy.runtime.chunk import Judgement, Verdict
+from dreamzero_policy.runtime.limits import Limits
+from dreamzero_policy.runtime.plan import Plan, Rows
+
+FEWEST_ROWS = 2  # that are still to come: one is no motion
+
+
+@dataclass(frozen=True, eq=False)
+class Splice:
+    """What became of a chunk's rows. Without an accepting judgement the plan is the one in execution."""
+
+    judgement: Judgement
+    plan: Plan
+    start_ns: int  # when the rows take over
+    way: str = ""  # into them
+
+
+def splice(present: Plan, rows: Rows, earliest_ns: int, blends_s: Sequence[float], limits: Limits) -> Splice:
+    """Follow `present` until a row of a chunk is due, not before `earliest_ns`, then the rows, to rest.
+
+    Args:
+        present: from now on; what is past is not judged again.
+        rows: all of the chunk's.
+        blends_s: cross-fades to try, in this order.
+    """
+    left = rows.since(earliest_ns)
+    (position,), _ = present.sample([left.start_ns])
+    if len(left.positions) < FEWEST_ROWS:
+        reason = f"{len(left.positions)} of {len(rows.positions)} rows are still to come, {FEWEST_ROWS} are needed"
+        judgement = Judgement(Verdict.REJECTED_LATE, reason)
+    else:
+        judgement = limits.judge_rows(left.positions, position)
+    return way_into(present, left, blends_s, limits) if judgement else Splice(judgement, present, left.start_ns)
+
+
+def way_into(present: Plan, rows: Rows, blends_s: Sequence[float], limits: Limits) -> Splice:
+    """The first way into rows that are finite and still to come, however far from the plan they begin.
+
+    A rejection gives the reason of the last cross-fade: what a bridge breaks says more about bridges than about rows.
+    """
+    reasons = []
+    for way, moving in _ways(present, rows, blends_s, limits):
+        judgement = limits.judge_end(moving)
+        if judgement:
+            plan = moving.with_tail(limits.by_joint, rows.step_ns)
+            judgement = limits.judge(plan)
+        if judgement:
+            return Splice(judgement, plan, rows.start_ns, way)
+        reasons.append(judgement)
+    return Splice(reasons[len(blends_s) - 1], present, rows.start_ns)
+
+
+def _ways(present: Plan, rows: Rows, blends_s: Sequence[float], limits: Limits) -> Iterator[tuple[str, Plan]]:
+    for blend_s, plan in zip(blends_s, present.cross_fades(rows, blends_s), strict=True):
+        yield f"cross-fade of {blend_s:g} s", plan
+    if (bridge := present.bridge(rows, limits.by_joint)) is not None:
+        yield "bridge", bridge
