@@ -36,6 +36,7 @@ class Verdict(IntEnum):
     REJECTED_VELOCITY = 4
     REJECTED_ACCELERATION = 5
     REJECTED_STEP = 6
+    REJECTED_DURATION = 10
 
 
 @dataclass
