@@ -4,7 +4,7 @@
 #   ARGS="…"         options passed on: make demo ARGS="--seconds 30 --viewer"; make test ARGS="-k layers"
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test soak lint clean
 
 export TORCH PYTHON
 # Idle OpenMP threads that spin take the cores from the other processes of the loop.
@@ -17,6 +17,7 @@ SUITE = $(wildcard src/*/test test)
 help:
 	@echo "make demo    the robot's twin and the policy as processes, 60 s of simulated tasks; passes ARGS on"
 	@echo "make test    style, unit tests, package builds and the whole stack; passes ARGS to pytest"
+	@echo "make soak    half an hour of injected faults; passes ARGS on (a later --minutes wins)"
 	@echo "make setup   only what the others begin with (no ROS 2 needed; a sourced one is used)"
 	@echo "make lint    only the style"
 	@echo "make clean   removes all that set-up and build made"
@@ -34,6 +35,9 @@ test: setup
 	case $$status in 0) tests=passed;; 5) tests='FAILED (none ran)';; *) tests="FAILED (pytest status $$status)";; esac; \
 	echo "make test: style $$style, tests $$tests"; \
 	[ "$$style $$tests" = 'clean passed' ]
+
+soak: setup
+	@.venv/bin/dreamzero chaos --minutes 30 $(ARGS)
 
 lint: setup
 	@$(PY) -m ruff check .
