@@ -78,7 +78,7 @@ def in_motion(own: Bench, prompt: str | None = PROMPT) -> None:
     """At the beginning of an executed chunk."""
     if prompt is not None:
         own.robot.prompt(prompt)
-    own.wait(lambda: own.robot.rest_ns() - now_ns(own) > 0.6e9, CHUNK_S, "motion")
+    own.wait(lambda: own.robot.rest_ns() - now_ns(own) > 0.75e9, CHUNK_S, "motion")
 
 
 def stops(own: Bench, begin: Callable[[], None], label: str, known_s: float, level: bytes) -> float:
@@ -199,10 +199,10 @@ class TestOneNode:
     def test_another_prompt_in_motion_brakes_what_the_last_one_began(self, node: Bench) -> None:
         in_motion(node)
         epoch, began_ns, stopping_s = node.robot.status.epoch, now_ns(node), node.robot.stopping_s(KNOWN_S)
-        node.robot.trajectories.clear()
+        bound_ns = began_ns + round((KNOWN_S + stopping_s + BUSY_S) * 1e9)
+        assert node.robot.rest_ns() > bound_ns  # what the last instruction began
         node.robot.prompt(OTHER_PROMPT)
-        node.wait(lambda: len(node.robot.trajectories) >= len(CONTRACT.site.controllers), 2, "brake")
-        assert (node.robot.rest_ns() - began_ns) / 1e9 <= KNOWN_S + stopping_s + BUSY_S
+        node.wait(lambda: node.robot.rest_ns() <= bound_ns, 2, "brake")
         node.wait(lambda: node.robot.chunks[-1].prompt == OTHER_PROMPT, CHUNK_S, "chunk of the new prompt")
         assert node.robot.chunks[-1].epoch > epoch
 
@@ -250,7 +250,7 @@ class TestOneNode:
         killed_ns = now_ns(node)
         node.process.kill()
         node.spin(MAX_PLAN_S + 0.3)
-        assert (node.robot.rest_ns() - killed_ns) / 1e9 <= MAX_PLAN_S
+        assert (node.robot.rest_ns() - killed_ns) / 1e9 <= MAX_PLAN_S + BUSY_S
         assert all(
             trajectory.points[-1].time_from_start.sec + trajectory.points[-1].time_from_start.nanosec / 1e9
             <= MAX_PLAN_S
