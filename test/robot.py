@@ -84,7 +84,12 @@ class Robot(Node):
         return max(command.rest_ns for command in self.commands.values())
 
     def moving(self) -> bool:
+        """Now or later."""
         return self.rest_ns() > self._now_ns()
+
+    def is_told_to_move(self) -> bool:
+        """Now."""
+        return any(c.plan.sample([self._now_ns()])[1].any() for c in self.commands.values())
 
     def stopping_s(self, within_s: float) -> float:
         """The longest stopping time from any state commanded between now and then, by the limits alone."""

@@ -78,7 +78,7 @@ def in_motion(own: Bench, prompt: str | None = PROMPT) -> None:
     """At the beginning of an executed chunk."""
     if prompt is not None:
         own.robot.prompt(prompt)
-    own.wait(lambda: own.robot.rest_ns() - now_ns(own) > 0.75e9, CHUNK_S, "motion")
+    own.wait(lambda: own.robot.is_told_to_move() and own.robot.rest_ns() - now_ns(own) > 0.6e9, CHUNK_S, "motion")
 
 
 def stops(own: Bench, begin: Callable[[], None], label: str, known_s: float, level: bytes) -> float:

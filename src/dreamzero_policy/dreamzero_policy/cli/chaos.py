@@ -26,8 +26,9 @@ from dreamzero_policy.cli.share import shipped_contract
 from dreamzero_policy.runtime.contract import save_contract
 from dreamzero_policy.runtime.observation import NS_PER_S
 
-MOTION_TIMEOUT_S = 60.0
-MOTION_S = 0.5  # at least so much is still to come when a fault begins
+MOTION_TIMEOUT_S = 10.0
+MOTION_S = 0.4  # at least so much is still to come when a fault begins
+INSTRUCTIONS = 6
 STILL_S = 1.0  # how long nothing must move once the robot rests
 TRANSPORT_S = 0.25  # what a crowded machine may add to a rest
 NODE_KILLED = "node_killed"
@@ -101,12 +102,18 @@ def _deal(cards: tuple, chance: random.Random) -> Iterator[Any]:
 
 
 def _put_in_motion(stand, chance: random.Random) -> None:
-    from dreamzero_policy.cli.chaos_stand import PROMPTS, START_TIMEOUT_S
+    from dreamzero_policy.cli.chaos_stand import PROMPTS, START_TIMEOUT_S, ChaosFailed
+
+    def under_way() -> bool:
+        return stand.moving() and stand.remaining_s() > MOTION_S
 
     stand.require(stand.is_up, START_TIMEOUT_S, "active policy")
-    if not stand.status.prompt:
+    for _ in range(INSTRUCTIONS):  # a robot that has done what it was told stands still
+        if stand.status.prompt and stand.wait(under_way, MOTION_TIMEOUT_S):
+            return
         stand.prompt(chance.choice(PROMPTS))
-    stand.require(lambda: stand.remaining_s() > MOTION_S, MOTION_TIMEOUT_S, "motion")
+        stand.wait(lambda: bool(stand.status.prompt), MOTION_TIMEOUT_S)
+    raise ChaosFailed(f"no motion after {INSTRUCTIONS} instructions; last message: {stand.status.message}")
 
 
 def _inject(stand, tally: Tally, fault, chance: random.Random) -> str:

@@ -18,8 +18,8 @@ from dreamzero_policy.runtime.rest import stopping_s
 SAMPLE_NS = NS_PER_S // 100
 EXCESS = 1e-6  # relative: what numbers lose on their way
 MOVES = 1e-4  # [rad/s, m/s] slower is standing still
-SETTLED_S = 30.0  # a process has come to its size by then
-SHORTEST_SLOPE_S = 60.0
+SETTLED_S = 120.0  # a process has loaded and come to its size by then
+SHORTEST_SLOPE_S = 600.0  # caches fill for some minutes
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Audit:
     def tick(self, now_ns: int) -> None:
         """Called at 100 Hz: does anything move that must not?"""
         if self._still_from_ns is not None and now_ns > self._still_from_ns:
-            self.moves_while_stopped += self._moves_at(now_ns)
+            self.moves_while_stopped += self.moving(now_ns)
 
     def must_rest_within(self, seconds: float, now_ns: int) -> None:
         """From then on any motion is one too much."""
@@ -74,12 +74,13 @@ class Audit:
             for speeds in self._commands[controller.name].plan.sample(instants)[1]
         )
 
+    def moving(self, now_ns: int) -> bool:
+        """Whether any joint is told to move now."""
+        return any((np.abs(c.plan.sample([now_ns])[1]) > MOVES).any() for c in self._commands.values())
+
     def rest_ns(self) -> int:
         """When everything stands still, if nothing follows."""
         return max(command.rest_ns for command in self._commands.values())
-
-    def _moves_at(self, now_ns: int) -> bool:
-        return any((np.abs(c.plan.sample([now_ns])[1]) > MOVES).any() for c in self._commands.values())
 
     def _check(self, name: str, plan: Plan) -> None:
         """Position, speed and acceleration of a trajectory, as a controller interpolates it, at 100 Hz."""
@@ -134,7 +135,8 @@ class Memory:
                     megabytes = process.memory_info().rss / 2**20
                 except psutil.NoSuchProcess:
                     continue
-                self._readings.setdefault((label, process.pid), []).append((now, megabytes))
+                if megabytes > 0:  # else it has just ended
+                    self._readings.setdefault((label, process.pid), []).append((now, megabytes))
 
     def summary(self) -> dict[str, dict[str, float | None]]:
         """For each kind of process the one that lived longest, from when it had settled."""

@@ -12,7 +12,7 @@ from dreamzero_policy.runtime.observation import NS_PER_S
 
 KNOWN_S = 0.1  # a tick of the node, and the lead of a trajectory's first point
 JUMP_S = 40.0
-SLOW_S = 1.5
+SLOW_S = 1.2  # of the robot's time: longer than a chunk
 
 
 def nothing(_: Stand) -> None:
@@ -107,7 +107,8 @@ def _signal_model(number: signal.Signals) -> Callable[[Stand, random.Random], No
 def _slow_model(stand: Stand, _: random.Random) -> None:
     model = stand.model()
     model.send_signal(signal.SIGSTOP)
-    stand.spin(SLOW_S)
+    until_ns = stand.now_ns + round(SLOW_S * NS_PER_S)
+    stand.wait(lambda: stand.now_ns > until_ns, INFERENCE_TIMEOUT_S / 2)
     model.send_signal(signal.SIGCONT)
 
 

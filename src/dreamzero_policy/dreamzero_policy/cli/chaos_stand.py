@@ -28,7 +28,8 @@ from dreamzero_policy.runtime.observation import NS_PER_S
 SOURCE = "/source"  # namespace of the twin
 POLICY = "/policy_node"
 ESTOP_PERIOD_S, ESTOP_TIMEOUT_S = 0.1, 1.5
-INFERENCE_TIMEOUT_S = 5.0
+INFERENCE_TIMEOUT_S = 12.0
+FROZEN_S = 0.5
 START_TIMEOUT_S = 180.0
 MODEL_GONE_S = 10.0  # after its node was killed
 PROMPTS = (
@@ -117,6 +118,9 @@ class Stand:
         """Commanded motion still to come."""
         return (self.audit.rest_ns() - self.now_ns) / NS_PER_S
 
+    def moving(self) -> bool:
+        return self.audit.moving(self.now_ns)
+
     # The policy
 
     def start_policy(self) -> None:
@@ -129,17 +133,15 @@ class Stand:
             "require_estop": "true",
             "estop_timeout_s": ESTOP_TIMEOUT_S,
             "inference_timeout_s": INFERENCE_TIMEOUT_S,
+            "frozen_camera_s": FROZEN_S,
         }
         arguments = [item for name, value in parameters.items() for item in ("-p", f"{name}:={value}")]
         self.processes.start("policy", "dreamzero_policy.ros.policy_node", ["--ros-args", *arguments])
 
     def is_up(self) -> bool:
-        """The policy is active and could follow an instruction."""
-        return self.status is not None and self.status.state in (
-            PolicyStatus.IDLE,
-            PolicyStatus.WAITING,
-            PolicyStatus.RUNNING,
-        )
+        """The policy is active, hears instructions and could follow one."""
+        ready = (PolicyStatus.IDLE, PolicyStatus.WAITING, PolicyStatus.RUNNING)
+        return self.status is not None and self.status.state in ready and self._prompt.get_subscription_count() > 0
 
     def kill_policy(self) -> None:
         """SIGKILL; its model's process must end by itself."""

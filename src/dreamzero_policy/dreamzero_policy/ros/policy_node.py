@@ -141,6 +141,7 @@ class PolicyNode(ManagedNode):
         progress = self._while_configured(self._progress)
         self.policy.when_answered(lambda: self.executor.create_task(progress))
         self._state, self._message = PolicyStatus.IDLE, "configured"
+        self._troubles = self._look_for_troubles()
         self._publish_status()
         gc.collect()
         gc.freeze()  # what stands now stays: later collections look at what came since, and are short

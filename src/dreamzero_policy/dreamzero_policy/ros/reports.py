@@ -91,6 +91,7 @@ def diagnostics(name: str, loop: Loop, ready: Ready, troubles: Sequence[Trouble]
         values[f"dropped_frames.{camera}"] = stream.dropped
         values[f"duplicate_frames.{camera}"] = stream.duplicates
         values[f"out_of_order_frames.{camera}"] = stream.out_of_order
+        values[f"unchanged_s.{camera}"] = f"{stream.frozen_s:.2f}"
     if loop.last_chunk:
         values |= {f"{stage}_s": f"{seconds:.4f}" for stage, seconds in loop.last_chunk.reply.timings_s.items()}
     status = DiagnosticStatus(

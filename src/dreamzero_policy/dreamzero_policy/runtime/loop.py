@@ -32,7 +32,7 @@ from dreamzero_policy.runtime.world import World
 
 RATE_WINDOW_S = 10.0
 BRAKE_WITHIN_NS, BRAKE_STEP_NS = 100_000_000, 10_000_000  # a brake that a limit forbids at once is tried a little later
-VISIBLE_SHARE = 0.03  # of a joint's velocity limit: slower is standing still, as far as cameras are concerned
+VISIBLE_SHARE = 0.01  # of a joint's velocity limit: slower is standing still, as far as cameras are concerned
 
 
 class Phase(Enum):

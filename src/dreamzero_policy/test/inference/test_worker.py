@@ -27,7 +27,9 @@ def test_a_stopped_worker_is_ended_all_the_same(worker: WorkerPolicy) -> None:
 
 def test_a_killed_worker_says_that_memory_may_have_run_out(worker: WorkerPolicy) -> None:
     worker.process.kill()
-    with pytest.raises(WorkerError, match=r"exit code -9\): killed; if nobody did it, the system had run out of memory"):
+    with pytest.raises(
+        WorkerError, match=r"exit code -9\): killed; if nobody did it, the system had run out of memory"
+    ):
         worker.wait_until_ready(60.0)
     worker.close()
 
