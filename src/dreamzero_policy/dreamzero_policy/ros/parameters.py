@@ -127,8 +127,8 @@ PARAMETERS = (
     Parameter(
         "max_plan_s",
         1.5,
-        "Longest trajectory sent [s]: how long the robot moves on if this node is killed. configure fails if a plan "
-        "can be longer.",
+        "Longest trajectory sent [s]: how long the robot moves on if this node is killed. A chunk whose plan would be "
+        "longer is rejected; where none can be shorter configure fails.",
         0.2,
         60.0,
     ),

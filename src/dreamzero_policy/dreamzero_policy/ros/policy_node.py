@@ -49,7 +49,7 @@ from dreamzero_policy.runtime.emergency_stop import EmergencyStop
 from dreamzero_policy.runtime.faults import Fault, Outcome, Trouble
 from dreamzero_policy.runtime.loop import Loop, LoopSettings, Phase
 from dreamzero_policy.runtime.observation import ObservationBuffer, ObservationError
-from dreamzero_policy.runtime.rest import longest_plan_s
+from dreamzero_policy.runtime.rest import chunk_s, longest_plan_s
 from dreamzero_policy.runtime.trained import load_statistics
 
 TICK_S = 0.05  # a fault that no message announces is noticed within this
@@ -94,10 +94,10 @@ class PolicyNode(ManagedNode):
             raise parameters.ParameterError(
                 f"parameter smoothing_window is {settings.smoothing_window}, a chunk has {longest} samples at most"
             )
-        longest_s = longest_plan_s(self.contract, settings.lead_s)
-        if longest_s > settings.max_plan_s:
+        if (least_s := chunk_s(self.contract.model, settings.lead_s)) > settings.max_plan_s:
             raise parameters.ParameterError(
-                f"a plan of this contract lasts up to {longest_s:.2f} s, parameter max_plan_s is "
+                f"a chunk of this contract takes {least_s:.2f} s, with its tail up to "
+                f"{longest_plan_s(self.contract, settings.lead_s):.2f} s; parameter max_plan_s is "
                 f"{settings.max_plan_s:g}: raise it, if the robot may move on for so long when this node is killed"
             )
         embodiment = Embodiment(self.contract, statistics)

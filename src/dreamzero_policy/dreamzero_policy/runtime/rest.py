@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from dreamzero_policy.runtime.contract import Contract, JointLimits
+from dreamzero_policy.runtime.contract import Contract, JointLimits, ModelSection
 from dreamzero_policy.runtime.plan import TAIL_SHARE
 
 
@@ -23,10 +23,12 @@ def _stopping_s(speed: float, limit: JointLimits) -> float:
     return wind_down_s + 2 * (speed / jerk) ** 0.5
 
 
+def chunk_s(model: ModelSection, lead_s: float) -> float:
+    """From sending a chunk to the end of its rows: row 0 waits for the grid of steps, and a tail ends on it."""
+    return lead_s + (model.chunk.actions - 1 + 2) * model.step_s
+
+
 def longest_plan_s(contract: Contract, lead_s: float) -> float:
-    """From sending a chunk to the end of its tail, at the speed limits: how long a robot moves on without a policy."""
-    model = contract.model
-    limits = [contract.site.limits[joint] for joint in model.commanded_joints]
-    # Row 0 waits for the grid of steps, and the tail ends on it.
-    rows_s = (model.chunk.actions - 1 + 2) * model.step_s
-    return lead_s + rows_s + stopping_s([limit.velocity for limit in limits], limits)
+    """The same with the tail of a chunk that ends at the speed limits: how long a robot moves on without a policy."""
+    limits = [contract.site.limits[joint] for joint in contract.model.commanded_joints]
+    return chunk_s(contract.model, lead_s) + stopping_s([limit.velocity for limit in limits], limits)

@@ -31,12 +31,16 @@ def passage() -> tuple[Passage, list[bytes]]:
 
 def test_a_sound_passage_changes_nothing(passage: tuple[Passage, list[bytes]]) -> None:
     through, sent = passage
-    through.hand_on(message(3 * S), 3 * S, 0)
-    assert sent == [message(3 * S)]
+    data = message(3 * S)
+    through.hand_on(data, 3 * S, 0)
+    assert sent == [data]
 
 
 def test_a_stamp_is_shifted_and_nothing_else() -> None:
-    assert shifted(message(3 * S + 5), 100 * S - 7) == message(103 * S - 2)
+    before = message(3 * S + 5)
+    after = shifted(before, 100 * S - 7)
+    assert read(after) == (103 * S - 2, 0.5)
+    assert (after[:4], after[12:]) == (before[:4], before[12:])
 
 
 def test_a_frozen_source_shows_the_old_content_under_new_stamps(passage: tuple[Passage, list[bytes]]) -> None:

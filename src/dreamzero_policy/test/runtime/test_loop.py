@@ -323,7 +323,7 @@ def test_a_plan_that_would_last_longer_than_allowed_is_rejected_with_both_times(
     assert "max_plan_s is 0.70" in robot.chunks[0].reason
 
 
-def test_a_known_bound_holds_for_the_longest_plan(robot: Robot) -> None:
+def test_every_plan_is_shorter_than_the_longest_one_that_the_limits_allow(robot: Robot) -> None:
     policy = Scripted(robot, value=0.9)
     loop = loop_of(robot, policy)
     loop.run("go")
