@@ -29,6 +29,7 @@ from dreamzero_policy.runtime.observation import NS_PER_S
 MOTION_TIMEOUT_S = 10.0
 MOTION_S = 0.4  # at least so much is still to come when a fault begins
 INSTRUCTIONS = 6
+BRAKE_S = 1.0  # of watching for a brake, until long after it was promised
 STILL_S = 1.0  # how long nothing must move once the robot rests
 TRANSPORT_S = 0.25  # what a crowded machine may add to a rest
 NODE_KILLED = "node_killed"
@@ -146,11 +147,15 @@ def _inject(stand, tally: Tally, fault, chance: random.Random) -> str:
 
 
 def _end_of_motion(stand) -> int:
-    """Where a fault that the robot drives on after brakes it first: the rest that is promised soon after it began."""
-    first_ns = stand.audit.rest_ns()
-    stand.wait(lambda: stand.audit.rest_ns() != first_ns, 1.0)
-    stand.spin(0.05)  # the other controllers' trajectories
-    return stand.audit.rest_ns()
+    """Where a fault that the robot drives on after brakes it first: the earliest rest that is promised soon after."""
+    rests_ns = [stand.audit.rest_ns()]
+
+    def watch() -> bool:
+        rests_ns.append(stand.audit.rest_ns())
+        return False
+
+    stand.wait(watch, BRAKE_S)
+    return min(rests_ns)
 
 
 def _kill_node(stand, tally: Tally) -> str:

@@ -12,7 +12,7 @@ from dreamzero_policy.runtime.observation import NS_PER_S
 
 KNOWN_S = 0.1  # a tick of the node, and the lead of a trajectory's first point
 JUMP_S = 40.0
-SLOW_S = 1.2  # of the robot's time: longer than a chunk
+SLOW_S = 2.2  # of the robot's time: the rest of a chunk, and longer than one more
 
 
 def nothing(_: Stand) -> None:
@@ -108,7 +108,7 @@ def _slow_model(stand: Stand, _: random.Random) -> None:
     model = stand.model()
     model.send_signal(signal.SIGSTOP)
     until_ns = stand.now_ns + round(SLOW_S * NS_PER_S)
-    stand.wait(lambda: stand.now_ns > until_ns, INFERENCE_TIMEOUT_S / 2)
+    stand.wait(lambda: stand.now_ns > until_ns, 0.75 * INFERENCE_TIMEOUT_S)
     model.send_signal(signal.SIGCONT)
 
 
@@ -128,7 +128,8 @@ INJECTIONS = (
     Injection("joint_states_nan", _set_joints(damage=without_numbers), ("joint_states_invalid",), known_s=0.05),
     Injection("clock_back", _jump(-1), ("clock_jumped",), known_s=0.05, brakes=False),
     Injection("clock_forward", _jump(+1), ("clock_jumped",), known_s=0.05, brakes=False),
-    Injection("controller_gone", _lose_controller, ("controller_gone",), known_s=0.3),
+    # The one that is gone finishes what it was sent last: nobody can tell it anything.
+    Injection("controller_gone", _lose_controller, ("controller_gone",)),
     Injection("estop", _press, ("estop",), end=_release, known_s=0.0),
     Injection("estop_silent", _fall_silent, ("estop_silent",), end=_release, known_s=ESTOP_TIMEOUT_S),
     Injection("prompt_change", _prompt, counted="epoch", known_s=0.0, brakes=False),
