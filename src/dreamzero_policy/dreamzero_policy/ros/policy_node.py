@@ -286,14 +286,14 @@ class PolicyNode(ManagedNode):
     # Progress
 
     def _progress(self) -> None:
+        clock = self.get_clock()
+        if not clock.ros_time_is_active and self._clock_watch.jumped(clock.now().nanoseconds, time.monotonic_ns()):
+            self._clock_jumped()  # before anything is done by the new time
         # A picture that cannot be used is known, and known to be over, by decoding it.
         unready = any(trouble.fault is not Fault.CAMERA_INVALID for trouble in self._troubles)
         self.loop.advance(may_observe=self._active and not unready)
 
     def _tick(self) -> None:
-        clock = self.get_clock()
-        if not clock.ros_time_is_active and self._clock_watch.jumped(clock.now().nanoseconds, time.monotonic_ns()):
-            self._clock_jumped()
         self._react()
         self._progress()
 
