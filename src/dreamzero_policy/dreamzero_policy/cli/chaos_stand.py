@@ -30,7 +30,7 @@ POLICY = "/policy_node"
 ESTOP_PERIOD_S, ESTOP_TIMEOUT_S = 0.1, 1.5
 INFERENCE_TIMEOUT_S = 12.0
 FROZEN_S = 0.5
-START_TIMEOUT_S = 180.0
+START_TIMEOUT_S = 600.0
 MODEL_GONE_S = 10.0  # after its node was killed
 PROMPTS = (
     "touch the red cube with the left hand",
