@@ -14,7 +14,7 @@ from .robot import CAMERAS, JOINTS, Bench, bench
 
 pytestmark = pytest.mark.stack
 SHARE = Path(get_package_share_directory("dreamzero"))
-LOAD_S = 60
+LOAD_S = 180
 
 
 @pytest.fixture(scope="class")

@@ -15,7 +15,7 @@ from dreamzero_msgs.msg import PolicyStatus
 from .robot import Bench, bench
 
 pytestmark = pytest.mark.stack
-LOAD_S = 60
+LOAD_S = 180
 PROMPT = "touch the red cube with the left hand"
 
 

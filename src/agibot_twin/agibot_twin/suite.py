@@ -88,7 +88,7 @@ class TwinSuite:
     def follow(
         self, joints: Sequence[str], stamps_ns: Sequence[int], positions: Floats, velocities: Floats | None
     ) -> None:
-        """From now on follow these points [N, J] at absolute instants of this clock, in straight lines without velocities.
+        """From now on follow these points [N, J] at absolute instants; in straight lines without velocities.
 
         Raises TrajectoryRefused where a controller would refuse it.
         """

@@ -70,6 +70,24 @@ class Processes:
             )
         self._children.append(Child(name, log, popen))
 
+    @property
+    def names(self) -> list[str]:
+        return [child.name for child in self._children]
+
+    def pid(self, name: str) -> int:
+        """Of a child by its name."""
+        return self._child(name).popen.pid
+
+    def kill(self, name: str) -> None:
+        """SIGKILL, without a word; it is no longer one of the children. Its own children are left alone."""
+        child = self._child(name)
+        child.popen.kill()
+        child.popen.wait()
+        self._children.remove(child)
+
+    def _child(self, name: str) -> Child:
+        return next(child for child in self._children if child.name == name)
+
     def check(self) -> None:
         """Raises:
         ProcessDied: a child is gone.

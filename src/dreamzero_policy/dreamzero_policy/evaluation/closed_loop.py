@@ -20,6 +20,7 @@ from dreamzero_policy.evaluation.suite import Outcome, Suite, SuiteError, TaskIn
 from dreamzero_policy.runtime.chunk import Chunk
 from dreamzero_policy.runtime.contract import Contract
 from dreamzero_policy.runtime.embodiment import Embodiment, Image
+from dreamzero_policy.runtime.faults import Fault
 from dreamzero_policy.runtime.loop import Loop, LoopSettings, Phase
 from dreamzero_policy.runtime.observation import NS_PER_S, ObservationBuffer
 from dreamzero_policy.runtime.plan import Plan
@@ -53,6 +54,7 @@ class NodeParameters:
                 inference_timeout_s=float("inf"),  # it counts wall time, which means nothing here
                 smoothing_window=values["smoothing_window"],
                 blend_s=tuple(values["blend_s"]),
+                max_plan_s=values["max_plan_s"],
             )
             return cls(loop, values["max_consecutive_rejections"])
         except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
@@ -200,7 +202,7 @@ class Episode:
             world.footage.seen[world.ns] = seen.images[world.footage.camera]
         was_due = self.loop.phase is Phase.WAITING and world.ns >= self._observation_ns
         self.loop.advance()
-        if self.loop.counters.broken_blocks or (was_due and len(self.policy.model_s) == asked):
+        if self.loop.faults.counts[Fault.BLOCK_BROKEN] or (was_due and len(self.policy.model_s) == asked):
             raise SuiteError(
                 f"asked for an observation at {world.ns / NS_PER_S:.4f} s, the suite stamped it "
                 f"{seen.stamp_ns / NS_PER_S:.4f} s; the loop says: {self.loop.message}"

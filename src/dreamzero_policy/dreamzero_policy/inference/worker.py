@@ -7,6 +7,7 @@
 import contextlib
 import os
 import queue
+import signal
 import socket
 import subprocess
 import sys
@@ -146,7 +147,7 @@ class WorkerPolicy:
     def close(self) -> None:
         """End the child. It holds nothing that would have to be saved, so it is not waited for."""
         self._notify = lambda: None
-        self.process.terminate()
+        self.process.kill()  # one that hangs or is stopped does not hear SIGTERM
         self._socket.shutdown(socket.SHUT_RDWR)
         self._outbox.put(None)
         self._listener.join()
@@ -168,10 +169,17 @@ class WorkerPolicy:
                 self._answers.put(self._connection.recv())
                 self._notify()
         except (EOFError, OSError):
-            self._answers.put(Failure(f"the model's process ended (exit code {self._exit_code()})"))
+            self._answers.put(Failure(_obituary(self._exit_code())))
             self._notify()
 
     def _exit_code(self) -> int | None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self.process.wait(EXIT_TIMEOUT_S)
         return None
+
+
+def _obituary(exit_code: int | None) -> str:
+    text = f"the model's process ended (exit code {exit_code})"
+    if exit_code == -signal.SIGKILL:
+        text += ": killed; if nobody did it, the system had run out of memory"
+    return text

@@ -9,6 +9,8 @@ import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import torch
+
 from dreamzero_policy.inference.loading import load_policy
 from dreamzero_policy.inference.session import Prediction, Session
 from dreamzero_policy.inference.worker import Imagine, Ready, Reset
@@ -80,6 +82,15 @@ def answer(session: Session, request: Request, waited_s: float) -> tuple[Predict
     )
 
 
+def failure(error: Exception) -> Failure:
+    """What the parent is told of an exception that ends the service."""
+    text = f"{type(error).__name__}: {error}"
+    # On a CPU torch raises a plain RuntimeError that names its allocator.
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in text:
+        text = f"the model ran out of memory: {text}"
+    return Failure(text)
+
+
 def checkpoint_hash(folder: Path) -> str:
     """SHA-256 (hex) over the names and contents of all files of a checkpoint."""
     digest = hashlib.sha256()
@@ -108,8 +119,8 @@ def main() -> None:
     except (EOFError, ConnectionError):
         pass  # the parent closed its end: the normal way to stop
     except Exception as error:
+        connection.send(failure(error))
         traceback.print_exc()
-        connection.send(Failure(f"{type(error).__name__}: {error}"))
         sys.exit(1)
 
 

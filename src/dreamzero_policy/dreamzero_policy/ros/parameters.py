@@ -57,6 +57,26 @@ PARAMETERS = (
         choices=("compressed", "raw"),
     ),
     Parameter("require_controllers", True, "Wait until somebody listens on every controller's topic before observing."),
+    Parameter(
+        "require_estop",
+        False,
+        "Nothing moves before the topic estop was heard to be released, and its silence is a stop.",
+    ),
+    Parameter("estop_timeout_s", 0.5, "With require_estop: longest silence on estop [s].", 0.05, 60.0),
+    Parameter(
+        "frozen_camera_s",
+        1.0,
+        "A camera whose bytes stay the same over so much motion of the robot is frozen [s]; 0 switches this off.",
+        0.0,
+        60.0,
+    ),
+    Parameter(
+        "clock_jump_s",
+        0.5,
+        "A clock that is set by more than this starts a new epoch [s]; a simulated one also by any step backwards.",
+        0.02,
+        60.0,
+    ),
     Parameter("device", "cpu", "Torch device of the model."),
     Parameter(
         "dtype",
@@ -104,6 +124,14 @@ PARAMETERS = (
     Parameter(
         "observation_timeout_s", 2.0, "A goal is aborted when an observation is missing for longer [s].", 0.1, 60.0
     ),
+    Parameter(
+        "max_plan_s",
+        1.5,
+        "Longest trajectory sent [s]: how long the robot moves on if this node is killed. A chunk whose plan would be "
+        "longer is rejected; where none can be shorter configure fails.",
+        0.2,
+        60.0,
+    ),
     Parameter("max_consecutive_rejections", 10, "A goal is aborted after so many rejected chunks in a row.", 1, 1000),
     Parameter("load_timeout_s", 300.0, "Longest time for loading and warming up the model [s].", 1.0, 3600.0),
     Parameter("status_rate_hz", 5.0, "Rate of ~/status [Hz].", 0.1, 50.0),
@@ -127,6 +155,10 @@ class Parameters:
     prompt: str
     image_transport: str
     require_controllers: bool
+    require_estop: bool
+    estop_timeout_s: float
+    frozen_camera_s: float
+    clock_jump_s: float
     device: str
     dtype: str
     threads: int
@@ -137,6 +169,7 @@ class Parameters:
     inference_timeout_s: float
     smoothing_window: int
     blend_s: tuple[float, ...]
+    max_plan_s: float
     observation_timeout_s: float
     max_consecutive_rejections: int
     load_timeout_s: float

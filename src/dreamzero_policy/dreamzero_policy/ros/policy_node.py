@@ -12,62 +12,50 @@ import gc
 import signal
 import sys
 import threading
+import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import rclpy
 from ament_index_python.packages import get_package_share_directory
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from rclpy.action.server import ServerGoalHandle
-from rclpy.clock import ClockChange, JumpThreshold, TimeJump
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock, ClockChange, ClockType, JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.exceptions import ParameterException
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage, Image, JointState
-from std_msgs.msg import String
+from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
 
 from dreamzero_msgs.action import RunPolicy
 from dreamzero_msgs.msg import PolicyStatus
 from dreamzero_msgs.srv import ResetSession
-from dreamzero_policy.inference.worker import Ready, WorkerPolicy
-from dreamzero_policy.ros import parameters, qos
+from dreamzero_policy.inference.worker import WorkerPolicy
+from dreamzero_policy.ros import parameters, qos, reports
 from dreamzero_policy.ros.executors import single_threaded_executor
-from dreamzero_policy.ros.goal_server import GoalServer
+from dreamzero_policy.ros.goals import Goals, Refusal
 from dreamzero_policy.ros.lifecycle import ManagedNode
-from dreamzero_policy.ros.messages import decoder, to_ns, to_stamp
+from dreamzero_policy.ros.messages import decoder, to_ns
 from dreamzero_policy.ros.world import RosWorld
 from dreamzero_policy.runtime.allocator import keep_freed_memory
+from dreamzero_policy.runtime.clock import ClockWatch
 from dreamzero_policy.runtime.contract import Contract, load_contract
 from dreamzero_policy.runtime.embodiment import Embodiment
+from dreamzero_policy.runtime.emergency_stop import EmergencyStop
+from dreamzero_policy.runtime.faults import Fault, Outcome, Trouble
 from dreamzero_policy.runtime.loop import Loop, LoopSettings, Phase
-from dreamzero_policy.runtime.observation import NS_PER_S, ObservationBuffer, ObservationError
+from dreamzero_policy.runtime.observation import ObservationBuffer, ObservationError
+from dreamzero_policy.runtime.rest import chunk_s, longest_plan_s
 from dreamzero_policy.runtime.trained import load_statistics
 
-TICK_S = 0.05
+TICK_S = 0.05  # a fault that no message announces is noticed within this
 FEEDBACK_S = 0.2
 SWITCH_INTERVAL_S = 0.5e-3  # a thread with an answer waits no longer than this for a busy callback's interpreter
 LAST_CALLBACKS = 50  # handled after the end has begun, so that a goal's result can leave
-STATES = {
-    Phase.IDLE: PolicyStatus.IDLE,
-    Phase.WAITING: PolicyStatus.WAITING,
-    Phase.THINKING: PolicyStatus.RUNNING,
-    Phase.FAULT: PolicyStatus.FAULT,
-}
-
-
-@dataclass
-class GoalRun:
-    """A RunPolicy goal being followed."""
-
-    handle: ServerGoalHandle
-    began_ns: int
-    chunks_before: int
-    missing_since_ns: int | None = None
 
 
 class PolicyNode(ManagedNode):
@@ -82,12 +70,15 @@ class PolicyNode(ManagedNode):
         self.policy: WorkerPolicy | None = None
         self.loop: Loop | None = None
         self._world: RosWorld | None = None
-        self._goal: GoalRun | None = None
         self._state, self._message = PolicyStatus.UNCONFIGURED, ""
         self._active = False
-        self._absent_controllers: list[str] = []  # lines that name them; looked up at every tick
+        self._troubles: list[Trouble] = []  # looked for at every tick
         self._owned: list[tuple[Callable[[object], object], object]] = []  # destroyers of what tear_down frees
-        self._faults_logged: dict[str, str] = {}
+        # Simulated time may stand still or jump; watching goes on.
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._estop = EmergencyStop()  # heard, and latched, in every state of the node
+        self.create_subscription(Bool, "estop", self._on_estop, qos.EVENT)
+        self.create_service(Trigger, "~/reset_estop", self._on_reset_estop)
         self._status = self.create_publisher(PolicyStatus, "~/status", qos.LATCHED)
         self._publish_status()
 
@@ -103,6 +94,12 @@ class PolicyNode(ManagedNode):
             raise parameters.ParameterError(
                 f"parameter smoothing_window is {settings.smoothing_window}, a chunk has {longest} samples at most"
             )
+        if (least_s := chunk_s(self.contract.model, settings.lead_s)) > settings.max_plan_s:
+            raise parameters.ParameterError(
+                f"a chunk of this contract takes {least_s:.2f} s, with its tail up to "
+                f"{longest_plan_s(self.contract, settings.lead_s):.2f} s; parameter max_plan_s is "
+                f"{settings.max_plan_s:g}: raise it, if the robot may move on for so long when this node is killed"
+            )
         embodiment = Embodiment(self.contract, statistics)
         self._state, self._message = PolicyStatus.LOADING, f"loading {settings.checkpoint}"
         self._publish_status()
@@ -116,8 +113,8 @@ class PolicyNode(ManagedNode):
             steps=settings.denoise_steps,
         )
         self._ready = self.policy.wait_until_ready(settings.load_timeout_s, interrupted=self._interrupted.is_set)
-        self.get_logger().info(_introduction(self._ready, self.contract))
-        self.buffer = ObservationBuffer(embodiment)
+        self.get_logger().info(reports.introduction(self._ready, self.contract.hash))
+        self.buffer = ObservationBuffer(embodiment, settings.frozen_camera_s)
         self._world = RosWorld(self, self.contract, self._ready.checkpoint_hash)
         self.loop = Loop(
             embodiment,
@@ -132,15 +129,19 @@ class PolicyNode(ManagedNode):
                 inference_timeout_s=settings.inference_timeout_s,
                 smoothing_window=settings.smoothing_window,
                 blend_s=settings.blend_s,
+                max_plan_s=settings.max_plan_s,
             ),
             session=uuid.uuid4().hex,
             wants_dream=self._world.wants_dream,
         )
+        self._clock_watch = ClockWatch(settings.clock_jump_s)
+        self._estop.demand(settings.estop_timeout_s if settings.require_estop else None)
         self._subscribe()
         self._offer()
         progress = self._while_configured(self._progress)
         self.policy.when_answered(lambda: self.executor.create_task(progress))
         self._state, self._message = PolicyStatus.IDLE, "configured"
+        self._troubles = self._look_for_troubles()
         self._publish_status()
         gc.collect()
         gc.freeze()  # what stands now stays: later collections look at what came since, and are short
@@ -148,8 +149,9 @@ class PolicyNode(ManagedNode):
     def begin(self) -> None:
         self._active = True
         self.loop.forget_plan()
+        self._troubles = self._look_for_troubles()
         self.loop.message = "active: publish ~/prompt, call ~/start or send a ~/run_policy goal"
-        if self._settings.prompt:
+        if self._settings.prompt and not self._refusal():
             self._follow(self._settings.prompt)
         self._publish_status()
 
@@ -216,7 +218,16 @@ class PolicyNode(ManagedNode):
         ):
             self._own(self.create_service(kind, name, callback), self.destroy_service)
         self._goals = self._own(
-            GoalServer(self, RunPolicy, "~/run_policy", self._begin_goal), lambda server: server.destroy()
+            Goals(
+                self,
+                self.loop,
+                refusal=self._refusal_of_goal,
+                follow=self._follow,
+                stop=self._stop,
+                observation_timeout_s=self._settings.observation_timeout_s,
+                max_consecutive_rejections=self._settings.max_consecutive_rejections,
+            ),
+            Goals.destroy,
         )
         self._diagnostics = self._own(
             self.create_publisher(DiagnosticArray, "/diagnostics", qos.EVENT), self.destroy_publisher
@@ -224,11 +235,17 @@ class PolicyNode(ManagedNode):
         for period_s, callback in (
             (TICK_S, self._tick),
             (1 / self._settings.status_rate_hz, self._publish_status),
-            (FEEDBACK_S, self._watch_goal),
+            (FEEDBACK_S, lambda: self._goals.watch(self._troubles)),
             (1.0, self._publish_diagnostics),
         ):
-            self._own(self.create_timer(period_s, self._while_configured(callback)), self.destroy_timer)
-        threshold = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True)
+            self._own(
+                self.create_timer(period_s, self._while_configured(callback), clock=self._steady), self.destroy_timer
+            )
+        threshold = JumpThreshold(
+            min_forward=Duration(seconds=self._settings.clock_jump_s),
+            min_backward=Duration(nanoseconds=-1),
+            on_clock_change=True,
+        )
         self._own(
             self.get_clock().create_jump_callback(threshold, post_callback=self._on_jump), lambda h: h.unregister()
         )
@@ -236,7 +253,14 @@ class PolicyNode(ManagedNode):
     # Observations
 
     def _on_image(self, camera: str, message: CompressedImage | Image) -> None:
-        self.buffer.add_image(camera, to_ns(message.header.stamp), self._world.now_ns(), decoder(camera, message))
+        self.buffer.add_image(
+            camera,
+            to_ns(message.header.stamp),
+            self._world.now_ns(),
+            decoder(camera, message),
+            np.frombuffer(message.data, np.uint8),
+            self.loop.moving,
+        )
         self._progress()
 
     def _on_joint_state(self, message: JointState) -> None:
@@ -249,35 +273,86 @@ class PolicyNode(ManagedNode):
         self._progress()
 
     def _on_jump(self, jump: TimeJump) -> None:
+        """Simulated time was set, or began or ended."""
         switched = jump.clock_change in (ClockChange.ROS_TIME_ACTIVATED, ClockChange.ROS_TIME_DEACTIVATED)
-        if self.loop is not None and (switched or jump.delta.nanoseconds < 0):
-            self.loop.clock_jumped()
-            if self._goal is not None:
-                self._goal.began_ns, self._goal.missing_since_ns = self._world.now_ns(), None
+        beyond = jump.delta.nanoseconds < 0 or jump.delta.nanoseconds > self._settings.clock_jump_s * 1e9
+        if self.loop is not None and (switched or beyond):
+            self._clock_jumped()
+
+    def _clock_jumped(self) -> None:
+        self.loop.clock_jumped()
+        self._goals.clock_jumped()
 
     # Progress
 
     def _progress(self) -> None:
-        self.loop.advance(may_observe=self._active and not self._absent_controllers)
+        clock = self.get_clock()
+        if not clock.ros_time_is_active and self._clock_watch.jumped(clock.now().nanoseconds, time.monotonic_ns()):
+            self._clock_jumped()  # before anything is done by the new time
+        # A picture that cannot be used is known, and known to be over, by decoding it.
+        unready = any(trouble.fault is not Fault.CAMERA_INVALID for trouble in self._troubles)
+        self.loop.advance(may_observe=self._active and not unready)
 
     def _tick(self) -> None:
-        if self._settings.require_controllers:
-            self._absent_controllers = self._world.absent_controllers()
+        self._react()
         self._progress()
 
-    def _waiting_for(self) -> list[str]:
-        return self.loop.waiting_for() + self._absent_controllers
+    def _react(self) -> None:
+        """Look for troubles and do what each asks for."""
+        before, self._troubles = self.loop.faults.present, self._look_for_troubles()
+        self.loop.faults.update(self._troubles)
+        if not self._active:
+            return
+        self._log(before)
+        for trouble in self._troubles:
+            if trouble.fault.outcome is Outcome.STOP and self.loop.phase in (Phase.WAITING, Phase.THINKING):
+                self._stop(RunPolicy.Result.ESTOPPED, trouble.text)
+            elif trouble.fault.outcome is Outcome.HOLD:
+                self.loop.hold(trouble.text)
+
+    def _look_for_troubles(self) -> list[Trouble]:
+        troubles = self.buffer.troubles()
+        if self._settings.require_controllers:
+            troubles += self._world.absent_controllers()
+        troubles += filter(None, (self._estop.trouble(), self.loop.failure))
+        return troubles
+
+    def _log(self, before: tuple[Trouble, ...]) -> None:
+        """Each trouble once as it begins and once as it ends."""
+        for trouble in _not_in(self._troubles, before):
+            self.get_logger().warning(f"{trouble.fault.label}: {trouble.text}")
+        for trouble in _not_in(before, self._troubles):
+            self.get_logger().info(f"{trouble.fault.label}: {trouble.source} is good again")
 
     # Commands
 
+    def _on_estop(self, message: Bool) -> None:
+        self._estop.hear(message.data)
+        if message.data:
+            if self.loop is not None:
+                self._react()
+            self._publish_status()
+
+    def _on_reset_estop(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.message = self._estop.reset()
+        response.success = not response.message
+        if response.success:
+            response.message = "released; nothing is followed until an instruction comes"
+            if self.loop is not None:
+                self._react()
+        return response
+
     def _on_prompt(self, message: String) -> None:
-        if not self._active:
-            self.get_logger().warning("a prompt arrived while the node is not active: ignored")
+        if self._refusal():
+            self.get_logger().warning(f"a prompt was ignored: {self._refusal()}")
         elif prompt := message.data.strip():
-            self._finish_goal(RunPolicy.Result.STOPPED, "another prompt took over")
+            self._goals.finish(RunPolicy.Result.STOPPED, "another prompt took over")
             self._follow(prompt)
 
     def _follow(self, prompt: str) -> None:
+        if self.loop.phase in (Phase.WAITING, Phase.THINKING):
+            self.loop.halt("another instruction: what the last one began is not finished")
+        self.buffer.believe_cameras()
         self.loop.run(prompt)
         self._progress()  # what opens a window may be there already
 
@@ -289,7 +364,7 @@ class PolicyNode(ManagedNode):
         elif not prompt:
             response.message = "no prompt: set the parameter prompt, publish ~/prompt, or send a ~/run_policy goal"
         else:
-            self._finish_goal(RunPolicy.Result.STOPPED, "~/start was called")
+            self._goals.finish(RunPolicy.Result.STOPPED, "~/start was called")
             self._follow(prompt)
             response.message = f"following: {prompt}"
         return response
@@ -298,7 +373,14 @@ class PolicyNode(ManagedNode):
         """Why nothing can be followed now; empty if it can."""
         if not self._active:
             return "the node is not active: activate it first"
+        if (stop := self._estop.trouble()) is not None:
+            return stop.text
         return self.loop.message if self.loop.phase is Phase.FAULT else ""
+
+    def _refusal_of_goal(self) -> Refusal | None:
+        codes = RunPolicy.Result
+        code = codes.NOT_ACTIVE if not self._active else codes.ESTOPPED if self._estop.trouble() else codes.MODEL_FAILED
+        return Refusal(code, self._refusal()) if self._refusal() else None
 
     def _on_stop(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._stop(RunPolicy.Result.STOPPED, "~/stop was called")
@@ -311,7 +393,7 @@ class PolicyNode(ManagedNode):
         elif request.prompt.strip() and self.loop.phase is Phase.IDLE:
             response.message = "nothing is being followed: publish ~/prompt or send a ~/run_policy goal"
         elif request.prompt.strip():
-            self._finish_goal(RunPolicy.Result.STOPPED, "the session was reset with another prompt")
+            self._goals.finish(RunPolicy.Result.STOPPED, "the session was reset with another prompt")
             self._follow(request.prompt.strip())
             response.success, response.message = True, self.loop.message
         else:
@@ -321,177 +403,32 @@ class PolicyNode(ManagedNode):
         return response
 
     def _stop(self, code: int, message: str) -> None:
-        self._finish_goal(code, message)
+        self._goals.finish(code, message)
         self.loop.halt(message)
-
-    # The action
-
-    def _begin_goal(self, handle: ServerGoalHandle) -> None:
-        # Accepted and then aborted, because a rejection cannot say why.
-        prompt = handle.request.prompt.strip()
-        run = GoalRun(handle, self.get_clock().now().nanoseconds, 0 if self.loop is None else self.loop.counters.chunks)
-        if not self._active:
-            self._conclude_goal(run, RunPolicy.Result.NOT_ACTIVE, "activate the node first")
-        elif not prompt:
-            self._conclude_goal(run, RunPolicy.Result.EMPTY_PROMPT, "the goal's prompt is empty")
-        else:
-            self._finish_goal(RunPolicy.Result.STOPPED, "another goal took over")
-            self._goal = run
-            self._follow(prompt)
-
-    def _finish_goal(self, code: int, message: str) -> None:
-        """End the goal being followed, if there is one."""
-        if self._goal is not None:
-            run, self._goal = self._goal, None
-            self._conclude_goal(run, code, message)
-
-    def _conclude_goal(self, run: GoalRun, code: int, message: str) -> None:
-        lasted_ns = max(0, self.get_clock().now().nanoseconds - run.began_ns)
-        result = RunPolicy.Result(
-            error_code=code,
-            error_message=message,
-            chunks=0 if self.loop is None else self.loop.counters.chunks - run.chunks_before,
-            duration=Duration(nanoseconds=lasted_ns).to_msg(),
-        )
-
-        def conclude(handle: ServerGoalHandle) -> RunPolicy.Result:
-            if code == RunPolicy.Result.DURATION_REACHED:
-                handle.succeed()
-            elif code == RunPolicy.Result.CANCELLED:
-                handle.canceled()
-            else:
-                handle.abort()
-            return result
-
-        self._goals.finish(run.handle, conclude)
-
-    def _watch_goal(self) -> None:
-        run = self._goal
-        if run is None:
-            return
-        now_ns, loop = self._world.now_ns(), self.loop
-        chunk = loop.last_chunk
-        run.handle.publish_feedback(
-            RunPolicy.Feedback(
-                chunk_index=loop.chunk_index,
-                latency_s=chunk.observation_to_command_s if chunk else 0.0,
-                buffered_s=loop.plan.remaining_s(now_ns) if loop.plan else 0.0,
-                regime=loop.regime,
-            )
-        )
-        limit_ns = Duration.from_msg(run.handle.request.max_duration).nanoseconds
-        missing = self._waiting_for()
-        run.missing_since_ns = None if not missing else (run.missing_since_ns or now_ns)
-        if run.handle.is_cancel_requested:
-            self._stop(RunPolicy.Result.CANCELLED, "cancelled")
-        elif limit_ns and now_ns - run.began_ns >= limit_ns:
-            self._stop(RunPolicy.Result.DURATION_REACHED, f"ran for {limit_ns / NS_PER_S:.1f} s")
-        elif loop.phase is Phase.FAULT:
-            self._finish_goal(RunPolicy.Result.MODEL_FAILED, loop.message)
-        elif loop.counters.consecutive_rejections >= self._settings.max_consecutive_rejections:
-            self._stop(RunPolicy.Result.TOO_MANY_REJECTIONS, loop.message)
-        elif missing and now_ns - run.missing_since_ns >= self._settings.observation_timeout_s * NS_PER_S:
-            invalid = self.buffer.joints.fault or any(stream.fault for stream in self.buffer.cameras.values())
-            code = RunPolicy.Result.INVALID_OBSERVATION if invalid else RunPolicy.Result.OBSERVATION_LOST
-            self._stop(code, "; ".join(missing))
 
     # Reports
 
     def _publish_status(self) -> None:
         now = self.get_clock().now()
         status = PolicyStatus(state=self._state, message=self._message)
-        status.header.stamp = now.to_msg()
         if self.loop is not None:
-            self._describe_loop(status, now.nanoseconds)
+            reports.describe_loop(status, self.loop, self._troubles, now.nanoseconds)
+        elif (stop := self._estop.trouble()) is not None:
+            status.faults, status.waiting_for = reports.labels([stop]), [stop.text]
+        status.header.stamp = now.to_msg()
         self._status.publish(status)
 
-    def _describe_loop(self, status: PolicyStatus, now_ns: int) -> None:
-        loop, buffer = self.loop, self.buffer
-        counters, chunk = loop.counters, loop.last_chunk
-        status.waiting_for = self._waiting_for()
-        status.state = self._loop_state(now_ns, bool(status.waiting_for))
-        status.message = loop.message or self._message
-        self._log_faults(status)
-        status.regime, status.prompt = loop.regime, loop.prompt
-        status.session, status.epoch, status.chunk_index = loop.session, loop.epoch, loop.chunk_index
-        if chunk is not None:
-            status.observation_stamp = to_stamp(chunk.block.observation_ns)
-            status.inference_start, status.inference_end = to_stamp(chunk.asked_ns), to_stamp(chunk.answered_ns)
-            status.latency_s, status.model_s = chunk.observation_to_command_s, chunk.reply.timings_s.get("model", 0.0)
-        status.chunk_rate_hz = counters.chunk_rate_hz()
-        status.buffered_s = loop.plan.remaining_s(now_ns) if loop.plan else 0.0
-        status.chunks, status.plan_underruns = counters.chunks, counters.underruns
-        status.rejected_reasons = [verdict.name.lower() for verdict in counters.rejected]
-        status.rejected_counts = list(counters.rejected.values())
-        status.camera_names = list(buffer.cameras)
-        status.dropped_frames = [stream.dropped for stream in buffer.cameras.values()]
-
-    def _loop_state(self, now_ns: int, missing: bool) -> int:
-        if self.loop.phase is Phase.IDLE and self.loop.plan is not None and self.loop.plan.end_ns > now_ns:
-            return PolicyStatus.STOPPING
-        if self.loop.phase is Phase.WAITING and not missing and self.loop.last_chunk is not None:
-            return PolicyStatus.RUNNING
-        return STATES[self.loop.phase]
-
-    def _log_faults(self, status: PolicyStatus) -> None:
-        """Each missing source once, not at the rate of the status."""
-        if not self._active:
-            return
-        present = {line.split(":")[0]: line for line in status.waiting_for}
-        if self.loop.phase is Phase.FAULT:
-            present["fault"] = self.loop.message
-        for source, line in present.items():
-            if source not in self._faults_logged:
-                self.get_logger().warning(line if source == "fault" else f"waiting for {line}")
-        for source in self._faults_logged.keys() - present.keys():
-            self.get_logger().info(f"{source} is there")
-        self._faults_logged = present
-
     def _publish_diagnostics(self) -> None:
-        loop, waiting = self.loop, self._waiting_for()
-        level, message = DiagnosticStatus.OK, loop.message or "ok"
-        if loop.phase is Phase.FAULT:
-            level = DiagnosticStatus.ERROR
-        elif self._active and waiting:
-            level, message = DiagnosticStatus.WARN, "; ".join(waiting)
-        counters = loop.counters
-        values = {
-            "phase": loop.phase.value,
-            "regime": loop.regime,
-            "prompt": loop.prompt,
-            "epoch": loop.epoch,
-            "chunks": counters.chunks,
-            "chunk_rate_hz": f"{counters.chunk_rate_hz():.2f}",
-            "broken_blocks": counters.broken_blocks,
-            "plan_underruns": counters.underruns,
-            "contract_hash": self.contract.hash,
-            "checkpoint_hash": self._ready.checkpoint_hash,
-        }
-        values |= {f"rejected.{verdict.name.lower()}": count for verdict, count in counters.rejected.items()}
-        values |= {f"duplicate_frames.{camera}": stream.duplicates for camera, stream in self.buffer.cameras.items()}
-        values |= {f"dropped_frames.{camera}": stream.dropped for camera, stream in self.buffer.cameras.items()}
-        if loop.last_chunk:
-            values |= {f"{stage}_s": f"{seconds:.4f}" for stage, seconds in loop.last_chunk.reply.timings_s.items()}
-        array = DiagnosticArray()
+        array = reports.diagnostics(
+            self.get_fully_qualified_name(), self.loop, self._ready, self._troubles, self._active
+        )
         array.header.stamp = self.get_clock().now().to_msg()
-        array.status = [
-            DiagnosticStatus(
-                level=level,
-                name=f"{self.get_fully_qualified_name()}: policy",
-                message=message,
-                hardware_id=self.contract.model.embodiment,
-                values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
-            )
-        ]
         self._diagnostics.publish(array)
 
 
-def _introduction(ready: Ready, contract: Contract) -> str:
-    return (
-        f"model ready: {ready.parameters / 1e6:.1f} M parameters, {ready.dtype} on {ready.device}, "
-        f"{ready.threads} thread(s), guidance {ready.guidance_scale:g}, warmed up in {ready.warm_up_s:.1f} s; "
-        f"contract {contract.hash[:12]}, checkpoint {ready.checkpoint_hash[:12]}"
-    )
+def _not_in(troubles: Iterable[Trouble], others: Iterable[Trouble]) -> list[Trouble]:
+    known = {(trouble.fault, trouble.source) for trouble in others}
+    return [trouble for trouble in troubles if (trouble.fault, trouble.source) not in known]
 
 
 def main() -> None:

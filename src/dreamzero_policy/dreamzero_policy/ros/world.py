@@ -12,6 +12,7 @@ from dreamzero_policy.ros.messages import chunk_message, image_message
 from dreamzero_policy.ros.trajectory_cdr import trajectory_bytes
 from dreamzero_policy.runtime.chunk import Chunk
 from dreamzero_policy.runtime.contract import Contract
+from dreamzero_policy.runtime.faults import Fault, Trouble
 from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.plan import Plan
 
@@ -51,10 +52,14 @@ class RosWorld:
     def wants_dream(self) -> bool:
         return self._video.get_subscription_count() > 0
 
-    def absent_controllers(self) -> list[str]:
-        """A line for every controller that nobody plays."""
+    def absent_controllers(self) -> list[Trouble]:
+        """One for every controller that nobody plays."""
         return [
-            f"controller {controller.name}: nobody listens on {publisher.topic_name}"
+            Trouble(
+                Fault.CONTROLLER_GONE,
+                f"controller {controller.name}",
+                f"controller {controller.name}: nobody listens on {publisher.topic_name}",
+            )
             for controller, publisher in self._trajectories.items()
             if publisher.get_subscription_count() == 0
         ]

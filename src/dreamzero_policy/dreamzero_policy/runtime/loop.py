@@ -9,13 +9,14 @@ import contextlib
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import numpy as np
 
 from dreamzero_policy.runtime.chunk import Chunk, Judgement, Verdict, averaged, smoothed
 from dreamzero_policy.runtime.embodiment import Embodiment, Floats
+from dreamzero_policy.runtime.faults import Fault, FaultRecord, Trouble
 from dreamzero_policy.runtime.limits import CONTROL_NS, Limits
 from dreamzero_policy.runtime.observation import (
     NS_PER_S,
@@ -31,6 +32,8 @@ from dreamzero_policy.runtime.splice import splice
 from dreamzero_policy.runtime.world import World
 
 RATE_WINDOW_S = 10.0
+BRAKE_WITHIN_NS, BRAKE_STEP_NS = 100_000_000, 10_000_000  # a brake that a limit forbids at once is tried a little later
+VISIBLE_SHARE = 0.01  # of a joint's velocity limit: slower is standing still, as far as cameras are concerned
 
 
 class Phase(Enum):
@@ -51,6 +54,7 @@ class LoopSettings:
     inference_timeout_s: float
     smoothing_window: int
     blend_s: tuple[float, ...]  # tried in order until the limits allow one
+    max_plan_s: float  # what is sent is over by then, if this process dies
 
 
 @dataclass
@@ -60,7 +64,6 @@ class Counters:
     chunks: int = 0
     rejected: Counter[Verdict] = field(default_factory=Counter)
     consecutive_rejections: int = 0
-    broken_blocks: int = 0
     underruns: int = 0  # pauses longer than a whole chunk: the chunk was rejected or came too late
     accepted_monotonic_ns: deque[int] = field(default_factory=lambda: deque(maxlen=256))
 
@@ -108,9 +111,12 @@ class Loop:
         self.last_chunk: Chunk | None = None
         self.message = ""
         self.counters = Counters()
+        self.faults = FaultRecord()
+        self.failure: Trouble | None = None  # why only a new policy helps
         self._observation_ns: int | None = None  # None: a window is to be opened with the newest frame
         self._pending: Pending | None = None
         self._at_rest_ns = 0
+        self._resting: Plan | None = None  # the plan that brakes already, if that is the one being executed
         self._opened_monotonic_ns = 0  # when the epoch began: frames of before are not waited on earlier
         self._last_advance_ns = 0
 
@@ -140,17 +146,31 @@ class Loop:
         self._pending = None
         self._come_to_rest()
 
+    def hold(self, reason: str) -> None:
+        """What the robot needs is not there: come to rest as fast as the limits allow, follow the prompt later.
+
+        May be called again and again while that lasts. The window is forgotten: it would have a hole.
+        """
+        if self.phase in (Phase.WAITING, Phase.THINKING) and self._observation_ns is not None:
+            self._reopen(f"holding: {reason}")
+        self._come_to_rest()
+
     def forget_plan(self) -> None:
         """Something else may have moved the robot: the next chunk starts from where it is measured."""
         self.plan = None
 
     def clock_jumped(self) -> None:
-        """The world's clock went backwards: stamps of before mean nothing any more. The robot finishes its plan."""
+        """The world's clock was set: stamps of before mean nothing any more. Come to rest, begin a new epoch."""
+        now_ns = self.world.now_ns()
+        jump_ns = now_ns - self._last_advance_ns
+        self._last_advance_ns = now_ns
         self.buffer.clear()
-        if self.plan is not None:
-            self._at_rest_ns = self.world.now_ns() + max(0, self.plan.end_ns - self._last_advance_ns)
-        self.plan = None
-        self.reset("the clock went backwards: new epoch")
+        self.faults.happened(Fault.CLOCK_JUMPED)
+        if self.plan is not None:  # the robot is where it was; only the time of day is another
+            self.plan = replace(self.plan, knots_ns=self.plan.knots_ns + jump_ns)
+            self._come_to_rest()
+            self._at_rest_ns = self.plan.end_ns
+        self.reset(f"the clock jumped by {jump_ns / NS_PER_S:+.1f} s: new epoch")
 
     # Progress
 
@@ -177,16 +197,18 @@ class Loop:
 
     def waiting_for(self) -> list[str]:
         """What is missing, source by source; empty while all is well."""
-        return self.buffer.missing()
+        return [trouble.text for trouble in self.buffer.troubles()]
 
     def _check_patience(self) -> None:
         waited_s = (time.monotonic_ns() - self._pending.submitted_monotonic_ns) / NS_PER_S
         if waited_s > self.settings.inference_timeout_s:
-            self._fail(f"the model has not answered for {waited_s:.1f} s")
+            self._fail(f"the model has not answered for {waited_s:.1f} s", Fault.MODEL_SILENT)
 
-    def _fail(self, message: str) -> None:
+    def _fail(self, message: str, fault: Fault = Fault.MODEL_FAILED) -> None:
         if self.phase is not Phase.FAULT:
             self.phase, self.message, self._pending = Phase.FAULT, message, None
+            self.failure = Trouble(fault, "model", message)
+            self._come_to_rest()
 
     def _reopen(self, message: str) -> None:
         if self.phase is Phase.FAULT:
@@ -202,7 +224,7 @@ class Loop:
     def _break_block(self, message: str) -> None:
         """A block that cannot be observed ends the window: the model's past must not have holes."""
         if self._observation_ns is not None:
-            self.counters.broken_blocks += 1
+            self.faults.happened(Fault.BLOCK_BROKEN)
             self._reopen(f"window reopened: {message}")
         self.message = message
 
@@ -319,7 +341,11 @@ class Loop:
         earliest_ns = now_ns + round(self.settings.lead_s * NS_PER_S)
         spliced = splice(self._as_sent(present, now_ns), rows, earliest_ns, self.settings.blend_s, self.limits)
         chunk.takeover_ns, chunk.way = spliced.start_ns, spliced.way
-        return spliced.judgement, spliced.plan
+        judgement, lasts_s = spliced.judgement, spliced.plan.remaining_s(now_ns)
+        if judgement and lasts_s > self.settings.max_plan_s:
+            reason = f"the plan lasts {lasts_s:.2f} s, max_plan_s is {self.settings.max_plan_s:.2f}"
+            judgement = Judgement(Verdict.REJECTED_DURATION, reason)
+        return judgement, spliced.plan
 
     def _accept(self, chunk: Chunk, present: Plan, plan: Plan, start_ns: int) -> None:
         now_ns = self.world.now_ns()  # anew: judging took its time, and the first point counts from publishing
@@ -347,14 +373,18 @@ class Loop:
         chunk.overhead_s = (time.monotonic_ns() - waited_from_ns) / NS_PER_S - model_s
 
     def _come_to_rest(self) -> None:
-        """Brake now, if that stays inside the limits; else the plan's own tail is the way to rest."""
+        """Brake as soon as that stays inside the limits; if it never does, the plan's own tail is the way to rest."""
         now_ns = self.world.now_ns()
-        begin_ns = now_ns + self._first_point_ns
-        if self.plan is None or self.plan.end_ns <= begin_ns:
+        first_ns = now_ns + self._first_point_ns
+        if self.plan is None or self.plan is self._resting:
             return
-        plan = self._as_sent(self.plan, now_ns).until(begin_ns).with_tail(self.limits.by_joint, self.scheduler.step_ns)
-        if self.limits.judge(plan):
-            self._execute(plan, now_ns)
+        sent = self._as_sent(self.plan, now_ns)
+        for begin_ns in range(first_ns, min(first_ns + BRAKE_WITHIN_NS, self.plan.end_ns), BRAKE_STEP_NS):
+            plan = sent.until(begin_ns).with_tail(self.limits.by_joint, self.scheduler.step_ns)
+            if self.limits.judge(plan):
+                self._execute(plan, now_ns)
+                self._resting = self.plan
+                return
 
     def _as_sent(self, plan: Plan, now_ns: int) -> Plan:
         """What a controller will make of it from now on, with the control period before: what limits are to judge."""
@@ -366,6 +396,14 @@ class Loop:
         self.plan = self._as_sent(plan, now_ns)
         self.world.act(plan.after(first_ns))
         return first_ns
+
+    @property
+    def moving(self) -> bool:
+        """Whether the robot is told to move now, fast enough for a camera to see it."""
+        if self.plan is None:
+            return False
+        _, (velocity,) = self.plan.sample([self.world.now_ns()])
+        return bool((np.abs(velocity) > VISIBLE_SHARE * self.limits.velocity).any())
 
     @property
     def regime(self) -> str:

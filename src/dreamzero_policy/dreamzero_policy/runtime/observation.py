@@ -7,6 +7,9 @@ the tolerance is missing: an error that names camera, instant and gap, never a r
 stamps are observation times in nanoseconds of the node's clock.
 
 Images are decoded when they turn out to stand for an instant (or ahead of time, through `prefetch`), not on arrival.
+
+A camera whose bytes stay the same while its stamps advance is frozen: no sensor is without noise. Only time in which
+the robot is told to move counts, since a simulated camera rightly gives the same picture while nothing moves.
 """
 
 import time
@@ -20,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamzero_policy.runtime.embodiment import Embodiment, Floats, Image
+from dreamzero_policy.runtime.faults import Fault, Trouble
 
 NS_PER_S = 1_000_000_000
 CERTAIN = 0.25  # of a period: an item this close before an instant is taken without waiting for the next one
@@ -56,6 +60,7 @@ class Frame:
     received_ns: int
     received_monotonic_ns: int
     decode: Callable[[], Image]
+    content: NDArray[np.uint8] | None = None  # [bytes] as they came, where frozen cameras are looked for
     view: Image | None = None
 
 
@@ -76,7 +81,9 @@ class Stream(Generic[Item]):
     period_ns: float
     items: deque[Item] = field(default_factory=deque)
     duplicates: int = 0
+    out_of_order: int = 0
     dropped: int = 0
+    frozen_s: float = 0.0  # time of motion over which the content has stayed the same
     skew_s: float = 0.0  # receipt minus stamp of the newest item
     fault: str = ""  # why the newest message was refused; empty once a good one follows
     silent_since_monotonic_ns: int = field(default_factory=time.monotonic_ns)
@@ -97,8 +104,9 @@ class Stream(Generic[Item]):
 class ObservationBuffer:
     """What the cameras and joints said recently."""
 
-    def __init__(self, embodiment: Embodiment) -> None:
-        self.embodiment = embodiment
+    def __init__(self, embodiment: Embodiment, frozen_camera_s: float = 0.0) -> None:
+        """`frozen_camera_s`: a camera's content may stay the same over this much motion; 0 looks for nothing."""
+        self.embodiment, self.frozen_camera_s = embodiment, frozen_camera_s
         self.contract = embodiment.contract
         site = self.contract.site
         self.cameras: dict[str, Stream[Frame]] = {
@@ -108,19 +116,35 @@ class ObservationBuffer:
 
     # In
 
-    def add_image(self, camera: str, stamp_ns: int, received_ns: int, decode: Callable[[], Image]) -> None:
-        """Keep one image. A stamp that is not newer than the last one is a duplicate and is left out."""
+    def add_image(
+        self,
+        camera: str,
+        stamp_ns: int,
+        received_ns: int,
+        decode: Callable[[], Image],
+        content: NDArray[np.uint8] | None = None,
+        moving: bool = False,
+    ) -> None:
+        """Keep one image. A stamp that is not newer than the last one is left out and counted.
+
+        `content` [bytes] and `moving`, whether the robot is told to move now, are what frozen cameras are found by.
+        """
         stream = self.cameras[camera]
         stream.skew_s = (received_ns - stamp_ns) / NS_PER_S
         self._restart(stream, stamp_ns)
         if stream.items:
-            gap_ns = stamp_ns - stream.items[-1].stamp_ns
+            newest = stream.items[-1]
+            gap_ns = stamp_ns - newest.stamp_ns
             if gap_ns <= 0:
-                stream.duplicates += 1
+                self._count_late(stream, gap_ns)
                 return
             stream.dropped += max(0, round(gap_ns / stream.period_ns) - 1)
+            if content is None or newest.content is None or not np.array_equal(content, newest.content):
+                stream.frozen_s = 0.0
+            elif moving:
+                stream.frozen_s += gap_ns / NS_PER_S
         stream.silent_since_monotonic_ns = time.monotonic_ns()
-        stream.items.append(Frame(stamp_ns, received_ns, stream.silent_since_monotonic_ns, decode))
+        stream.items.append(Frame(stamp_ns, received_ns, stream.silent_since_monotonic_ns, decode, content))
         self._forget(stream)
 
     def add_joint_state(
@@ -140,7 +164,7 @@ class ObservationBuffer:
         self.joints.skew_s = (received_ns - stamp_ns) / NS_PER_S
         self._restart(self.joints, stamp_ns)
         if self.joints.items and stamp_ns <= self.joints.items[-1].stamp_ns:
-            self.joints.duplicates += 1
+            self._count_late(self.joints, stamp_ns - self.joints.items[-1].stamp_ns)
             return
         self.joints.silent_since_monotonic_ns = sample.received_monotonic_ns
         self.joints.items.append(sample)
@@ -150,6 +174,12 @@ class ObservationBuffer:
         """Forget all messages (clock jump, reset). Counters stay."""
         for stream in (*self.cameras.values(), self.joints):
             stream.items.clear()
+            stream.skew_s = 0.0
+
+    def believe_cameras(self) -> None:
+        """Forget how long contents have stayed the same: a person wants to try again."""
+        for stream in self.cameras.values():
+            stream.frozen_s = 0.0
 
     def _checked(self, stamp_ns: int, names: Sequence[str], positions: Sequence[float]) -> JointSample:
         topic = self.contract.site.joint_states.topic
@@ -166,6 +196,14 @@ class ObservationBuffer:
             if not np.isfinite(by_name[joint]):
                 raise ObservationError(f"{topic}: position of {joint} is {by_name[joint]}, a finite number is needed")
         return JointSample(stamp_ns, time.monotonic_ns(), by_name)
+
+    @staticmethod
+    def _count_late(stream: Stream, gap_ns: int) -> None:
+        """A message that is not newer than the last: the same again, or overtaken by a later one."""
+        if gap_ns == 0:
+            stream.duplicates += 1
+        else:
+            stream.out_of_order += 1
 
     def _restart(self, stream: Stream, stamp_ns: int) -> None:
         """A source whose stamps begin again far in the past was restarted: what it said before is void."""
@@ -226,28 +264,54 @@ class ObservationBuffer:
             complete_monotonic_ns=max(youngest.received_monotonic_ns, sample.received_monotonic_ns),
         )
 
-    def missing(self) -> list[str]:
-        """A line for every source that has sent nothing, nothing usable, or nothing for too long."""
+    def troubles(self) -> list[Trouble]:
+        """One for every source that has sent nothing, nothing usable, nothing new, or nothing for too long."""
         site = self.contract.site
-        lines = []
-        for camera, stream in self.cameras.items():
-            lines += self._silence(f"camera {camera}", site.cameras[camera].topic, stream)
-        return lines + self._silence("joint states", site.joint_states.topic, self.joints)
+        found = [
+            self._camera_trouble(f"camera {camera}", site.cameras[camera].topic, stream)
+            for camera, stream in self.cameras.items()
+        ]
+        found.append(
+            self._trouble(
+                "joint states",
+                site.joint_states.topic,
+                self.joints,
+                (Fault.JOINTS_INVALID, Fault.JOINTS_STALE, Fault.JOINTS_STAMPS),
+            )
+        )
+        return [trouble for trouble in found if trouble is not None]
 
-    def _silence(self, name: str, topic: str, stream: Stream) -> list[str]:
-        if stream.fault:
-            return [stream.fault]
+    def _camera_trouble(self, name: str, topic: str, stream: Stream[Frame]) -> Trouble | None:
+        names = (Fault.CAMERA_INVALID, Fault.CAMERA_STALE, Fault.CAMERA_STAMPS)
+        if (trouble := self._trouble(name, topic, stream, names)) is not None:
+            return trouble
+        if self.frozen_camera_s and stream.frozen_s > self.frozen_camera_s:
+            return Trouble(
+                Fault.CAMERA_FROZEN,
+                name,
+                f"{name}: the same bytes on {topic} over {stream.frozen_s:.1f} s of motion; restart the camera's "
+                "driver, or give a new instruction to try again",
+            )
+        return None
+
+    def _trouble(self, name: str, topic: str, stream: Stream, faults: tuple[Fault, Fault, Fault]) -> Trouble | None:
+        invalid, stale, stamps = faults
         silence_s = (time.monotonic_ns() - stream.silent_since_monotonic_ns) / NS_PER_S
+        if stream.fault:
+            return Trouble(invalid, name, stream.fault)
         if not stream.items:
-            return [f"{name}: no message yet on {topic}"]
+            return Trouble(stale, name, f"{name}: no message yet on {topic}")
         if silence_s > self.contract.site.tolerances.silence_s:
-            return [f"{name}: silent for {silence_s:.1f} s on {topic}"]
+            return Trouble(stale, name, f"{name}: silent for {silence_s:.1f} s on {topic}")
         if abs(stream.skew_s) > self.contract.site.tolerances.silence_s:
             side = "behind" if stream.skew_s > 0 else "ahead of"
-            return [
-                f"{name}: stamps are {abs(stream.skew_s):.1f} s {side} this node's clock; check clocks and use_sim_time"
-            ]
-        return []
+            return Trouble(
+                stamps,
+                name,
+                f"{name}: stamps are {abs(stream.skew_s):.1f} s {side} this node's clock; check clocks and "
+                "use_sim_time",
+            )
+        return None
 
     @property
     def _frame_tolerance_ns(self) -> int:

@@ -8,10 +8,12 @@ import pytest
 
 from dreamzero_policy.runtime.chunk import Chunk, Verdict
 from dreamzero_policy.runtime.embodiment import Embodiment
+from dreamzero_policy.runtime.faults import Fault
 from dreamzero_policy.runtime.loop import Loop, LoopSettings, Phase
 from dreamzero_policy.runtime.observation import NS_PER_S, ObservationBuffer
 from dreamzero_policy.runtime.plan import Plan
 from dreamzero_policy.runtime.policy import Failure, Reply, Request
+from dreamzero_policy.runtime.rest import longest_plan_s, stopping_s
 
 SETTINGS = LoopSettings(
     steps=4,
@@ -21,6 +23,7 @@ SETTINGS = LoopSettings(
     inference_timeout_s=5.0,
     smoothing_window=21,
     blend_s=(0.1, 0.2, 0.3, 0.45),
+    max_plan_s=1.5,
 )
 LATENCY_NS = 100_000_000
 TICK_NS = NS_PER_S // 300
@@ -207,7 +210,7 @@ def test_a_lost_frame_reopens_the_window_in_a_new_epoch(robot: Robot) -> None:
     run(loop, robot, 0.5)
     run(loop, robot, 0.3, cameras=("head", "hand_left"))
     run(loop, robot, 1.0)
-    assert loop.counters.broken_blocks == 1
+    assert loop.faults.counts == {Fault.BLOCK_BROKEN: 1}
     assert policy.prompts == [("go", 1), ("go", 2)]
     assert [len(request.canvas) for request in policy.requests[:2]] == [1, 1]
 
@@ -233,22 +236,104 @@ def test_a_dead_policy_is_a_fault_that_says_so(robot: Robot) -> None:
     policy.answers.append((robot.ns, Failure("the model's process ended (exit code -9)")))
     run(loop, robot, 0.5)
     assert loop.phase is Phase.FAULT and "exit code -9" in loop.message
+    assert loop.failure.fault is Fault.MODEL_FAILED
     assert robot.acts == []
 
 
-def test_a_clock_that_jumps_back_lets_the_plan_end_and_begins_a_new_epoch(robot: Robot) -> None:
-    policy = Scripted(robot, value=0.1)
+@pytest.mark.parametrize("jump_s", [-100, 100])
+def test_a_clock_that_jumps_brakes_the_robot_and_begins_a_new_epoch_from_rest(robot: Robot, jump_s: int) -> None:
+    policy = Scripted(robot, value=0.8)
     loop = loop_of(robot, policy)
     loop.run("go")
-    run(loop, robot, 0.5)
-    left_ns = robot.plan.end_ns - robot.ns
-    robot.ns -= 100 * NS_PER_S
+    run(loop, robot, 0.8)
+    assert loop.moving
+    told, rest_within_ns = robot.plan.sample([robot.ns]), rest_bound_ns(loop)
+    robot.ns += jump_s * NS_PER_S
     robot.begin_ns = jumped_ns = robot.ns
     loop.clock_jumped()
+    np.testing.assert_allclose(loop.plan.sample([jumped_ns])[0], told[0], atol=1e-6)  # where the robot is
+    at_rest_ns = robot.acts[-1].end_ns
+    assert jumped_ns < at_rest_ns <= jumped_ns + rest_within_ns
     run(loop, robot, 1.5)
+    assert loop.faults.counts == {Fault.CLOCK_JUMPED: 1}
     assert policy.prompts[-1] == ("go", 2)
     assert robot.chunks[-1].epoch == 2 and robot.chunks[-1].verdict is Verdict.ACCEPTED
-    assert robot.chunks[1].block.observation_ns >= jumped_ns + left_ns - NS_PER_S // 30
+    first = next(chunk for chunk in robot.chunks if chunk.epoch == 2)
+    assert first.block.observation_ns >= at_rest_ns - NS_PER_S // 30
+
+
+def rest_bound_ns(loop: Loop) -> int:
+    """Within what a fault that is known brings the robot to rest, without the tick that may pass before it is."""
+    (_,), (speeds,) = loop.plan.sample([loop.world.now_ns() + 50_000_000])
+    return round((0.05 + stopping_s(speeds, loop.limits.by_joint) + 2 / 30) * NS_PER_S)
+
+
+@pytest.mark.parametrize("way", ["halt", "hold", "model"])
+def test_whatever_stops_a_moving_robot_brakes_it_inside_the_limits_and_their_own_stopping_time(
+    robot: Robot, way: str
+) -> None:
+    policy = Scripted(robot, value=0.9)
+    loop = loop_of(robot, policy)
+    loop.run("go")
+    for _ in robot.ticks(1.0):
+        loop.advance()
+        if loop.plan is None or loop.plan.end_ns - robot.ns < 0.6 * NS_PER_S:
+            continue
+        break
+    else:
+        pytest.fail("no motion to stop")
+    run(loop, robot, 0.4)
+    stopped_ns, own_end_ns, rest_within_ns = robot.ns, loop.plan.end_ns, rest_bound_ns(loop)
+    if way == "model":
+        policy.answers.insert(0, (robot.ns, Failure("the model's process ended (exit code -9)")))
+        loop.advance()
+    else:
+        getattr(loop, way)("stopped")
+    braking = robot.acts[-1]
+    assert braking.end_ns <= stopped_ns + rest_within_ns and braking.end_ns < own_end_ns
+    assert loop.limits.judge(loop.plan) and (braking.velocities[-1] == 0).all()
+    sent = len(robot.acts)
+    if way == "hold":
+        for _ in range(3):
+            loop.hold("still")
+    else:
+        run(loop, robot, 1.0)
+    assert len(robot.acts) == sent  # it brakes once
+
+
+def test_a_held_robot_goes_on_with_a_new_window(robot: Robot) -> None:
+    policy = Scripted(robot, value=0.2)
+    loop = loop_of(robot, policy)
+    loop.run("go")
+    run(loop, robot, 0.6)
+    loop.hold("camera head: silent")
+    loop.hold("camera head: silent")
+    assert policy.prompts == [("go", 1), ("go", 2)] and loop.message == "holding: camera head: silent"
+    run(loop, robot, 0.6)
+    assert [len(request.canvas) for request in policy.requests] == [1, 1]
+    assert robot.chunks[-1].epoch == 2
+
+
+def test_a_plan_that_would_last_longer_than_allowed_is_rejected_with_both_times(robot: Robot) -> None:
+    policy = Scripted(robot, value=0.2)
+    loop = Loop(robot.embodiment, robot.buffer, policy, robot, replace(SETTINGS, max_plan_s=0.7), session="test")
+    loop.run("go")
+    run(loop, robot, 0.5)
+    assert robot.acts == [] and robot.chunks[0].verdict is Verdict.REJECTED_DURATION
+    assert "max_plan_s is 0.70" in robot.chunks[0].reason
+
+
+def test_every_plan_is_shorter_than_the_longest_one_that_the_limits_allow(robot: Robot) -> None:
+    policy = Scripted(robot, value=0.9)
+    loop = loop_of(robot, policy)
+    loop.run("go")
+    run(loop, robot, 3.0)
+    longest_s = longest_plan_s(robot.embodiment.contract, SETTINGS.lead_s)
+    assert 1.0 < longest_s < 1.5
+    assert robot.acts and all(
+        plan.end_ns - chunk.answered_ns <= longest_s * NS_PER_S
+        for plan, chunk in zip(robot.acts, robot.chunks, strict=True)
+    )
 
 
 def test_the_same_recording_gives_the_same_requests(embodiment: Embodiment) -> None:
@@ -273,6 +358,7 @@ def test_a_model_that_does_not_answer_is_a_fault(robot: Robot) -> None:
     loop.run("go")
     run(loop, robot, 0.2)
     assert loop.phase is Phase.FAULT and "has not answered" in loop.message
+    assert loop.failure.fault is Fault.MODEL_SILENT
     assert robot.acts == []
 
 

@@ -1,11 +1,14 @@
 """Blocks hold the nearest stamped frames or do not come to be."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dreamzero_policy.runtime.embodiment import Embodiment
+from dreamzero_policy.runtime.faults import Fault
 from dreamzero_policy.runtime.observation import NS_PER_S, MissingObservation, ObservationBuffer, ObservationError
 
 PERIOD_NS = NS_PER_S // 30
@@ -53,6 +56,7 @@ def test_the_state_is_the_one_of_the_observation_instant(embodiment: Embodiment)
     assert block.positions[0] == pytest.approx(0.080)
 
 
+@settings(deadline=None)  # a busy machine is no defect
 @given(st.integers(-15, 15))
 def test_the_nearest_frame_is_taken_for_any_phase_of_the_camera(embodiment: Embodiment, phase_ms: int) -> None:
     instant_ns = BEGIN_NS + 24 * PERIOD_NS + phase_ms * 1_000_000
@@ -89,6 +93,14 @@ def test_a_duplicate_stamp_is_left_out_and_counted(embodiment: Embodiment) -> No
     assert len(buffer.cameras["head"].items) == 31
 
 
+def test_a_frame_overtaken_by_a_later_one_is_left_out_and_counted(embodiment: Embodiment) -> None:
+    buffer = filled(embodiment)
+    stamp_ns = buffer.cameras["head"].items[-1].stamp_ns - PERIOD_NS // 2
+    buffer.add_image("head", stamp_ns, stamp_ns, lambda: image(99))
+    assert (buffer.cameras["head"].out_of_order, buffer.cameras["head"].duplicates) == (1, 0)
+    assert len(buffer.cameras["head"].items) == 31
+
+
 def test_an_image_of_another_size_is_refused_with_both_sizes(embodiment: Embodiment) -> None:
     buffer = filled(embodiment, frames=1)
     stamp_ns = BEGIN_NS + PERIOD_NS
@@ -96,7 +108,7 @@ def test_an_image_of_another_size_is_refused_with_both_sizes(embodiment: Embodim
         buffer.add_image(camera, stamp_ns, stamp_ns, lambda: np.zeros((480, 640, 3), np.uint8))
     with pytest.raises(ObservationError, match=r"camera head: image is 640 x 480 .* 320 x 240"):
         buffer.block(stamp_ns, (0,))
-    assert "640 x 480" in buffer.missing()[0]
+    assert "640 x 480" in buffer.troubles()[0].text
 
 
 @pytest.mark.parametrize(("value", "text"), [(float("nan"), "nan"), (float("inf"), "inf")])
@@ -107,7 +119,7 @@ def test_a_joint_state_that_is_not_finite_names_the_joint(embodiment: Embodiment
     positions[3] = value
     with pytest.raises(ObservationError, match=f"position of {joints[3]} is {text}"):
         buffer.add_joint_state(BEGIN_NS, BEGIN_NS, joints, positions)
-    assert joints[3] in buffer.missing()[-1]
+    assert joints[3] in buffer.troubles()[-1].text
 
 
 def test_an_unknown_joint_set_names_what_is_absent_and_what_is_there(embodiment: Embodiment) -> None:
@@ -126,7 +138,7 @@ def test_joints_the_contract_does_not_know_are_no_obstacle(embodiment: Embodimen
 
 
 def test_what_never_came_is_named_with_its_topic(embodiment: Embodiment) -> None:
-    lines = ObservationBuffer(embodiment).missing()
+    lines = [trouble.text for trouble in ObservationBuffer(embodiment).troubles()]
     assert "camera hand_left: no message yet on hand_left/color/image_raw" in lines
     assert "joint states: no message yet on joint_states" in lines
 
@@ -134,7 +146,44 @@ def test_what_never_came_is_named_with_its_topic(embodiment: Embodiment) -> None
 def test_stamps_of_another_clock_are_named(embodiment: Embodiment) -> None:
     buffer = ObservationBuffer(embodiment)
     buffer.add_image("head", BEGIN_NS, BEGIN_NS + 3 * NS_PER_S, lambda: image(0))
-    assert "camera head: stamps are 3.0 s behind this node's clock" in buffer.missing()[0]
+    assert "camera head: stamps are 3.0 s behind this node's clock" in buffer.troubles()[0].text
+
+
+def test_a_camera_whose_bytes_stay_the_same_over_a_second_of_motion_is_frozen(embodiment: Embodiment) -> None:
+    buffer = ObservationBuffer(embodiment, frozen_camera_s=1.0)
+    film(buffer, "head", frames=40, content=lambda k: 7, moving=lambda k: True)
+    film(buffer, "hand_left", frames=40, content=lambda k: k, moving=lambda k: True)
+    film(buffer, "hand_right", frames=40, content=lambda k: 7, moving=lambda k: k > 20)
+    frozen = [trouble for trouble in buffer.troubles() if trouble.fault is Fault.CAMERA_FROZEN]
+    assert [trouble.source for trouble in frozen] == ["camera head"]
+    film(buffer, "head", frames=1, begin=40, content=lambda k: 8, moving=lambda k: True)
+    assert all(trouble.fault is not Fault.CAMERA_FROZEN for trouble in buffer.troubles())
+
+
+def test_a_frozen_camera_is_believed_again_on_request_and_not_looked_for_if_that_is_off(embodiment: Embodiment) -> None:
+    watching, careless = ObservationBuffer(embodiment, frozen_camera_s=1.0), ObservationBuffer(embodiment)
+    for buffer in (watching, careless):
+        for camera in CAMERAS:
+            film(buffer, camera, frames=40, content=lambda k: 7, moving=lambda k: True)
+    assert [trouble.source for trouble in careless.troubles()] == ["joint states"]
+    assert len(watching.troubles()) == 4
+    watching.believe_cameras()
+    assert [trouble.source for trouble in watching.troubles()] == ["joint states"]
+
+
+def film(
+    buffer: ObservationBuffer,
+    camera: str,
+    frames: int,
+    content: Callable[[int], int],
+    moving: Callable[[int], bool],
+    begin: int = 0,
+) -> None:
+    for k in range(begin, begin + frames):
+        stamp_ns = BEGIN_NS + k * PERIOD_NS
+        buffer.add_image(
+            camera, stamp_ns, stamp_ns, lambda: image(0), np.array([1, 2, content(k)], np.uint8), moving(k)
+        )
 
 
 def test_a_restarted_source_is_heard_again(embodiment: Embodiment) -> None:

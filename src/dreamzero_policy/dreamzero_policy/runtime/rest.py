@@ -1,0 +1,34 @@
+"""Coming to rest: how long it takes, and how long whatever is sent can last."""
+
+from collections.abc import Sequence
+
+from dreamzero_policy.runtime.contract import Contract, JointLimits, ModelSection
+from dreamzero_policy.runtime.plan import TAIL_SHARE
+
+
+def stopping_s(speeds: Sequence[float], limits: Sequence[JointLimits]) -> float:
+    """The longest a joint needs to stand still from its speed [rad/s, m/s] with the share of the limits that tails use.
+
+    Whatever it accelerates with now, inside the limits: that is wound down first.
+    """
+    return max(_stopping_s(abs(speed), limit) for speed, limit in zip(speeds, limits, strict=True))
+
+
+def _stopping_s(speed: float, limit: JointLimits) -> float:
+    acceleration, jerk = TAIL_SHARE * limit.acceleration, TAIL_SHARE * limit.jerk
+    wind_down_s = limit.acceleration / jerk
+    speed = min(speed + 0.5 * limit.acceleration * wind_down_s, max(speed, limit.velocity))
+    if speed * jerk >= acceleration**2:
+        return wind_down_s + speed / acceleration + acceleration / jerk
+    return wind_down_s + 2 * (speed / jerk) ** 0.5
+
+
+def chunk_s(model: ModelSection, lead_s: float) -> float:
+    """From sending a chunk to the end of its rows: row 0 waits for the grid of steps, and a tail ends on it."""
+    return lead_s + (model.chunk.actions - 1 + 2) * model.step_s
+
+
+def longest_plan_s(contract: Contract, lead_s: float) -> float:
+    """The same with the tail of a chunk that ends at the speed limits: how long a robot moves on without a policy."""
+    limits = [contract.site.limits[joint] for joint in contract.model.commanded_joints]
+    return chunk_s(contract.model, lead_s) + stopping_s([limit.velocity for limit in limits], limits)

@@ -1,0 +1,65 @@
+"""A robot that brakes is at rest within the stopping time of the limits, from anywhere in any accepted plan."""
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from dreamzero_policy.runtime.contract import Contract, JointLimits
+from dreamzero_policy.runtime.limits import Limits
+from dreamzero_policy.runtime.loop import Loop
+from dreamzero_policy.runtime.observation import NS_PER_S
+from dreamzero_policy.runtime.plan import Plan
+from dreamzero_policy.runtime.rest import longest_plan_s, stopping_s
+
+from .test_loop import Robot, Scripted, loop_of, rest_bound_ns
+
+STEP_NS = NS_PER_S // 30
+LIMIT = JointLimits(lower=-3.0, upper=3.0, velocity=3.0, acceleration=9.0, jerk=180.0, step=0.2)
+
+
+def test_stopping_takes_speed_over_acceleration_and_two_ramps() -> None:
+    # 90 % of the limits: 8.1 rad/s², 162 rad/s³. At the speed limit an acceleration can only be wound down.
+    assert stopping_s([3.0], [LIMIT]) == pytest.approx(9 / 162 + 3.0 / 8.1 + 8.1 / 162)
+    assert stopping_s([0.0, -3.0], [LIMIT, LIMIT]) == stopping_s([3.0], [LIMIT])
+
+
+def test_the_shipped_contract_keeps_within_the_default_of_max_plan_s(contract: Contract) -> None:
+    assert longest_plan_s(contract, 0.06) == pytest.approx(1.348, abs=1e-3)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    joint=st.integers(0, 13),
+    reach=st.floats(-0.7, 0.7),
+    from_stop=st.floats(0.0, 0.05),
+    elapsed=st.floats(0.0, 1.0),
+)
+def test_braking_from_any_moment_of_an_accepted_plan_keeps_the_limits_and_the_time(
+    contract: Contract, braked: Loop, joint: int, reach: float, from_stop: float, elapsed: float
+) -> None:
+    limits = Limits(contract.model.commanded_joints, contract.site.limits)
+    loop, robot = braked, braked.world
+    rows = np.tile((limits.lower + limits.upper) / 2, (24, 1))
+    # There and back, turning close to the stop of the joint.
+    there_and_back = reach * (1 - np.cos(np.linspace(0, 2 * np.pi, 24))) / 2
+    stop = limits.upper[joint] - from_stop if reach > 0 else limits.lower[joint] + from_stop
+    rows[:, joint] = stop - reach + there_and_back
+    robot.ns = 1_000 * NS_PER_S
+    plan = Plan.rest(rows[0], robot.ns).splice(rows, robot.ns + NS_PER_S // 10, STEP_NS, 0.2)
+    assume(limits.judge(plan))
+    plan = plan.with_tail(limits.by_joint, STEP_NS)
+    assume(limits.judge(plan))
+    loop.plan, loop._resting = plan, None
+    robot.acts.clear()
+    robot.ns += round(elapsed * (plan.end_ns - robot.ns))
+    now_ns, within_ns = robot.ns, rest_bound_ns(loop)
+    loop.halt("stopped")
+    assert limits.judge(loop.plan)
+    assert loop.plan.end_ns <= max(now_ns, min(plan.end_ns, now_ns + within_ns + NS_PER_S // 20))
+
+
+@pytest.fixture(scope="module")
+def braked(embodiment) -> Loop:
+    robot = Robot(embodiment)
+    return loop_of(robot, Scripted(robot))
