@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from dreamzero_policy.runtime.contract import Contract, JointLimits, ModelSection
-from dreamzero_policy.runtime.plan import TAIL_SHARE
+from dreamzero_policy.runtime.plan import JERK_SHARE, SHARE
 
 
 def stopping_s(speeds: Sequence[float], limits: Sequence[JointLimits]) -> float:
@@ -15,7 +15,7 @@ def stopping_s(speeds: Sequence[float], limits: Sequence[JointLimits]) -> float:
 
 
 def _stopping_s(speed: float, limit: JointLimits) -> float:
-    acceleration, jerk = TAIL_SHARE * limit.acceleration, TAIL_SHARE * limit.jerk
+    acceleration, jerk = SHARE * limit.acceleration, JERK_SHARE * limit.jerk
     wind_down_s = limit.acceleration / jerk
     speed = min(speed + 0.5 * limit.acceleration * wind_down_s, max(speed, limit.velocity))
     if speed * jerk >= acceleration**2:
