@@ -381,7 +381,7 @@ class Loop:
         sent = self._as_sent(self.plan, now_ns)
         for begin_ns in range(first_ns, min(first_ns + BRAKE_WITHIN_NS, self.plan.end_ns), BRAKE_STEP_NS):
             plan = sent.until(begin_ns).with_tail(self.limits.by_joint, self.scheduler.step_ns)
-            if self.limits.judge(plan):
+            if plan.end_ns < self.plan.end_ns and self.limits.judge(plan):
                 self._execute(plan, now_ns)
                 self._resting = self.plan
                 return

@@ -20,7 +20,8 @@ LIMIT = JointLimits(lower=-3.0, upper=3.0, velocity=3.0, acceleration=9.0, jerk=
 
 
 def test_stopping_takes_speed_over_acceleration_and_two_ramps() -> None:
-    # 90 % of the acceleration, half of the jerk: 8.1 rad/s², 90 rad/s³. At the speed limit an acceleration can only be wound down.
+    # 90 % of the acceleration, half of the jerk: 8.1 rad/s², 90 rad/s³. At the speed limit an acceleration can only
+    # be wound down.
     assert stopping_s([3.0], [LIMIT]) == pytest.approx(9 / 90 + 3.0 / 8.1 + 8.1 / 90)
     assert stopping_s([0.0, -3.0], [LIMIT, LIMIT]) == stopping_s([3.0], [LIMIT])
 
