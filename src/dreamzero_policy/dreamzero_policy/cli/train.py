@@ -27,7 +27,7 @@ class TrainingFailed(RuntimeError):  # noqa: N818 (it tells what happened)
 class TrainOptions:
     """What the command was asked for. ``stages`` in the order of :data:`STAGES`.
 
-    ``data`` None where none prepares, ``pictures`` None where none grounds.
+    ``data`` None where none prepares, ``pictures`` None where none grounds or looks.
     """
 
     recipe: Path
@@ -71,7 +71,7 @@ def run_training(options: TrainOptions, console: Console) -> list[Path]:
                 continue
             torch.set_num_threads(options.threads)
             if options.processes == 1:
-                train(recipe, stage, options.run, options.out, reporter)
+                train(recipe, stage, options.run, options.out, reporter, pictures=options.pictures)
             else:
                 reporter.close()  # the first of the processes writes the curves
                 in_processes(options, stage)
@@ -87,6 +87,8 @@ def in_processes(options: TrainOptions, stage: str) -> None:
     command += ["--nproc-per-node", str(options.processes), "-m", "dreamzero_policy.training.train"]
     command += ["--recipe", str(options.recipe), "--folder", str(options.run), "--out", str(options.out)]
     command += ["--stage", stage, "--threads", str(options.threads)]
+    if options.pictures is not None:
+        command += ["--pictures", str(options.pictures)]
     environment = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
     code = subprocess.run(command, env=environment, check=False).returncode
     if code:

@@ -15,28 +15,27 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from dreamzero_policy.data.pictures import Picture, load_pictures
 from dreamzero_policy.data.recordings import without_statistics
-from dreamzero_policy.model.conditioning import ByteTokenizer, ImageConditioner, Tokenizer, encode_tokens
+from dreamzero_policy.model.conditioning import ByteTokenizer, Tokenizer
 from dreamzero_policy.model.config import ModelConfig
-from dreamzero_policy.model.flow import TRAIN_LEVELS, NoiseTable
 from dreamzero_policy.runtime.contract import load_contract
 from dreamzero_policy.training.autoencoder import warm_cosine
-from dreamzero_policy.training.pointing import GLANCING, Place, Pointed, Pointer, Targets, glance, pointed
+from dreamzero_policy.training.exercise import EXERCISE, Exercise
+from dreamzero_policy.training.pointing import Pointed
 from dreamzero_policy.training.progress import Reporter
 from dreamzero_policy.training.settings import GroundingSettings, Recipe, RecipeError
 from dreamzero_policy.training.state_file import StateError, read_state, write_state
 from dreamzero_policy.training.train import STATE_FILES, model_of, tokenizer_of
-from dreamzero_policy.training.trainer import GROUNDED_FOLDER, TRAINED, starting_networks
-from dreamzero_policy.training.window_pass import Conditioning, folded_text
+from dreamzero_policy.training.trainer import GROUNDED_FOLDER, HEADS_FILE, TRAINED, starting_networks
 
 STATE_FILE = "grounding.pt"
 VALIDATED = 200  # pictures at most
 GRADIENT_NORM = 1.0
-SHIFT = 5.0  # of the times at which the transformer is asked
 
 
 class Grounding:
@@ -52,15 +51,11 @@ class Grounding:
         start: Path | None = None,
     ) -> None:
         """`prompt` makes of an instruction what the model is told; `start` is a checkpoint to begin with."""
-        self.config, self.settings, self.pictures, self.prompt = config, settings, pictures, prompt
+        self.settings, self.pictures = settings, pictures
         self.tokenizer = tokenizer or ByteTokenizer(config.text_encoder.text_length)
         networks = starting_networks(config, settings.seed, start)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
-            head = Pointer(config.text_encoder.dim, config.image_encoder.dim)
-            place = Place(config.transformer.num_attention_heads * config.transformer.attention_head_dim)
-        self.networks = nn.ModuleDict({**networks, "head": head, "place": place}).train()
-        self.image = ImageConditioner(self.networks["image_encoder"])
+        self.exercise = Exercise(config, prompt, self.tokenizer, settings.seed)
+        self.networks = nn.ModuleDict({**networks, EXERCISE: self.exercise.heads}).train()
         self.optimiser = torch.optim.AdamW(
             self.networks.parameters(),
             lr=settings.learning_rate,
@@ -68,7 +63,6 @@ class Grounding:
             weight_decay=settings.weight_decay,
             fused=True,
         )
-        self.table = NoiseTable.shifted(SHIFT)
         self.step = 0
 
     def advance(self) -> Pointed:
@@ -88,39 +82,7 @@ class Grounding:
 
     def answers(self, pictures: Sequence[Picture], rng: np.random.Generator) -> Pointed:
         """All questions about some pictures, each in one of its wordings."""
-        asked = [question for picture in pictures for question in picture.questions]
-        prompts = [self.prompt(asks.phrasings[rng.integers(len(asks.phrasings))]) for asks in asked]
-        rows = torch.tensor([row for row, picture in enumerate(pictures) for _ in picture.questions])
-        canvas = np.stack([picture.canvas for picture in pictures])
-        different = list(dict.fromkeys(prompts))  # each is encoded once, without its padding
-        ids, mask = self.tokenizer(different)
-        longest = int(mask.sum(1).max())
-        ids, mask = ids[:, :longest], mask[:, :longest]
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bfloat16):
-            text = encode_tokens(self.networks["text_encoder"], ids, mask)
-            image = self.image.encode(torch.from_numpy(canvas).permute(0, 3, 1, 2).float() / 127.5 - 1)
-        text, image = text.float(), image.float()
-        which = torch.tensor([different.index(prompt) for prompt in prompts])
-        said = self.networks["head"](text[which], mask[which], image, rows)
-        folded, bias = folded_text(text, mask, self.config.text_encoder.text_length)
-        time = self.table.times[torch.from_numpy(rng.integers(TRAIN_LEVELS, size=(len(asked), 1)))]
-        noise = rng.standard_normal((len(asked), GLANCING, self.config.geometry.max_action_dim), np.float32)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bfloat16):
-            scores, taken, tokens = glance(
-                self.networks["transformer"],
-                torch.from_numpy(noise),
-                time,
-                Conditioning(folded, bias[which], which, image),
-                rows,
-            )
-        sizes = self.config.image_encoder
-        grid = sizes.image_size // sizes.patch_size
-        return pointed(
-            *said,
-            scores,
-            self.networks["place"](taken, tokens),
-            Targets.of([asks.points for asks in asked], canvas.shape[1:3], grid),
-        )
+        return self.exercise.answers(self.networks, pictures, rng, bfloat16=self.settings.bfloat16)
 
     @torch.no_grad()
     def test(self, held_out: Sequence[Picture]) -> dict[str, float]:
@@ -237,6 +199,7 @@ def save_grounded(grounding: Grounding, folder: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
         for name in TRAINED:
             grounding.networks[name].save_pretrained(aside / name)
+        save_file(grounding.exercise.heads.state_dict(), aside / HEADS_FILE)
         aside.replace(folder)
     except OSError as error:
         raise StateError(f"{folder} cannot be written: {error}") from error

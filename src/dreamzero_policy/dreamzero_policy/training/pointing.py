@@ -144,6 +144,10 @@ class Targets:
         shares = torch.from_numpy(share / share.sum(1, keepdims=True))
         return cls(shares, torch.from_numpy(offset), torch.from_numpy(first), torch.from_numpy(place))
 
+    def on(self, device: torch.device) -> "Targets":
+        """The same there."""
+        return Targets(*(tensor.to(device) for tensor in vars(self).values()))
+
 
 @dataclass(frozen=True)
 class Pointed:
@@ -170,15 +174,15 @@ def pointed(logits: Tensor, offset: Tensor, where: Tensor, scores: Tensor, place
         scores: of :func:`glance`, [layers − 1, Q, A, 1 + G²]; place: of a :class:`Place`, [layers, Q, A, 2].
     """
     somewhere = targets.share > 0
-    patch = 1 + targets.first[:, None]  # behind the class token
-    likely = scores.log_softmax(-1)[:, torch.arange(len(patch))[:, None], torch.arange(scores.shape[2]), patch]
+    patch = 1 + targets.first[:, None].expand(-1, scores.shape[2])  # [Q, A], behind the class token
+    likely = scores.log_softmax(-1).gather(-1, patch[None, ..., None].expand(len(scores), -1, -1, 1))
     return Pointed(
         patch=-(targets.share * logits.log_softmax(-1)).sum(-1).mean(),
         offset=(offset[somewhere] - targets.offset[somewhere]).abs().mean(),
         hits=somewhere.gather(1, logits.argmax(-1, keepdim=True)).float().mean(),
         look=-likely.mean(),
         place=(place - targets.place[:, None]).abs().mean(),
-        where=(where - middles(math.isqrt(where.shape[1]))).abs().mean(),
+        where=(where - middles(math.isqrt(where.shape[1])).to(where.device)).abs().mean(),
         looks=(scores[-1].argmax(-1) == patch).float().mean(),
     )
 

@@ -74,6 +74,10 @@ class JointSettings(NoiseSettings):
     action_loss: str = "valid"
     action_weight: float = 1.0
     train_encoders: bool = True
+    heads_first: int = 0  # steps
+    looks_every: int = 0  # steps; 0 never
+    looks_batch: int = 16  # pictures
+    looks_weight: float = 0.5
     start: Path | None = None
     tuning: str = "full"
     lora_rank: int = 4
@@ -122,6 +126,11 @@ class Recipe:
         grounding = None
         if "grounding" in document:
             grounding = section(GroundingSettings, path, "grounding", document["grounding"] or {})
+        for name, stage in (("joint", joint), ("flash", flash)):
+            if stage is not None and stage.shard and stage.looks_every:
+                raise RecipeError(
+                    f"{path}: {name}.looks_every does not go with {name}.shard; set one of them to 0, false"
+                )
         return cls(
             model or path.parent / str(document["model"]),
             path.parent / str(document["contract"]),
@@ -168,6 +177,10 @@ LIMITS = (
     ("lengths", *_among(LENGTHS)),
     ("tuning", *_among(TUNINGS)),
     ("action_weight", lambda w: w > 0, "a number above 0"),
+    ("heads_first", lambda n: n >= 0, "at least 0"),
+    ("looks_every", lambda n: n >= 0, "0 for never, or more"),
+    ("looks_batch", lambda n: n >= 1, "at least 1"),
+    ("looks_weight", lambda w: w > 0, "a number above 0"),
     ("lora_rank", lambda r: r >= 1, "at least 1"),
     ("validate_every", lambda n: n >= 0, "0 for never, or more"),
     ("dream_every", lambda n: n >= 0, "0 for never, or more"),

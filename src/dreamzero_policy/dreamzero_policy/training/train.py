@@ -18,6 +18,8 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from dreamzero_policy.data.pictures import load_pictures
+from dreamzero_policy.data.recordings import without_statistics
 from dreamzero_policy.model import checkpoint as checkpoints
 from dreamzero_policy.model.conditioning import FileTokenizer, Tokenizer
 from dreamzero_policy.model.config import ConfigError, ModelConfig
@@ -58,10 +60,19 @@ def checkpoint_of(stage: str, out: Path) -> Path:
     return out if stage == "joint" else out.with_name(f"{out.name}_{stage}")
 
 
-def train(recipe: Recipe, stage: str, run: Path, out: Path, reporter: Reporter, ranks: Ranks | None = None) -> Trainer:
+def train(
+    recipe: Recipe,
+    stage: str,
+    run: Path,
+    out: Path,
+    reporter: Reporter,
+    ranks: Ranks | None = None,
+    pictures: Path | None = None,
+) -> Trainer:
     """Train to the stage's number of steps, going on from its state file if there is one, and export.
 
     Raises:
+        PictureError: the pictures cannot be used.
         RecipeError: the recipe has no such stage.
         StateError: a file of the run is missing, cannot be read, or cannot be written.
         FloatingPointError: the loss is not finite.
@@ -77,7 +88,19 @@ def train(recipe: Recipe, stage: str, run: Path, out: Path, reporter: Reporter, 
     windows = load_latents(run / "latents.npz", contract)
     if not windows:
         raise StateError(f"{run / 'latents.npz'} has no windows")
-    trainer = Trainer(config, settings, windows, vae, ranks, tokenizer_of(config, run), grounded_of(recipe, place))
+    if settings.looks_every and pictures is None:
+        raise StateError(f"{stage}.looks_every is {settings.looks_every}; give the pictures to look at")
+    trainer = Trainer(
+        config,
+        settings,
+        windows,
+        vae,
+        ranks,
+        tokenizer_of(config, run),
+        grounded_of(recipe, place),
+        load_pictures(pictures, contract) if settings.looks_every else (),
+        without_statistics(contract).prompt,
+    )
     if place.state.exists():
         trainer.load_state(place.state)
         reporter.say(f"{stage} goes on at step {trainer.step}")
@@ -234,6 +257,7 @@ def main() -> None:
         "--run", "--folder", type=Path, required=True, help="folder of this training, filled by `prepare`"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint; replaced as training goes")
+    parser.add_argument("--pictures", type=Path, help="those of looks_every")
     parser.add_argument("--stage", choices=tuple(STATE_FILES), default="joint")
     parser.add_argument("--threads", type=int, default=1, help="of each process")
     options = parser.parse_args()
@@ -242,7 +266,7 @@ def main() -> None:
     ranks = processes.join()
     reporter = Reporter(Console(), options.run) if ranks.first else Reporter()
     try:
-        train(Recipe.load(options.recipe), options.stage, options.run, options.out, reporter, ranks)
+        train(Recipe.load(options.recipe), options.stage, options.run, options.out, reporter, ranks, options.pictures)
     except TRAINING_ERRORS as error:
         print(error, file=sys.stderr, flush=True)
         sys.exit(1)

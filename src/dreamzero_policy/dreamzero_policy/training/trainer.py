@@ -6,7 +6,7 @@ the step number alone, and everything else is in the state file: a run that was 
 weights as one that was not, also with another number of processes, up to rounding.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -14,14 +14,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from dreamzero_policy.data.pictures import Picture
 from dreamzero_policy.model import checkpoint as checkpoints
 from dreamzero_policy.model.checkpoint import Networks
 from dreamzero_policy.model.conditioning import ByteTokenizer, ImageConditioner, Tokenizer, encode_tokens
 from dreamzero_policy.model.config import ConfigError, ModelConfig
 from dreamzero_policy.model.flow import NoiseTable
 from dreamzero_policy.training.autoencoder import warm_cosine
+from dreamzero_policy.training.exercise import EXERCISE, Exercise
 from dreamzero_policy.training.latents import Batch, LatentWindow, collate
 from dreamzero_policy.training.noise import BLIND_NOISE, NoisyBatch, corrupt
 from dreamzero_policy.training.objective import Losses, ignore_padding, losses, silence_video
@@ -32,7 +35,10 @@ from dreamzero_policy.training.state_file import StateError, read_state, write_s
 from dreamzero_policy.training.tuning import add_adapters, without_adapters
 from dreamzero_policy.training.window_pass import Conditioning, folded_text, window_velocities
 
+HEADS_FILE = "heads.safetensors"  # in it: the heads of the exercise
+OUTPUT_HEADS = ("action_decoder", "proj_out", "scale_shift_table")  # of the transformer
 GROUNDED_FOLDER = "grounded"  # of a run: what its stage grounding leaves
+LOOKS_STREAM = 7  # of random numbers
 TRAINED = ("transformer", "text_encoder", "image_encoder")
 KEPT_DTYPE, KEPT_BYTES = (
     torch.float16,
@@ -56,8 +62,13 @@ class Trainer:
         ranks: Ranks | None = None,
         tokenizer: Tokenizer | None = None,
         grounded: Path | None = None,
+        pictures: Sequence[Picture] = (),
+        prompt: Callable[[str], str] = str,
     ) -> None:
-        """`grounded` is the folder of the networks to begin with; else they are those of `settings.start`, or drawn."""
+        """`grounded` is the folder of the networks to begin with; else they are those of `settings.start`, or drawn.
+
+        `pictures` are those of `looks_every`; `prompt` makes of their instructions what the model is told.
+        """
         if config.transformer.image_condition:
             raise ConfigError(
                 "transformer.image_condition is true in the model configuration; training prepares no image condition "
@@ -75,13 +86,19 @@ class Trainer:
             if grounded is None
             else grounded_networks(config, grounded)
         )
+        self.tokenizer = tokenizer or ByteTokenizer(config.text_encoder.text_length)
+        self.pictures, self.exercise = pictures, None
+        if settings.looks_every:
+            self.exercise = Exercise(config, prompt, self.tokenizer, settings.seed)
+            if grounded is not None:
+                self.exercise.heads.load_state_dict(load_file(grounded / HEADS_FILE))
+            self.networks[EXERCISE] = self.exercise.heads
         self._prepare_networks(collate(windows[:1], config).action_valid)
         self.masters = self._masters()
         self.average = {key: tensor.detach().clone() for key, tensor in self.masters.items()}
         if settings.bfloat16 and not settings.shard:
             checkpoints.cast(self.networks["transformer"], torch.bfloat16)
         self.optimiser = self._optimiser()
-        self.tokenizer = tokenizer or ByteTokenizer(config.text_encoder.text_length)
         self.image = ImageConditioner(self.entered["image_encoder"])
         self._features: dict[int, Tensor] = {}  # of first frames, by the identity of their pictures
         self.step = 0
@@ -258,9 +275,38 @@ class Trainer:
         total = found.weighted(self.settings.action_weight)
         # FSDP averages over processes, where a sum is meant
         (total * (self.ranks.size if self.settings.shard else 1)).backward()
+        if self.exercise is not None and self.step % self.settings.looks_every == 0:
+            self._look()
+        if self.step < self.settings.heads_first:
+            self._keep_all_but_heads()
         parts = [part.detach() for part in (found.video, found.action) if part is not None]
         self.ranks.add_up(parts)
         return Losses(None if found.video is None else parts[0], parts[-1])
+
+    def _look(self) -> None:
+        """Gradients of this process's share of a batch of pictures."""
+        rng = np.random.default_rng((self.settings.seed, self.step, LOOKS_STREAM))
+        chosen = rng.choice(len(self.pictures), self.settings.looks_batch)
+        rows, share = self.ranks.rows(len(chosen))
+        found = self.exercise.answers(
+            self.networks,
+            [self.pictures[chosen[row]] for row in rows],
+            rng,
+            bfloat16=self.settings.bfloat16,
+            train_encoders=self.settings.train_encoders,
+        )
+        (self.settings.looks_weight * share * found.total).backward()
+
+    def _keep_all_but_heads(self) -> None:
+        """Forget gradients of all but the transformer's output heads and the exercise's.
+
+        What a stage before has taught the trunk would be the first thing that the errors of untrained heads change
+        (Kumar et al., arXiv 2202.10054).
+        """
+        for name, network in self.networks.items():
+            for key, parameter in network.named_parameters():
+                if name != EXERCISE and not (name == "transformer" and key.startswith(OUTPUT_HEADS)):
+                    parameter.grad = None
 
     def _take_gradients(self) -> float:
         """Move gradients to the masters, add up those of all processes, and clip them together."""

@@ -15,7 +15,7 @@ from dreamzero_policy.training.progress import Reporter
 from dreamzero_policy.training.settings import GroundingSettings, Recipe, RecipeError
 from dreamzero_policy.training.state_file import StateError
 from dreamzero_policy.training.train import train
-from dreamzero_policy.training.trainer import TRAINED
+from dreamzero_policy.training.trainer import OUTPUT_HEADS, TRAINED
 
 STEPS = {"steps": 6, "batch": 4, "save_every": 2, "validate_every": 3, "validation": 0.2, "warm_up": 2}
 
@@ -77,13 +77,13 @@ def test_encoders_and_transformer_learn_to_find_what_the_words_name(make_config,
 def test_every_wording_is_drawn_and_padding_of_prompts_does_not_count(make_config, make_pictures):
     grounding = Grounding(make_config(), GroundingSettings(batch=4), make_pictures(4, 16), str)
     heard = []
-    grounding.prompt = lambda text: heard.append(text) or text
+    grounding.exercise.prompt = lambda text: heard.append(text) or text
     for step in range(8):
         grounding.answers(grounding.pictures, np.random.default_rng(step))
     assert set(heard) == {f"{verb} the {name} one" for verb in ("touch", "push") for name in ("red", "green")}
     text, image = torch.randn(1, 6, 16), torch.randn(1, 5, 16)
     mask, rows = torch.tensor([[1, 1, 1, 0, 0, 0]]), torch.tensor([0])
-    head = grounding.networks["head"]
+    head = grounding.exercise.heads["pointer"]
     whole, cut = head(text, mask, image, rows)[0], head(text[:, :3], mask[:, :3], image, rows)[0]
     torch.testing.assert_close(whole, cut)
 
@@ -128,10 +128,39 @@ def test_the_joint_stage_begins_with_the_grounded_networks(place, tmp_path):
     assert torch.equal(again.masters["text_encoder.shared.weight"], expected["text_encoder.shared.weight"])
     files = sorted(path.relative_to(run / "grounded").as_posix() for path in (run / "grounded").rglob("*.safetensors"))
     assert files == [
+        "heads.safetensors",
         "image_encoder/model.safetensors",
         "text_encoder/model.safetensors",
         "transformer/diffusion_pytorch_model.safetensors",
     ]
+
+
+def test_what_was_grounded_is_not_forgotten_while_joint_looks_on(tmp_path, fill_run, contract, make_pictures):
+    joint = {"steps": 4, "looks_every": 2, "looks_batch": 2, "heads_first": 2, "train_encoders": False}
+    recipe = Recipe.load(fill_run(tmp_path / "run", joint, grounding=STEPS))
+    run, pictures = tmp_path / "run", tmp_path / "pictures"
+    pictures.mkdir()
+    save_pictures(pictures / "pictures_0.npz", contract, make_pictures(10, 128))
+    ground(recipe, pictures, run, Reporter())
+    before = grounded_in(run)
+    with pytest.raises(StateError, match=r"joint\.looks_every is 2; give the pictures"):
+        train(recipe, "joint", run, tmp_path / "out", Reporter())
+    trained = train(recipe, "joint", run, tmp_path / "out", Reporter(), pictures=pictures)
+    assert trained.step == 4
+    moved = {key for key, tensor in before.items() if not torch.equal(trained.masters[key], tensor)}
+    assert "transformer.blocks.0.attn2.add_k_proj.weight" in moved  # by looks and, from the third step on, by all
+    assert not any(key.startswith(("text_encoder", "image_encoder")) for key in moved)
+    assert not (tmp_path / "out" / "heads.safetensors").exists()
+
+
+def test_the_trunk_keeps_still_while_only_output_heads_learn(make_trainer):
+    train = make_trainer(heads_first=1)
+    before = {key: tensor.clone() for key, tensor in train.masters.items()}
+    train.advance()
+    moved = {key for key, tensor in train.masters.items() if not torch.equal(tensor, before[key])}
+    assert moved and all(key.startswith(tuple(f"transformer.{name}" for name in OUTPUT_HEADS)) for key in moved)
+    train.advance()
+    assert any(not torch.equal(train.masters[key], before[key]) for key in before if ".blocks." in key)
 
 
 def test_what_is_there_is_not_made_again(place, tmp_path):
@@ -173,9 +202,9 @@ def test_a_state_of_another_model_is_refused(make_config, make_pictures, tmp_pat
     first, second = (
         Grounding(make_config(layers=1), GroundingSettings(batch=2), make_pictures(2, 16), str) for _ in range(2)
     )
-    first.networks["head"].answer = torch.nn.Linear(16, 5)
+    first.exercise.heads["pointer"].answer = torch.nn.Linear(16, 5)
     first.save_state(tmp_path / "grounding.pt")
-    with pytest.raises(StateError, match=r"grounding\.pt is of another model: .*head\.answer"):
+    with pytest.raises(StateError, match=r"grounding\.pt is of another model: .*pointer\.answer"):
         second.load_state(tmp_path / "grounding.pt")
 
 
