@@ -102,7 +102,7 @@ def test_a_recipe_with_grounding_needs_pictures_once_and_the_checkpoint_is_as_an
     assert said.startswith("exit 0") and "grounding: 2 pictures to train on, 2 held out" in said, said
     assert "grounding 2  validation  total" in said and "hits" in said and "looks" in said
     checkpoints.load(place / "policy", None)
-    assert (place / "policy.run" / "encoders" / "image_encoder" / "model.safetensors").is_file()
+    assert (place / "policy.run" / "grounded" / "image_encoder" / "model.safetensors").is_file()
     assert train(place).startswith("exit 0")  # grounded: no pictures needed any more
     assert train(place, "--stage", "flash").startswith("exit 1")
 
