@@ -116,9 +116,8 @@ class SuiteWorld:
 
     def show_dream(self, chunk: Chunk, canvas: NDArray[np.uint8]) -> None:
         model = self.contract.model
-        begin_ns = chunk.start_ns or chunk.block.observation_ns
         for offset, image in zip(model.chunk.frame_offsets_steps, canvas, strict=True):
-            self.footage.dreamed[begin_ns + round((model.chunk.actions + offset) * NS_PER_S / model.action_hz)] = image
+            self.footage.dreamed[chunk.instant_ns(model.chunk.actions + offset)] = image
 
     def positions(self) -> NDArray[np.float64]:
         """Of the commanded joints [J], now."""
@@ -148,7 +147,6 @@ class Episode:
             session="evaluation",
             wants_dream=lambda: world.footage is not None,
         )
-        self._rate = NS_PER_S / embodiment.contract.model.action_hz
 
     def play(self, task: TaskInfo) -> Played:
         """Follow the task's instruction until success or until its time is over.
@@ -160,7 +158,7 @@ class Episode:
         loop.run(task.instruction)
         self._look()
         while not (end := self._end(end_ns)):
-            frame_ns = self._next_frame_ns()
+            frame_ns = loop.scheduler.next_instant_ns(world.ns)
             events = (end_ns, (world.ns // OUTCOME_NS + 1) * OUTCOME_NS, frame_ns, self.policy.due_ns)
             world.advance_to(min(event for event in events if event is not None))
             if world.ns == frame_ns:
@@ -198,33 +196,13 @@ class Episode:
         self.buffer.add_joint_state(seen.stamp_ns, world.ns, world.suite.joint_names, seen.joints.positions)
         if world.footage is not None:
             world.footage.seen[world.ns] = seen.images[world.footage.camera]
-        was_due = self.loop.phase is Phase.WAITING and world.ns >= self._observation_ns
+        was_due = self.loop.phase is Phase.WAITING and self.loop.is_due()
         self.loop.advance()
         if self.loop.counters.broken_blocks or (was_due and len(self.policy.model_s) == asked):
             raise SuiteError(
                 f"asked for an observation at {world.ns / NS_PER_S:.4f} s, the suite stamped it "
                 f"{seen.stamp_ns / NS_PER_S:.4f} s; the loop says: {self.loop.message}"
             )
-
-    @property
-    def _observation_ns(self) -> int:
-        """The observation instant under way: of the request, or of the block that is awaited."""
-        chunk, scheduler = self.world.decided, self.loop.scheduler
-        if chunk is None:
-            return 0
-        if chunk.start_ns:
-            return scheduler.observation_after_chunk_ns(chunk.start_ns)
-        return scheduler.observation_after_rejection_ns(chunk.block.observation_ns)
-
-    def _next_frame_ns(self) -> int | None:
-        """The next instant whose frame may be needed. While the model thinks, that is one of the block that follows if
-        its chunk is rejected, since that block begins before the answer."""
-        observation_ns = self._observation_ns
-        if self.loop.phase is Phase.THINKING:
-            observation_ns = self.loop.scheduler.observation_after_rejection_ns(observation_ns)
-        offsets = self.loop.model.chunk.frame_offsets_steps
-        instants = (observation_ns + round(offset * self._rate) for offset in offsets)
-        return next((instant for instant in instants if instant > self.world.ns), None)
 
 
 def play_plan(world: SuiteWorld, task: TaskInfo, plan: Plan | None) -> Played:

@@ -25,8 +25,9 @@ from dreamzero_policy.runtime.observation import (
     ObservationError,
 )
 from dreamzero_policy.runtime.plan import Plan, seam_velocity_jump
-from dreamzero_policy.runtime.policy import Dream, Failure, Policy, Reply, Request
-from dreamzero_policy.runtime.scheduler import REGIME, StopAndGo
+from dreamzero_policy.runtime.policy import Dream, Failure, Observed, Policy, Purpose, Reply, Request
+from dreamzero_policy.runtime.regime import RegimeSettings
+from dreamzero_policy.runtime.scheduler import Scheduler, Turn
 from dreamzero_policy.runtime.world import World
 
 RATE_WINDOW_S = 10.0
@@ -50,6 +51,7 @@ class LoopSettings:
     inference_timeout_s: float
     smoothing_window: int
     blend_s: tuple[float, ...]  # tried in order until the limits allow one
+    regime: RegimeSettings = field(default_factory=RegimeSettings)
 
 
 @dataclass
@@ -73,7 +75,9 @@ class Counters:
 class Pending:
     """A request under way."""
 
-    block: Block
+    turn: Turn
+    block: Block  # the newest one of the session; looking ahead goes beyond it
+    anchor: Floats  # [D] state at the first instant of the chunk, in the contract's units
     submitted_ns: int
     submitted_monotonic_ns: int
 
@@ -96,7 +100,7 @@ class Loop:
         model = embodiment.contract.model
         self.model = model
         self.limits = Limits(model.commanded_joints, embodiment.contract.site.limits)
-        self.scheduler = StopAndGo(model, settings.lead_s)
+        self.scheduler = Scheduler(model, settings.lead_s, settings.regime)
         self._grippers = np.isin(model.commanded_joints, list(embodiment.contract.site.grippers))
         self.phase = Phase.IDLE
         self.prompt = ""
@@ -106,7 +110,8 @@ class Loop:
         self.last_chunk: Chunk | None = None
         self.message = ""
         self.counters = Counters()
-        self._observation_ns: int | None = None  # None: a window is to be opened with the newest frame
+        self._opened = False  # else a window is to be opened with the newest frame
+        self._observed: dict[int, Block] = {}  # the newest of each session
         self._pending: Pending | None = None
         self._at_rest_ns = 0
         self._opened_monotonic_ns = 0  # when the epoch began: frames of before are not waited on earlier
@@ -166,12 +171,17 @@ class Loop:
         if self.phase is not Phase.WAITING:
             return
         try:
-            if self._observation_ns is None:
-                self._open_window()
+            if self._opened:
+                self._continue_window()
             else:
-                self._continue_window(self._observation_ns)
+                self._open_window()
         except (ObservationError, MissingObservation) as error:
             self._break_block(str(error))
+
+    def is_due(self) -> bool:
+        """Whether a request is due now, if its frames are there."""
+        now_ns = self.world.now_ns()
+        return not self._opened or all(instant <= now_ns for instant in self.scheduler.turn(now_ns).instants_ns)
 
     def waiting_for(self) -> list[str]:
         """What is missing, source by source; empty while all is well."""
@@ -194,12 +204,12 @@ class Loop:
         self.message = message
         self._opened_monotonic_ns = time.monotonic_ns()
         self.policy.reset(self.embodiment.prompt(self.prompt), self.epoch)
-        self._observation_ns, self._pending = None, None
+        self._opened, self._observed, self._pending = False, {}, None
         self.phase = Phase.WAITING
 
     def _break_block(self, message: str) -> None:
         """A block that cannot be observed ends the window: the model's past must not have holes."""
-        if self._observation_ns is not None:
+        if self._opened:
             self.counters.broken_blocks += 1
             self._reopen(f"window reopened: {message}")
         self.message = message
@@ -218,46 +228,85 @@ class Loop:
         if self.world.now_ns() < self._at_rest_ns:
             return  # the plan of before a clock jump is still being finished
         if self.world.now_ns() - instant_ns <= self.embodiment.contract.site.tolerances.silence_s * NS_PER_S:
-            self._ask(self.buffer.block(instant_ns, (0,)))
+            block = self.buffer.block(instant_ns, (0,))
+            self._ask(self.scheduler.open(instant_ns), block)
 
-    def _continue_window(self, observation_ns: int) -> None:
-        offsets = self.model.chunk.frame_offsets_steps
-        step_ns = NS_PER_S / self.model.action_hz
-        self.buffer.prefetch(observation_ns + round(offset * step_ns) for offset in offsets)
-        if self.buffer.covers(observation_ns):
-            self._ask(self.buffer.block(observation_ns, offsets))
+    def _continue_window(self) -> None:
+        turn = self.scheduler.turn(self.world.now_ns())
+        if not turn.instants_ns:
+            self._ask(turn, None)
+            return
+        self.buffer.prefetch(turn.instants_ns)
+        if self.buffer.covers(turn.instants_ns[-1]):
+            self._ask(turn, self.buffer.block_at(turn.instants_ns))
 
-    def _ask(self, block: Block) -> None:
-        self._pending = Pending(block, self.world.now_ns(), time.monotonic_ns())
-        self._observation_ns = block.observation_ns
+    def _ask(self, turn: Turn, block: Block | None) -> None:
+        seen = self._observed[turn.session] if block is None else block
+        anchor = self._foreseen(turn, seen) if turn.purpose is Purpose.LOOK_AHEAD else seen.state
+        self._pending = Pending(turn, seen, anchor, self.world.now_ns(), time.monotonic_ns())
+        self._opened, self._observed[turn.session] = True, seen
         self.phase = Phase.THINKING
+        self.scheduler.asked(turn)
         self.policy.submit(
             Request(
                 epoch=self.epoch,
-                canvas=block.canvas,
-                state=self.embodiment.normalised_state(block.state),
+                canvas=None if block is None else block.canvas,
+                state=self.embodiment.normalised_state(anchor),
                 steps=self.settings.steps,
                 # The same noise would give the same chunk again, and it would be rejected again.
                 seed=self.settings.seed + self.counters.consecutive_rejections,
                 sent_monotonic_ns=self._pending.submitted_monotonic_ns,
+                session=turn.session,
+                purpose=turn.purpose,
             )
         )
 
-    def _take(self, answer: Reply | Dream | Failure) -> None:
+    def _foreseen(self, turn: Turn, block: Block) -> Floats:
+        """State [D] where the chunk in hand will have led: as measured, moved by what the plan still adds.
+
+        What a joint lacks of its command now (a gripper on an object, an arm under load) it is taken to lack then.
+        """
+        planned, _ = self.plan.sample([block.observation_ns, self.scheduler.timeline.instant_ns(turn.base)])
+        unmoved = dict.fromkeys(self.model.state_joints, 0.0)
+        before, after = (
+            self.embodiment.state(unmoved | dict(zip(self.model.commanded_joints, row, strict=True))) for row in planned
+        )
+        return block.state + after - before
+
+    def _take(self, answer: Reply | Observed | Dream | Failure) -> None:
         if isinstance(answer, Failure):
             self._fail(answer.message)
         elif isinstance(answer, Dream):
             if self.last_chunk is not None and answer.epoch == self.epoch:
                 self.world.show_dream(self.last_chunk, answer.canvas)
         elif self._pending is not None and answer.epoch == self.epoch:
-            self._conclude(self._pending, answer)
+            pending, self._pending = self._pending, None
+            self.phase = Phase.WAITING
+            self._time_latency(pending)
+            if isinstance(answer, Observed):
+                self.scheduler.dropped()
+            else:
+                self._conclude(pending, answer)
+
+    def _time_latency(self, pending: Pending) -> None:
+        """What the regime is chosen by: from the observation instant to the first row that could be executed now.
+
+        A frame that opens a window costs less than a block, and waits for its prompt: it tells nothing.
+        """
+        if len(pending.turn.instants_ns) > 1:
+            waited_s = (self.world.now_ns() - pending.block.observation_ns) / NS_PER_S
+            before = self.scheduler.mode
+            self.scheduler.measured(waited_s + self.settings.lead_s)
+            if (mode := self.scheduler.mode) != before:
+                self.message = f"{mode}: an answer takes {waited_s:.2f} s"
 
     def _conclude(self, pending: Pending, reply: Reply) -> None:
         now_ns = self.world.now_ns()
-        block = pending.block
-        rows = self.embodiment.positions(reply.actions, block.state)
+        turn, block = pending.turn, pending.block
+        rows = self.embodiment.positions(reply.actions, pending.anchor)
         if np.isfinite(rows).all():
             rows = self._without_noise(self.embodiment.at_stops(rows))
+        entry = self.scheduler.entry(turn, now_ns)
         chunk = Chunk(
             self.session,
             self.epoch,
@@ -266,28 +315,31 @@ class Loop:
             block,
             reply,
             rows,
-            self.model.step_s,
+            entry.period_s,
             pending.submitted_ns,
             now_ns,
+            regime=self.regime,
+            stream=turn.session,
+            look_ahead=turn.purpose is Purpose.LOOK_AHEAD,
+            anchor=pending.anchor,
+            first_row=entry.row,
         )
         present = self._present_plan(block, now_ns)
-        start_ns = self.scheduler.start_ns(block.observation_ns, now_ns)
-        judgement, plan = self._splice(present, chunk, start_ns, now_ns)
+        judgement, plan = self._splice(present, chunk, entry.start_ns, now_ns)
         chunk.verdict, chunk.reason = judgement.verdict, judgement.reason
-        if not judgement or start_ns - block.observation_ns > self.model.chunk.actions * self.scheduler.step_ns:
+        if not judgement or entry.pause_ns > self.model.chunk.actions * self.scheduler.step_ns:
             self.counters.underruns += 1
         self.chunk_index += 1
         self.last_chunk = chunk
-        self._pending = None
-        self.phase = Phase.WAITING
         if judgement:
-            self._accept(chunk, present, plan, start_ns)
+            self._accept(chunk, present, plan, entry.start_ns)
+            self.scheduler.accepted(turn, entry)
         else:
             self.counters.rejected[judgement.verdict] += 1
             self.counters.consecutive_rejections += 1
             self.message = f"chunk {chunk.index} rejected: {judgement.reason}"
             self._time_overhead(chunk)
-            self._observation_ns = self.scheduler.observation_after_rejection_ns(block.observation_ns)
+            self.scheduler.dropped()
         self.world.show(chunk)
         if self.wants_dream():
             self.policy.dream(self.epoch)
@@ -314,12 +366,13 @@ class Loop:
     def _splice(self, present: Plan, chunk: Chunk, start_ns: int, now_ns: int) -> tuple[Judgement, Plan]:
         """The first cross-fade, shortest first, whose plan stays inside the limits; else the last judgement."""
         (position,), _ = present.sample([start_ns])
-        executed_as_they_are = chunk.positions[round(self.settings.blend_s[-1] / self.model.step_s) :]
-        judgement = self.limits.judge_rows(chunk.positions, position) and self.limits.judge_range(executed_as_they_are)
+        rows = chunk.positions[chunk.first_row :]
+        executed_as_they_are = rows[round(self.settings.blend_s[-1] / chunk.step_s) :]
+        judgement = self.limits.judge_rows(rows, position) and self.limits.judge_range(executed_as_they_are)
         plan = present
         if judgement:
             blends = present.after(now_ns).splices(
-                chunk.positions, start_ns, self.scheduler.step_ns, self.settings.blend_s
+                rows, start_ns, round(chunk.step_s * NS_PER_S), self.settings.blend_s
             )
             for spliced in blends:
                 judgement = self.limits.judge(spliced)
@@ -337,12 +390,11 @@ class Loop:
         self._time_overhead(chunk)
         (position,), _ = present.sample([start_ns])
         chunk.start_ns = start_ns
-        chunk.seam_position_jump = float(np.abs(chunk.positions[0] - position).max())
+        chunk.seam_position_jump = float(np.abs(chunk.positions[chunk.first_row] - position).max())
         chunk.seam_velocity_jump = max(
             seam_velocity_jump(present, plan, seam_ns, self.limits.acceleration) for seam_ns in (first_ns, start_ns)
         )
         chunk.observation_to_command_s = (first_ns - chunk.block.observation_ns) / NS_PER_S
-        self._observation_ns = self.scheduler.observation_after_chunk_ns(start_ns)
         self.counters.chunks += 1
         self.counters.consecutive_rejections = 0
         self.counters.accepted_monotonic_ns.append(time.monotonic_ns())
@@ -368,4 +420,4 @@ class Loop:
 
     @property
     def regime(self) -> str:
-        return REGIME
+        return self.scheduler.mode.regime
