@@ -15,6 +15,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from dreamzero_policy.evaluation.motion import Motion
 from dreamzero_policy.evaluation.policies import TimedPolicy
 from dreamzero_policy.evaluation.suite import Outcome, Suite, SuiteError, TaskInfo
 from dreamzero_policy.runtime.chunk import Chunk
@@ -23,6 +24,7 @@ from dreamzero_policy.runtime.embodiment import Embodiment, Image
 from dreamzero_policy.runtime.loop import Loop, LoopSettings, Phase
 from dreamzero_policy.runtime.observation import NS_PER_S, ObservationBuffer
 from dreamzero_policy.runtime.plan import Plan
+from dreamzero_policy.runtime.regime import RegimeSettings
 
 OUTCOME_NS = NS_PER_S // 10  # how often the outcome is looked at
 GRID_NS = 1_000  # instants are rounded to nanoseconds; that must not cost a physics step
@@ -53,6 +55,8 @@ class NodeParameters:
                 inference_timeout_s=float("inf"),  # it counts wall time, which means nothing here
                 smoothing_window=values["smoothing_window"],
                 blend_s=tuple(values["blend_s"]),
+                regime=RegimeSettings(values["regime"], values["overlap"], values["slowest_speed"]),
+                deadline_steps=values["deadline_steps"],
             )
             return cls(loop, values["max_consecutive_rejections"])
         except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
@@ -66,6 +70,7 @@ class NodeParameters:
         return {
             **loop,
             "blend_s": list(self.loop.blend_s),
+            "regime": vars(self.loop.regime),
             "max_consecutive_rejections": self.max_consecutive_rejections,
         }
 
@@ -81,6 +86,11 @@ class Played:
     chunks: int = 0  # predicted
     rejected: Mapping[str, int] = field(default_factory=dict)
     model_s: tuple[float, ...] = ()  # wall time of every prediction
+    motion: Motion = field(default_factory=Motion)
+
+    @property
+    def end_ns(self) -> int:
+        return round(self.seconds * NS_PER_S)
 
 
 @dataclass
@@ -100,6 +110,7 @@ class SuiteWorld:
         self.suite, self.contract, self.footage = suite, contract, footage
         self.ns = 0
         self.decided: Chunk | None = None  # the newest
+        self.motion = Motion()
 
     def now_ns(self) -> int:
         return self.ns
@@ -113,6 +124,8 @@ class SuiteWorld:
 
     def show(self, chunk: Chunk) -> None:
         self.decided = chunk
+        if chunk.start_ns:
+            self.motion.add(chunk)
 
     def show_dream(self, chunk: Chunk, canvas: NDArray[np.uint8]) -> None:
         model = self.contract.model
@@ -176,6 +189,7 @@ class Episode:
                 for verdict, n in sorted(loop.counters.rejected.items())
             },
             tuple(self.policy.model_s),
+            world.motion,
         )
 
     def _end(self, end_ns: int) -> End | None:

@@ -1,7 +1,7 @@
 """Policies on simulated time; a model in this process as one.
 
-The sessions are the very ones of the node's worker. They compute when they are asked; the answer becomes available a fixed
-simulated time later, so that results do not depend on how fast this machine is.
+The sessions are the very ones of the node's worker. They compute when they are asked; the answer becomes available a
+fixed simulated time later, so that results do not depend on how fast this machine is.
 """
 
 from __future__ import annotations

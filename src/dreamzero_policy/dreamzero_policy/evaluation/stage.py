@@ -6,7 +6,7 @@ each other instead.
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from dreamzero_policy.inference.session import Session
 from dreamzero_policy.runtime.contract import Contract, load_contract
 from dreamzero_policy.runtime.embodiment import Embodiment, Floats
 from dreamzero_policy.runtime.observation import NS_PER_S
+from dreamzero_policy.runtime.regime import STOP_AND_GO, RegimeSettings
 from dreamzero_policy.runtime.trained import load_statistics
 
 
@@ -169,7 +170,9 @@ class Stage:
         if actions is None:
             return play_plan(world, task, None)
         policy = DemonstrationPolicy(actions, embodiment, world, self._latency_ns)
-        return Episode(world, embodiment, policy, self.parameters, how.steps).play(task)
+        # An expert plans once and answers in order, row behind row: it has nothing to look ahead with.
+        parameters = replace(self.parameters, loop=replace(self.parameters.loop, regime=RegimeSettings(STOP_AND_GO)))
+        return Episode(world, embodiment, policy, parameters, how.steps).play(task)
 
     def _demonstrated(self, embodiment: Embodiment) -> Floats | None:
         """Actions [N, A] that do the task of the scene that was just reset, in the contract's units."""

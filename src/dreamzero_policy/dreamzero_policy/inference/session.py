@@ -219,10 +219,10 @@ class Session:
     def look_ahead(
         self, prediction: Prediction, state: np.ndarray, *, steps: int | None = None, seed: int | None = None
     ) -> Prediction:
-        """The chunk behind a prediction, from a fork that takes the predicted latents as observed. Changes nothing here.
+        """The chunk behind a prediction, from a fork that takes the predicted latents as observed. Changes nothing.
 
-        ``state`` is the state expected at the end of the predicted chunk. Where the window has no room for another chunk,
-        the fork does what :meth:`observe` does: it opens a window with the newest frame, decoded from the prediction.
+        ``state`` is the state expected at the end of the predicted chunk. Where the window has no room for another
+        chunk, the fork does what :meth:`observe` does: it opens a window with the newest frame, here a decoded one.
         ``timings_s`` of the result has the seconds of the fork's observation as ``imagine``.
         Raises ValueError for a prediction that does not continue what this session has observed.
         """

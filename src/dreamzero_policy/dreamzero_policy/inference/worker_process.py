@@ -1,4 +1,4 @@
-"""The worker's process: load a checkpoint, warm up, say what it is, then serve the sessions of a robot until the parent is gone."""
+"""The worker's process: load a checkpoint, warm up, say what it is, then serve a robot until the parent is gone."""
 
 import argparse
 import gc

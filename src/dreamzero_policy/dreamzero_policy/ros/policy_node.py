@@ -44,8 +44,10 @@ from dreamzero_policy.ros.world import RosWorld
 from dreamzero_policy.runtime.allocator import keep_freed_memory
 from dreamzero_policy.runtime.contract import Contract, load_contract
 from dreamzero_policy.runtime.embodiment import Embodiment
+from dreamzero_policy.runtime.latency import stages_s
 from dreamzero_policy.runtime.loop import Loop, LoopSettings, Phase
 from dreamzero_policy.runtime.observation import NS_PER_S, ObservationBuffer, ObservationError
+from dreamzero_policy.runtime.regime import RegimeSettings
 from dreamzero_policy.runtime.trained import load_statistics
 
 TICK_S = 0.05
@@ -132,6 +134,8 @@ class PolicyNode(ManagedNode):
                 inference_timeout_s=settings.inference_timeout_s,
                 smoothing_window=settings.smoothing_window,
                 blend_s=settings.blend_s,
+                regime=RegimeSettings(settings.regime, settings.overlap, settings.slowest_speed),
+                deadline_steps=settings.deadline_steps,
             ),
             session=uuid.uuid4().hex,
             wants_dream=self._world.wants_dream,
@@ -413,6 +417,7 @@ class PolicyNode(ManagedNode):
         status.message = loop.message or self._message
         self._log_faults(status)
         status.regime, status.prompt = loop.regime, loop.prompt
+        status.overlap, status.speed = loop.scheduler.mode.way, loop.scheduler.mode.speed
         status.session, status.epoch, status.chunk_index = loop.session, loop.epoch, loop.chunk_index
         if chunk is not None:
             status.observation_stamp = to_stamp(chunk.block.observation_ns)
@@ -470,8 +475,10 @@ class PolicyNode(ManagedNode):
         values |= {f"rejected.{verdict.name.lower()}": count for verdict, count in counters.rejected.items()}
         values |= {f"duplicate_frames.{camera}": stream.duplicates for camera, stream in self.buffer.cameras.items()}
         values |= {f"dropped_frames.{camera}": stream.dropped for camera, stream in self.buffer.cameras.items()}
+        values |= {"overlap": loop.scheduler.mode.way, "speed": f"{loop.scheduler.mode.speed:.2f}"}
         if loop.last_chunk:
-            values |= {f"{stage}_s": f"{seconds:.4f}" for stage, seconds in loop.last_chunk.reply.timings_s.items()}
+            values |= {f"{stage}_s": f"{seconds:.4f}" for stage, seconds in stages_s(loop.last_chunk).items()}
+        values |= {f"histogram.{stage}_ms": histogram for stage, histogram in loop.latency.histograms.items()}
         array = DiagnosticArray()
         array.header.stamp = self.get_clock().now().to_msg()
         array.status = [

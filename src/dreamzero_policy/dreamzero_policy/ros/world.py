@@ -12,7 +12,6 @@ from dreamzero_policy.ros.messages import chunk_message, image_message
 from dreamzero_policy.ros.trajectory_cdr import trajectory_bytes
 from dreamzero_policy.runtime.chunk import Chunk
 from dreamzero_policy.runtime.contract import Contract
-from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.plan import Plan
 
 

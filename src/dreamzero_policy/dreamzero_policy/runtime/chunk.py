@@ -56,6 +56,8 @@ class Chunk:
     stream: int  # number of the session that was asked
     look_ahead: bool  # predicted beyond `block`, with the chunk before this one taken as observed
     anchor: Floats  # [D] what relative rows are offsets from, in the contract's units
+    full_steps: int  # denoising steps of a chunk that has time
+    deadline_s: float | None  # in which its answer was wanted; None: there was no deadline
     first_row: int  # that is executed; those before it came too late
     verdict: Verdict = Verdict.ACCEPTED
     reason: str = ""
@@ -66,7 +68,7 @@ class Chunk:
     observation_to_command_s: float = 0.0
 
     def instant_ns(self, step: int) -> int:
-        """When an action step after the chunk's observation is executed: row i is step i, further ones are predicted."""
+        """When an action step after the chunk's observation is executed: a row's, or that of a predicted frame."""
         begin_ns = self.start_ns or self.block.observation_ns
         return begin_ns + round((step - self.first_row) * self.step_s * NS_PER_S)
 

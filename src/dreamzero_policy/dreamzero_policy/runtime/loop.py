@@ -15,7 +15,9 @@ from enum import Enum
 import numpy as np
 
 from dreamzero_policy.runtime.chunk import Chunk, Verdict, averaged, smoothed
+from dreamzero_policy.runtime.deadline import DeadlineSteps
 from dreamzero_policy.runtime.embodiment import Embodiment, Floats
+from dreamzero_policy.runtime.latency import LatencyRecord
 from dreamzero_policy.runtime.limits import Judgement, Limits
 from dreamzero_policy.runtime.observation import (
     NS_PER_S,
@@ -27,7 +29,7 @@ from dreamzero_policy.runtime.observation import (
 from dreamzero_policy.runtime.plan import Plan, seam_velocity_jump
 from dreamzero_policy.runtime.policy import Dream, Failure, Observed, Policy, Purpose, Reply, Request
 from dreamzero_policy.runtime.regime import RegimeSettings
-from dreamzero_policy.runtime.scheduler import Scheduler, Turn
+from dreamzero_policy.runtime.scheduler import Entry, Scheduler, Turn
 from dreamzero_policy.runtime.world import World
 
 RATE_WINDOW_S = 10.0
@@ -52,6 +54,7 @@ class LoopSettings:
     smoothing_window: int
     blend_s: tuple[float, ...]  # tried in order until the limits allow one
     regime: RegimeSettings = field(default_factory=RegimeSettings)
+    deadline_steps: bool = False  # fewer steps for a chunk that would come too late with all of them
 
 
 @dataclass
@@ -78,6 +81,7 @@ class Pending:
     turn: Turn
     block: Block  # the newest one of the session; looking ahead goes beyond it
     anchor: Floats  # [D] state at the first instant of the chunk, in the contract's units
+    deadline_s: float | None  # in which the answer is wanted
     submitted_ns: int
     submitted_monotonic_ns: int
 
@@ -101,6 +105,8 @@ class Loop:
         self.model = model
         self.limits = Limits(model.commanded_joints, embodiment.contract.site.limits)
         self.scheduler = Scheduler(model, settings.lead_s, settings.regime)
+        self.latency = LatencyRecord()
+        self._steps = DeadlineSteps(settings.steps)
         self._grippers = np.isin(model.commanded_joints, list(embodiment.contract.site.grippers))
         self.phase = Phase.IDLE
         self.prompt = ""
@@ -243,7 +249,9 @@ class Loop:
     def _ask(self, turn: Turn, block: Block | None) -> None:
         seen = self._observed[turn.session] if block is None else block
         anchor = self._foreseen(turn, seen) if turn.purpose is Purpose.LOOK_AHEAD else seen.state
-        self._pending = Pending(turn, seen, anchor, self.world.now_ns(), time.monotonic_ns())
+        now_ns = self.world.now_ns()
+        deadline_s = self.scheduler.time_left_s(turn, now_ns)
+        self._pending = Pending(turn, seen, anchor, deadline_s, now_ns, time.monotonic_ns())
         self._opened, self._observed[turn.session] = True, seen
         self.phase = Phase.THINKING
         self.scheduler.asked(turn)
@@ -252,7 +260,7 @@ class Loop:
                 epoch=self.epoch,
                 canvas=None if block is None else block.canvas,
                 state=self.embodiment.normalised_state(anchor),
-                steps=self.settings.steps,
+                steps=self._steps.steps(deadline_s if self.settings.deadline_steps else None),
                 # The same noise would give the same chunk again, and it would be rejected again.
                 seed=self.settings.seed + self.counters.consecutive_rejections,
                 sent_monotonic_ns=self._pending.submitted_monotonic_ns,
@@ -307,6 +315,7 @@ class Loop:
         if np.isfinite(rows).all():
             rows = self._without_noise(self.embodiment.at_stops(rows))
         entry = self.scheduler.entry(turn, now_ns)
+        self._steps.took(reply, (now_ns - pending.submitted_ns) / NS_PER_S)
         chunk = Chunk(
             self.session,
             self.epoch,
@@ -322,10 +331,12 @@ class Loop:
             stream=turn.session,
             look_ahead=turn.purpose is Purpose.LOOK_AHEAD,
             anchor=pending.anchor,
+            full_steps=self.settings.steps,
+            deadline_s=pending.deadline_s,
             first_row=entry.row,
         )
         present = self._present_plan(block, now_ns)
-        judgement, plan = self._splice(present, chunk, entry.start_ns, now_ns)
+        judgement, plan = self._splice(present, chunk, entry, now_ns)
         chunk.verdict, chunk.reason = judgement.verdict, judgement.reason
         if not judgement or entry.pause_ns > self.model.chunk.actions * self.scheduler.step_ns:
             self.counters.underruns += 1
@@ -340,6 +351,7 @@ class Loop:
             self.message = f"chunk {chunk.index} rejected: {judgement.reason}"
             self._time_overhead(chunk)
             self.scheduler.dropped()
+        self.latency.add(chunk)
         self.world.show(chunk)
         if self.wants_dream():
             self.policy.dream(self.epoch)
@@ -363,17 +375,18 @@ class Loop:
         moved &= ~self._grippers
         return Plan.rest(np.where(moved, block.positions, plan.positions[-1]), now_ns) if moved.any() else plan
 
-    def _splice(self, present: Plan, chunk: Chunk, start_ns: int, now_ns: int) -> tuple[Judgement, Plan]:
+    def _splice(self, present: Plan, chunk: Chunk, entry: Entry, now_ns: int) -> tuple[Judgement, Plan]:
         """The first cross-fade, shortest first, whose plan stays inside the limits; else the last judgement."""
+        start_ns, step_ns = entry.start_ns, round(entry.period_s * NS_PER_S)
+        rows = chunk.positions[entry.row :]
+        if entry.joins and start_ns - step_ns > now_ns + self.settings.first_point_s * NS_PER_S:
+            present = present.after(now_ns).carried_on(rows, start_ns, step_ns)
         (position,), _ = present.sample([start_ns])
-        rows = chunk.positions[chunk.first_row :]
         executed_as_they_are = rows[round(self.settings.blend_s[-1] / chunk.step_s) :]
         judgement = self.limits.judge_rows(rows, position) and self.limits.judge_range(executed_as_they_are)
         plan = present
         if judgement:
-            blends = present.after(now_ns).splices(
-                rows, start_ns, round(chunk.step_s * NS_PER_S), self.settings.blend_s
-            )
+            blends = present.after(now_ns).splices(rows, start_ns, step_ns, self.settings.blend_s)
             for spliced in blends:
                 judgement = self.limits.judge(spliced)
                 if judgement:  # most fail here if they do; the tail needs a start inside the limits anyway
@@ -392,7 +405,8 @@ class Loop:
         chunk.start_ns = start_ns
         chunk.seam_position_jump = float(np.abs(chunk.positions[chunk.first_row] - position).max())
         chunk.seam_velocity_jump = max(
-            seam_velocity_jump(present, plan, seam_ns, self.limits.acceleration) for seam_ns in (first_ns, start_ns)
+            seam_velocity_jump(before, plan, seam_ns, self.limits.acceleration)
+            for before, seam_ns in ((present, first_ns), (plan, start_ns))
         )
         chunk.observation_to_command_s = (first_ns - chunk.block.observation_ns) / NS_PER_S
         self.counters.chunks += 1

@@ -212,7 +212,7 @@ class ObservationBuffer:
         return self.block_at([observation_ns + round(offset * step_ns) for offset in offsets_steps])
 
     def block_at(self, instants_ns: Sequence[int]) -> Block:
-        """The block whose frames stand at these instants; the last one is the observation instant. Raises as `block`."""
+        """The block whose frames stand at these instants, the last one the observation instant. Raises as `block`."""
         observation_ns = instants_ns[-1]
         frames = {camera: [self._frame_at(camera, instant_ns) for instant_ns in instants_ns] for camera in self.cameras}
         sample = self._state_at(observation_ns)

@@ -8,8 +8,8 @@ complete exactly where its rows end. The ways around it, and what they ask for a
     look_ahead     a throw-away fork takes what was predicted as observed             L <= H / s
     stop_and_go    the robot waits; it moves for H / (H + L) of the time              nothing
 
-`overlap` is one of the first two at full speed, `slowed` the same with s < 1. A regime is entered with a margin and left
-without one, on the largest of the last latencies, so that it does not change back and forth.
+`overlap` is one of the first two at full speed, `slowed` the same with s < 1. A regime is entered with a margin and
+left without one, on the largest of the last latencies, so that it does not change back and forth.
 """
 
 from collections import deque
@@ -52,7 +52,7 @@ class RegimeSettings:
     slowest_speed: float = 0.5
 
     def modes(self) -> list[Mode]:
-        """The modes allowed, the best first. Two sessions see every frame soonest, so they come before looking ahead."""
+        """The modes allowed, the best first. Two sessions act on newer frames, so they come before looking ahead."""
         ways = WAYS if self.overlap == AUTO else (self.overlap,)
         allowed = [Mode(OVERLAP, way) for way in ways] if self.regime in (AUTO, OVERLAP) else []
         allowed += [Mode(SLOWED, ways[-1], self.slowest_speed)] if self.regime in (AUTO, SLOWED) else []

@@ -13,7 +13,7 @@ Changes between them need no stop: as long as fewer rows than a whole chunk lie 
 joined; with a whole chunk in hand the model looks ahead, or, in the other regimes, only observes.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from dreamzero_policy.runtime.contract import ModelSection
 from dreamzero_policy.runtime.observation import NS_PER_S
@@ -40,6 +40,7 @@ class Entry:
     start_ns: int  # when
     period_s: float  # between two rows
     pause_ns: int  # without a row before it
+    joins: bool = False  # row 0 follows the last row in hand at its own time
 
 
 @dataclass
@@ -50,17 +51,14 @@ class Running:
     looked_from: int = -1  # `observed` when it last looked ahead
 
 
-@dataclass
 class Scheduler:
     """State of one window after the other; `open` begins anew."""
 
-    model: ModelSection
-    lead_s: float  # from deciding to the first commanded row: publishing, transport, one control period
-    settings: RegimeSettings = field(default_factory=RegimeSettings)
-
-    def __post_init__(self) -> None:
-        self._chunk = self.model.chunk.actions
-        self._chooser = RegimeChooser(self.settings, self._chunk * self.model.step_s)
+    def __init__(self, model: ModelSection, lead_s: float, settings: RegimeSettings) -> None:
+        """`lead_s`: from deciding to the first commanded row: publishing, transport, one control period."""
+        self.model, self.lead_s = model, lead_s
+        self._chunk = model.chunk.actions
+        self._chooser = RegimeChooser(settings, self._chunk * model.step_s)
         self.timeline = Timeline()
         self.rows_end = 0  # the step behind the last row in hand
         self._sessions: dict[int, Running] = {}
@@ -117,10 +115,13 @@ class Scheduler:
         for _, due in self._dues():
             timeline.stand_still(due, self.model.step_s)
         for session, due in self._dues():
-            instants += (
-                self._instants_ns(timeline, due) if session in self._sessions else (timeline.instant_ns(due),)
-            )
+            instants += self._instants_ns(timeline, due) if session in self._sessions else (timeline.instant_ns(due),)
         return min((instant for instant in instants if instant > after_ns), default=None)
+
+    def time_left_s(self, turn: Turn, now_ns: int) -> float | None:
+        """How soon the turn's chunk must be there for motion to go on without a pause; None if there is one anyway."""
+        end_ns = self.timeline.instant_ns(self.rows_end)
+        return (end_ns - now_ns) / NS_PER_S - self.lead_s if end_ns > now_ns and turn.base <= self.rows_end else None
 
     # Answers
 
@@ -131,7 +132,7 @@ class Scheduler:
         period_s = self.model.step_s / self.mode.speed
         for step in range(first, self.rows_end + 1):
             if (reached_ns := self.timeline.instant_ns(step)) >= earliest_ns:
-                return Entry(step - first, reached_ns, period_s, 0)
+                return Entry(step - first, reached_ns, period_s, 0, joins=step == first == self.rows_end)
         rest_ns = self.timeline.instant_ns(self.timeline.end)
         behind = max(0, -(-(earliest_ns - rest_ns) // self.step_ns))
         start_ns = rest_ns + round(behind * NS_PER_S / self.model.action_hz)
@@ -159,9 +160,7 @@ class Scheduler:
     def _may_look_ahead(self, step: int) -> bool:
         """Whether the chunk in hand begins where a block ends, and has not been looked beyond yet."""
         return (
-            self.mode.way == LOOK_AHEAD
-            and self._in_hand(step) == self._chunk
-            and self._sessions[0].looked_from != step
+            self.mode.way == LOOK_AHEAD and self._in_hand(step) == self._chunk and self._sessions[0].looked_from != step
         )
 
     def _dues(self) -> list[tuple[int, int]]:
