@@ -272,14 +272,19 @@ class Loop:
     def _foreseen(self, turn: Turn, block: Block) -> Floats:
         """State [D] where the chunk in hand will have led: as measured, moved by what the plan still adds.
 
-        What a joint lacks of its command now (a gripper on an object, an arm under load) it is taken to lack then.
+        What a joint lacks of its command now (a gripper on an object, an arm under load) it is taken to lack then. The
+        last row is followed by another one, so the plan is left there and not in its tail.
         """
-        planned, _ = self.plan.sample([block.observation_ns, self.scheduler.timeline.instant_ns(turn.base)])
-        unmoved = dict.fromkeys(self.model.state_joints, 0.0)
-        before, after = (
-            self.embodiment.state(unmoved | dict(zip(self.model.commanded_joints, row, strict=True))) for row in planned
-        )
-        return block.state + after - before
+        timeline = self.scheduler.timeline
+        last_ns = timeline.instant_ns(min(turn.base, self.scheduler.rows_end - 1))
+        (now, last), (_, velocity) = self.plan.sample([block.observation_ns, last_ns])
+        then = last + velocity * (timeline.instant_ns(turn.base) - last_ns) / NS_PER_S
+        return block.state + self._as_state(then) - self._as_state(now)
+
+    def _as_state(self, positions: Floats) -> Floats:
+        """State [D] of the commanded joints [J]; what is not commanded counts as zero."""
+        commanded = dict(zip(self.model.commanded_joints, positions, strict=True))
+        return self.embodiment.state(dict.fromkeys(self.model.state_joints, 0.0) | commanded)
 
     def _take(self, answer: Reply | Observed | Dream | Failure) -> None:
         if isinstance(answer, Failure):
