@@ -1,6 +1,8 @@
 """`dreamzero bench regimes`: stop_and_go, both ways of overlap and slowed playback over the same episodes."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +11,19 @@ from rich.console import Console
 from rich.table import Table
 
 from dreamzero_policy.cli.share import shipped_checkpoint
+from dreamzero_policy.evaluation.closed_loop import Played
+from dreamzero_policy.evaluation.regimes import CASES, Case, Episodes, compare
+from dreamzero_policy.evaluation.stage import Job, Setup
+from dreamzero_policy.inference.worker_process import checkpoint_hash
 
 
 def bench_regimes(
     checkpoint: Path | None,
+    contract: Path | None,
     parameters: Path | None,
     latencies_s: Sequence[float],
     regimes: Sequence[str],
-    suite: str,
-    episodes: int,
-    seed: int,
-    steps: int,
+    episodes: Episodes,
     world: str,
     console: Console,
 ) -> dict[str, Any]:
@@ -27,42 +31,33 @@ def bench_regimes(
 
     Raises ValueError for an unknown regime; SuiteError, CheckpointError, ContractError, ParametersError: see there.
     """
-    from dreamzero_policy.evaluation.regimes import CASES, Case, compare
-    from dreamzero_policy.evaluation.stage import Job, Setup
-    from dreamzero_policy.inference.worker_process import checkpoint_hash
-
     if unknown := set(regimes) - set(CASES):
         raise ValueError(f"no regime {sorted(unknown)[0]!r}; expected {', '.join(CASES)}")
     share = Path(get_package_share_directory("dreamzero"))
     folder = checkpoint or shipped_checkpoint()
     setup = Setup(
         world=world,
-        contract=share / "config" / "agibot_g1.yaml",
+        contract=contract or share / "config" / "agibot_g1.yaml",
         parameters=parameters or share / "config" / "policy.yaml",
         weights={"checkpoint": folder},
     )
     cases = [Case(regime, latency_s) for latency_s in latencies_s for regime in regimes]
-    jobs = [Job(f"wam-{steps}", suite, number) for number in range(seed, seed + episodes)]
-    done = 0
+    done = count(1)
 
-    def notice(case, job, played) -> None:
-        nonlocal done
-        done += 1
-        console.print(
-            f"{done} of {len(cases) * len(jobs)}: {case.regime} at {case.latency_s:g} s, seed {job.seed}: "
-            f"progress {played.outcome.progress:.2f}, {played.end}",
-            style="dim",
-        )
+    def notice(case: Case, job: Job, played: Played) -> None:
+        where = f"{case.regime} at {case.latency_s:g} s, seed {job.seed}"
+        what = f"progress {played.outcome.progress:.2f}, {played.end}"
+        console.print(f"{next(done)} of {len(cases) * episodes.count}: {where}: {what}", style="dim")
 
-    rows = compare(setup, cases, jobs, notice)
-    seeds = {"first": seed, "last": seed + episodes - 1}
-    made_with = {"suite": suite, "seeds": seeds, "steps": steps, "checkpoint_hash": checkpoint_hash(folder)}
-    return {**made_with, "rows": rows}
+    rows = compare(setup, cases, episodes, notice)
+    return {**asdict(episodes), "checkpoint_hash": checkpoint_hash(folder), "rows": rows}
 
 
 def report(document: dict[str, Any], console: Console) -> None:
     """Print a document of :func:`bench_regimes`."""
-    table = Table(title=f"{document['suite']} episodes, {document['steps']} steps", title_justify="left")
+    table = Table(
+        title=f"{document['count']} {document['split']} episodes, {document['steps']} steps", title_justify="left"
+    )
     table.add_column("latency s", justify="right")
     table.add_column("regime")
     for column in ("success", "progress", "idle", "by arithmetic", "seam jump rad/s", "age of a row s", "rejected"):

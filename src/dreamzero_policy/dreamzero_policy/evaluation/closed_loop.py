@@ -55,7 +55,7 @@ class NodeParameters:
                 inference_timeout_s=float("inf"),  # it counts wall time, which means nothing here
                 smoothing_window=values["smoothing_window"],
                 blend_s=tuple(values["blend_s"]),
-                regime=RegimeSettings(values["regime"], values["overlap"], values["slowest_speed"]),
+                regime=RegimeSettings(values["regime"], values["overlap"], values["slowest_speed_share"]),
                 deadline_steps=values["deadline_steps"],
             )
             return cls(loop, values["max_consecutive_rejections"])

@@ -19,6 +19,20 @@ CASES = {
 
 
 @dataclass(frozen=True)
+class Episodes:
+    """Which ones are played, and with how many denoising steps."""
+
+    split: str
+    first_seed: int
+    count: int
+    steps: int
+
+    def jobs(self) -> list[Job]:
+        seeds = range(self.first_seed, self.first_seed + self.count)
+        return [Job(f"wam-{self.steps}", self.split, seed) for seed in seeds]
+
+
+@dataclass(frozen=True)
 class Case:
     """One way to share time at one latency."""
 
@@ -29,10 +43,10 @@ class Case:
 def compare(
     setup: Setup,
     cases: Sequence[Case],
-    jobs: Sequence[Job],
+    episodes: Episodes,
     notice: Callable[[Case, Job, Played], None] = lambda *_: None,
 ) -> list[dict[str, Any]]:
-    """A row for each case over all jobs. Jobs are played one after the other, each in all cases.
+    """A row for each case over all episodes, which are played one after the other, each in all cases.
 
     Raises:
         SuiteError, CheckpointError, ContractError, ParametersError: see there.
@@ -41,7 +55,7 @@ def compare(
     node = stage.parameters
     played: dict[Case, list[Played]] = {case: [] for case in cases}
     try:
-        for job in jobs:
+        for job in episodes.jobs():
             for case in cases:
                 stage.setup = replace(setup, latency_s=case.latency_s)
                 stage.parameters = replace(node, loop=replace(node.loop, regime=CASES[case.regime]))
@@ -49,7 +63,7 @@ def compare(
                 notice(case, job, played[case][-1])
     finally:
         stage.close()
-    return [row(case, episodes, stage.contract.model, node.loop.lead_s) for case, episodes in played.items()]
+    return [row(case, those, stage.contract.model, node.loop.lead_s) for case, those in played.items()]
 
 
 def row(case: Case, episodes: Sequence[Played], model: ModelSection, lead_s: float) -> dict[str, Any]:

@@ -95,7 +95,7 @@ PARAMETERS = (
         choices=("auto", *WAYS),
     ),
     Parameter(
-        "slowest_speed",
+        "slowest_speed_share",
         0.5,
         "Slowest playback in regime slowed, as a share of the trained speed; slower ones are left to stop_and_go.",
         0.4,
@@ -163,7 +163,7 @@ class Parameters:
     noise_seed: int
     regime: str
     overlap: str
-    slowest_speed: float
+    slowest_speed_share: float
     lead_s: float
     first_point_s: float
     inference_timeout_s: float

@@ -134,7 +134,7 @@ class PolicyNode(ManagedNode):
                 inference_timeout_s=settings.inference_timeout_s,
                 smoothing_window=settings.smoothing_window,
                 blend_s=settings.blend_s,
-                regime=RegimeSettings(settings.regime, settings.overlap, settings.slowest_speed),
+                regime=RegimeSettings(settings.regime, settings.overlap, settings.slowest_speed_share),
                 deadline_steps=settings.deadline_steps,
             ),
             session=uuid.uuid4().hex,

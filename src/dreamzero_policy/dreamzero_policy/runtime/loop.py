@@ -385,7 +385,7 @@ class Loop:
         start_ns, step_ns = entry.start_ns, round(entry.period_s * NS_PER_S)
         rows = chunk.positions[entry.row :]
         if entry.joins and start_ns - step_ns > now_ns + self.settings.first_point_s * NS_PER_S:
-            present = present.after(now_ns).carried_on(rows, start_ns, step_ns)
+            present = present.after(now_ns).carried_on(start_ns, step_ns, len(rows))
         (position,), _ = present.sample([start_ns])
         executed_as_they_are = rows[round(self.settings.blend_s[-1] / chunk.step_s) :]
         judgement = self.limits.judge_rows(rows, position) and self.limits.judge_range(executed_as_they_are)

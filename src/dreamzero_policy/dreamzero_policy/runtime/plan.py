@@ -126,21 +126,18 @@ class Plan:
         """The only one of `splices` for a single blend."""
         return next(self.splices(rows, start_ns, step_ns, (blend_s,)))
 
-    def carried_on(self, rows: Floats, start_ns: int, step_ns: int) -> "Plan":
-        """This plan up to a step before `start_ns`, then on as the rows [H, J] go, from where it is: what to fade from.
+    def carried_on(self, start_ns: int, step_ns: int, count: int) -> "Plan":
+        """This plan up to a step before `start_ns`, then on at the speed it has there: what the next chunk fades from.
 
         Between chunks that follow each other without a pause nothing may be seen of the tail behind the first.
         """
         committed = self.until(start_ns - step_ns)
-        step_s = step_ns / NS_PER_S
-        here, velocity = committed.positions[-1], committed.velocities[-1]
-        moved = np.concatenate([here[None], rows + (here + velocity * step_s - rows[0])])
-        from_rows, from_start = spline_velocities(len(moved))
-        velocities = from_rows @ moved / step_s + from_start[:, None] * velocity
+        position, velocity = committed.positions[-1:], committed.velocities[-1:]
+        steps = np.arange(count)
         return Plan(
-            np.concatenate([committed.knots_ns, start_ns + step_ns * np.arange(len(rows))]),
-            np.concatenate([committed.positions, moved[1:]]),
-            np.concatenate([committed.velocities, velocities[1:]]),
+            np.concatenate([committed.knots_ns, start_ns + step_ns * steps]),
+            np.concatenate([committed.positions, position + velocity * (steps[:, None] + 1) * step_ns / NS_PER_S]),
+            np.concatenate([committed.velocities, np.repeat(velocity, count, 0)]),
         )
 
     def with_tail(self, limits: Sequence[JointLimits], step_ns: int) -> "Plan":

@@ -49,7 +49,7 @@ class RegimeSettings:
 
     regime: str = STOP_AND_GO  # one of REGIMES, or auto
     overlap: str = AUTO  # one of WAYS, or auto
-    slowest_speed: float = 0.5
+    slowest_speed: float = 0.5  # share of the trained speed
 
     def modes(self) -> list[Mode]:
         """The modes allowed, the best first. Two sessions act on newer frames, so they come before looking ahead."""

@@ -183,3 +183,16 @@ def test_the_cached_spline_is_the_spline() -> None:
     expected = CubicSpline(np.arange(24) * step_s, rows, axis=0, bc_type=((1, start), "not-a-knot"))
     ours = from_rows @ rows / step_s + from_start[:, None] * start
     np.testing.assert_allclose(ours, expected(np.arange(24) * step_s, 1), atol=1e-10)
+
+
+def test_what_a_following_chunk_fades_from_goes_on_at_the_speed_of_the_last_row() -> None:
+    rows = np.linspace(0.0, 0.23, 24)[:, None] * np.ones(2)  # 0.01 rad a step
+    chunk = Plan.rest(np.zeros(2), BEGIN_NS).splice(rows, BEGIN_NS, STEP_NS, 0.1)
+    plan = chunk.with_tail(LIMITS.by_joint, STEP_NS)
+    start_ns = BEGIN_NS + 24 * STEP_NS
+    on = plan.carried_on(start_ns, STEP_NS, 6)
+    np.testing.assert_allclose(on.sample([start_ns - STEP_NS])[0], [[0.23, 0.23]], atol=1e-9)
+    positions, velocities = on.sample(start_ns + STEP_NS * np.arange(6))
+    np.testing.assert_allclose(positions[:, 0], 0.23 + 0.01 * np.arange(1, 7), atol=1e-4)
+    np.testing.assert_allclose(velocities, 0.3, atol=3e-3)
+    assert (plan.sample([start_ns])[0] < positions[0]).all()  # where the tail would have led

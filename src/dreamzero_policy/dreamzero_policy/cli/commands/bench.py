@@ -86,19 +86,27 @@ def bench_regimes(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode; the others follow it.")] = 0,
     steps: Annotated[int, typer.Option(min=1, max=64, help="Denoising steps per chunk.")] = 4,
     checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint folder; the shipped one by default.")] = None,
+    contract: Annotated[Path | None, typer.Option(help="Contract file; the shipped one by default.")] = None,
     parameters: Annotated[Path | None, typer.Option(help="Parameter file of the node; the shipped one.")] = None,
     world: Annotated[str, typer.Option(help="Installed suite, or its place.")] = "agibot_twin",
     json: Json = False,
 ) -> None:
     """Ways to share time between inference and motion, over the same episodes on simulated time."""
     from dreamzero_policy.cli import bench_regimes as room
+    from dreamzero_policy.evaluation.regimes import Episodes
     from dreamzero_policy.evaluation.suite import SuiteError
 
     console = console_for(json)
-    chosen = regimes or ["stop_and_go", "two_sessions", "look_ahead", "slowed"]
     try:
         document = room.bench_regimes(
-            checkpoint, parameters, latencies or [0.15, 0.6, 1.1], chosen, suite, episodes, seed, steps, world, console
+            checkpoint,
+            contract,
+            parameters,
+            latencies or [0.15, 0.6, 1.1],
+            regimes or ["stop_and_go", "two_sessions", "look_ahead", "slowed"],
+            Episodes(suite, seed, episodes, steps),
+            world,
+            console,
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
