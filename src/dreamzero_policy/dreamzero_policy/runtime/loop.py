@@ -343,7 +343,7 @@ class Loop:
         present = self._present_plan(block, now_ns)
         judgement, plan = self._splice(present, chunk, entry, now_ns)
         chunk.verdict, chunk.reason = judgement.verdict, judgement.reason
-        if not judgement or entry.pause_ns > self.model.chunk.actions * self.scheduler.step_ns:
+        if entry.pause_ns and (not judgement or entry.pause_ns > self.model.chunk.actions * self.scheduler.step_ns):
             self.counters.underruns += 1
         self.chunk_index += 1
         self.last_chunk = chunk
