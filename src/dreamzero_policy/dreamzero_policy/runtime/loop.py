@@ -88,6 +88,8 @@ class Pending:
     deadline_s: float | None  # in which the answer is wanted
     submitted_ns: int
     submitted_monotonic_ns: int
+    reply: Reply | None = None  # once it is there
+    answered_ns: int = 0
 
 
 class Loop:
@@ -190,6 +192,8 @@ class Loop:
         self._last_advance_ns = self.world.now_ns()
         while (answer := self.policy.poll()) is not None:
             self._take(answer)
+        if self._pending is not None and self._pending.reply is not None and self._may_send(self._pending):
+            self._conclude(self._pending)
         if self.phase is Phase.THINKING:
             self._check_patience()
         if not may_observe:
@@ -317,13 +321,23 @@ class Loop:
             if self.last_chunk is not None and answer.epoch == self.epoch:
                 self.world.show_dream(self.last_chunk, answer.canvas)
         elif self._pending is not None and answer.epoch == self.epoch:
-            pending, self._pending = self._pending, None
-            self.phase = Phase.WAITING
-            self._time_latency(pending)
+            self._time_latency(self._pending)
             if isinstance(answer, Observed):
+                self.phase, self._pending = Phase.WAITING, None
                 self.scheduler.dropped()
             else:
-                self._conclude(pending, answer)
+                self._pending = replace(self._pending, reply=answer, answered_ns=self.world.now_ns())
+
+    def _may_send(self, pending: Pending) -> bool:
+        """Not while controllers, on their way to a first point, would cut a corner of the plan too sharply.
+
+        While the rows in hand last a chunk can wait for that; later its plan is judged as it is.
+        """
+        now_ns = self.world.now_ns()
+        if self.plan is None or pending.deadline_s is None:
+            return True
+        left_s = pending.deadline_s - (now_ns - pending.submitted_ns) / NS_PER_S
+        return left_s <= 0 or bool(self.limits.judge(self._as_sent(self.plan, now_ns)))
 
     def _time_latency(self, pending: Pending) -> None:
         """What the regime is chosen by: from the observation instant to the first row that could be executed now.
@@ -337,14 +351,15 @@ class Loop:
             if (mode := self.scheduler.mode) != before:
                 self.message = f"{mode}: an answer takes {waited_s:.2f} s"
 
-    def _conclude(self, pending: Pending, reply: Reply) -> None:
+    def _conclude(self, pending: Pending) -> None:
+        self.phase, self._pending = Phase.WAITING, None
         now_ns = self.world.now_ns()
-        turn, block = pending.turn, pending.block
+        turn, block, reply = pending.turn, pending.block, pending.reply
         rows = self.embodiment.positions(reply.actions, pending.anchor)
         if np.isfinite(rows).all():
             rows = self._without_noise(self.embodiment.at_stops(rows))
         entry = self.scheduler.entry(turn, now_ns)
-        self._steps.took(reply, (now_ns - pending.submitted_ns) / NS_PER_S)
+        self._steps.took(reply, (pending.answered_ns - pending.submitted_ns) / NS_PER_S)
         chunk = Chunk(
             self.session,
             self.epoch,
@@ -355,7 +370,7 @@ class Loop:
             rows,
             entry.period_s,
             pending.submitted_ns,
-            now_ns,
+            pending.answered_ns,
             regime=self.regime,
             stream=turn.session,
             look_ahead=turn.purpose is Purpose.LOOK_AHEAD,

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from dreamzero_policy.cli.main import app
 from dreamzero_policy.evaluation.closed_loop import NodeParameters, Played
 from dreamzero_policy.evaluation.motion import Motion
-from dreamzero_policy.evaluation.regimes import CASES, idle
+from dreamzero_policy.evaluation.regimes import Case, idle, settings_of
 from dreamzero_policy.evaluation.stage import Job, Setup, Stage
 from dreamzero_policy.runtime.chunk import Chunk
 from dreamzero_policy.runtime.observation import Block
@@ -23,7 +23,7 @@ MS = 1_000_000
 def play(stage: Stage, regime: str, latency_s: float) -> Played:
     node, setup = stage.parameters, stage.setup
     try:
-        stage.parameters = replace(node, loop=replace(node.loop, regime=CASES[regime]))
+        stage.parameters = replace(node, loop=settings_of(Case(regime, latency_s), node.loop, stage.contract))
         stage.setup = replace(setup, latency_s=latency_s)
         return stage.play(Job("wam-1", "seen", 0))
     finally:
