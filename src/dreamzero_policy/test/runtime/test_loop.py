@@ -448,6 +448,20 @@ def test_chunks_that_follow_each_other_are_joined_inside_the_jerk_limits(robot: 
     assert max(chunk.seam_jerk for chunk in robot.chunks) <= loop.limits.jerk.max()
 
 
+def test_a_chunk_that_comes_just_as_motion_begins_waits_until_it_can_be_sent(robot: Robot) -> None:
+    policy = Scripted(
+        robot, value=0.5, power=1
+    )  # answers 0.1 s after the request, on the first steps of the chunk before
+    loop = loop_of(robot, policy, regime=RegimeSettings("overlap", "look_ahead"), max_plan_s=LOOKING_AHEAD_S)
+    loop.run("go")
+    run(loop, robot, 0.5)
+    early = robot.chunks[1]
+    sent_ns = robot.acts[1].knots_ns[0] - 50_000_000
+    assert early.look_ahead and early.verdict is Verdict.ACCEPTED
+    assert early.answered_ns + 10_000_000 < sent_ns < early.start_ns
+    assert loop.limits.judge(loop.plan)
+
+
 def test_ahead_the_state_is_where_the_plan_leads(robot: Robot) -> None:
     policy = Scripted(robot, value=0.5, power=1)
     loop = loop_of(robot, policy, regime=RegimeSettings("overlap", "look_ahead"), max_plan_s=LOOKING_AHEAD_S)
