@@ -19,6 +19,7 @@ from dreamzero_policy.cli.summary import RunRecord
 from dreamzero_policy.ros import qos
 from dreamzero_policy.ros.recorder import Recorder, topics_of_a_run
 from dreamzero_policy.runtime.contract import Contract
+from dreamzero_policy.runtime.latency import STAGES, STAGES_TO_ANSWER
 
 VERDICTS = {
     value: name.lower()
@@ -169,7 +170,7 @@ class Observer(Node):
         record.model_s.append(chunk.model_s)
         record.transport_s.append(chunk.transport_s)
         record.overhead_s.append(chunk.overhead_s)
-        for stage in ("encode", "observe", "denoise"):
+        for stage in STAGES if chunk.verdict == ActionChunk.ACCEPTED else STAGES_TO_ANSWER:
             record.stages_s.setdefault(stage, []).append(getattr(chunk, f"{stage}_s"))
         if chunk.verdict != ActionChunk.ACCEPTED:
             record.rejected[VERDICTS[chunk.verdict]] += 1

@@ -2,8 +2,8 @@
 
 model_ms is the model's own time for a chunk (encode, observe, denoise); overhead_ms runs from the receipt of the
 block's last frame to the trajectory published, minus model_ms; transport_ms from a frame's stamp to its receipt;
-observation_to_command_ms
-from the observation instant to the first commanded point. capacity_hz is what the model alone could sustain.
+observation_to_command_ms from the observation instant to the first commanded point; stages_ms holds the whole latency
+protocol (docs/reference/latency.md). capacity_hz is what the model alone could sustain.
 """
 
 import json
@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from dreamzero_policy.runtime.latency import EDGES_MS, Histogram
 
 MS_PER_S = 1e3
 
@@ -27,7 +29,7 @@ class RunRecord:
     overhead_s: list[float] = field(default_factory=list)
     transport_s: list[float] = field(default_factory=list)
     observation_to_command_s: list[float] = field(default_factory=list)
-    stages_s: dict[str, list[float]] = field(default_factory=dict)
+    stages_s: dict[str, list[float]] = field(default_factory=dict)  # by the latency protocol
     seam_velocity_jumps: list[float] = field(default_factory=list)
     chunks: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
@@ -57,7 +59,8 @@ class RunRecord:
             "model_ms": _milliseconds(self.model_s, (50, 95)),
             "overhead_ms": _milliseconds(self.overhead_s, (50, 95)),
             "transport_ms": _milliseconds(self.transport_s, (50, 95)),
-            "stages_ms": {stage: _milliseconds(values, (50, 95)) for stage, values in self.stages_s.items()},
+            "stages_ms": {stage: _stage(values) for stage, values in self.stages_s.items()},
+            "histogram_edges_ms": list(EDGES_MS),
             "rejected_chunks": dict(self.rejected),
             "dropped_frames": self.dropped_frames,
             "plan_underruns": self.plan_underruns,
@@ -83,6 +86,13 @@ class RunRecord:
 
 def write_summary(summary: dict[str, Any], path: Path) -> None:
     path.write_text(json.dumps(summary, indent=2) + "\n")
+
+
+def _stage(values_s: Sequence[float]) -> dict[str, Any]:
+    histogram = Histogram()
+    for seconds in values_s:
+        histogram.add(seconds)
+    return {**_milliseconds(values_s, (50, 95, 99)), "histogram": histogram.counts}
 
 
 def _percentile(values_s: Sequence[float], percent: float) -> float | None:

@@ -163,7 +163,7 @@ class BagSource:
         segments = []
         for (_, _, prompt), run in runs:
             chunks_of_run = list(run)
-            end_ns = max(duration_ns(m.start) + round(m.steps * m.step_s * NS_PER_S) for m in chunks_of_run)
+            end_ns = max(_end_ns(message) for message in chunks_of_run)
             begin_ns = duration_ns(chunks_of_run[0].header.stamp)
             segments.append(Segment(bag, (prompt,), begin_ns, end_ns))
         return segments
@@ -325,6 +325,11 @@ class _told:  # noqa: N801 (reads as a phrase where it stands)
 
 def _messages(reader: AnyReader, connections: Sequence[Connection]) -> Iterator[tuple[Connection, int, bytes]]:
     return reader.messages(connections=connections) if connections else iter(())
+
+
+def _end_ns(chunk: Any) -> int:
+    """When the last row of an accepted chunk is over. One that names no first row is executed from row 0 on."""
+    return duration_ns(chunk.start) + round((chunk.steps - getattr(chunk, "first_row", 0)) * chunk.step_s * NS_PER_S)
 
 
 def _required(

@@ -15,6 +15,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from dreamzero_policy.evaluation.motion import Motion
 from dreamzero_policy.evaluation.policies import TimedPolicy
 from dreamzero_policy.evaluation.suite import Outcome, Suite, SuiteError, TaskInfo
 from dreamzero_policy.runtime.chunk import Chunk
@@ -24,6 +25,7 @@ from dreamzero_policy.runtime.faults import Fault
 from dreamzero_policy.runtime.loop import Loop, LoopSettings, Phase
 from dreamzero_policy.runtime.observation import NS_PER_S, ObservationBuffer
 from dreamzero_policy.runtime.plan import Plan
+from dreamzero_policy.runtime.regime import RegimeSettings
 
 OUTCOME_NS = NS_PER_S // 10  # how often the outcome is looked at
 GRID_NS = 1_000  # instants are rounded to nanoseconds; that must not cost a physics step
@@ -55,6 +57,8 @@ class NodeParameters:
                 smoothing_window=values["smoothing_window"],
                 blend_s=tuple(values["blend_s"]),
                 max_plan_s=values["max_plan_s"],
+                regime=RegimeSettings(values["regime"], values["overlap"], values["slowest_speed_share"]),
+                deadline_steps=values["deadline_steps"],
             )
             return cls(loop, values["max_consecutive_rejections"])
         except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
@@ -68,6 +72,7 @@ class NodeParameters:
         return {
             **loop,
             "blend_s": list(self.loop.blend_s),
+            "regime": vars(self.loop.regime),
             "max_consecutive_rejections": self.max_consecutive_rejections,
         }
 
@@ -83,6 +88,11 @@ class Played:
     chunks: int = 0  # predicted
     rejected: Mapping[str, int] = field(default_factory=dict)
     model_s: tuple[float, ...] = ()  # wall time of every prediction
+    motion: Motion = field(default_factory=Motion)
+
+    @property
+    def end_ns(self) -> int:
+        return round(self.seconds * NS_PER_S)
 
 
 @dataclass
@@ -102,6 +112,7 @@ class SuiteWorld:
         self.suite, self.contract, self.footage = suite, contract, footage
         self.ns = 0
         self.decided: Chunk | None = None  # the newest
+        self.motion = Motion()
 
     def now_ns(self) -> int:
         return self.ns
@@ -115,12 +126,13 @@ class SuiteWorld:
 
     def show(self, chunk: Chunk) -> None:
         self.decided = chunk
+        if chunk.start_ns:
+            self.motion.add(chunk)
 
     def show_dream(self, chunk: Chunk, canvas: NDArray[np.uint8]) -> None:
         model = self.contract.model
-        begin_ns = chunk.start_ns or chunk.block.observation_ns
         for offset, image in zip(model.chunk.frame_offsets_steps, canvas, strict=True):
-            self.footage.dreamed[begin_ns + round((model.chunk.actions + offset) * NS_PER_S / model.action_hz)] = image
+            self.footage.dreamed[chunk.instant_ns(model.chunk.actions + offset)] = image
 
     def positions(self) -> NDArray[np.float64]:
         """Of the commanded joints [J], now."""
@@ -150,7 +162,6 @@ class Episode:
             session="evaluation",
             wants_dream=lambda: world.footage is not None,
         )
-        self._rate = NS_PER_S / embodiment.contract.model.action_hz
 
     def play(self, task: TaskInfo) -> Played:
         """Follow the task's instruction until success or until its time is over.
@@ -162,7 +173,7 @@ class Episode:
         loop.run(task.instruction)
         self._look()
         while not (end := self._end(end_ns)):
-            frame_ns = self._next_frame_ns()
+            frame_ns = loop.scheduler.next_instant_ns(world.ns)
             events = (end_ns, (world.ns // OUTCOME_NS + 1) * OUTCOME_NS, frame_ns, self.policy.due_ns)
             world.advance_to(min(event for event in events if event is not None))
             if world.ns == frame_ns:
@@ -180,6 +191,7 @@ class Episode:
                 for verdict, n in sorted(loop.counters.rejected.items())
             },
             tuple(self.policy.model_s),
+            world.motion,
         )
 
     def _end(self, end_ns: int) -> End | None:
@@ -200,33 +212,13 @@ class Episode:
         self.buffer.add_joint_state(seen.stamp_ns, world.ns, world.suite.joint_names, seen.joints.positions)
         if world.footage is not None:
             world.footage.seen[world.ns] = seen.images[world.footage.camera]
-        was_due = self.loop.phase is Phase.WAITING and world.ns >= self._observation_ns
+        was_due = self.loop.phase is Phase.WAITING and self.loop.is_due()
         self.loop.advance()
         if self.loop.faults.counts[Fault.BLOCK_BROKEN] or (was_due and len(self.policy.model_s) == asked):
             raise SuiteError(
                 f"asked for an observation at {world.ns / NS_PER_S:.4f} s, the suite stamped it "
                 f"{seen.stamp_ns / NS_PER_S:.4f} s; the loop says: {self.loop.message}"
             )
-
-    @property
-    def _observation_ns(self) -> int:
-        """The observation instant under way: of the request, or of the block that is awaited."""
-        chunk, scheduler = self.world.decided, self.loop.scheduler
-        if chunk is None:
-            return 0
-        if chunk.start_ns:
-            return scheduler.observation_after_chunk_ns(chunk.start_ns)
-        return scheduler.observation_after_rejection_ns(chunk.block.observation_ns)
-
-    def _next_frame_ns(self) -> int | None:
-        """The next instant whose frame may be needed. While the model thinks, that is one of the block that follows if
-        its chunk is rejected, since that block begins before the answer."""
-        observation_ns = self._observation_ns
-        if self.loop.phase is Phase.THINKING:
-            observation_ns = self.loop.scheduler.observation_after_rejection_ns(observation_ns)
-        offsets = self.loop.model.chunk.frame_offsets_steps
-        instants = (observation_ns + round(offset * self._rate) for offset in offsets)
-        return next((instant for instant in instants if instant > self.world.ns), None)
 
 
 def play_plan(world: SuiteWorld, task: TaskInfo, plan: Plan | None) -> Played:

@@ -1,11 +1,12 @@
 """Policies on simulated time; a model in this process as one.
 
-The session is the very one of the node's worker. It computes when it is asked; the answer becomes available a fixed
-simulated time later, so that results do not depend on how fast this machine is.
+The sessions are the very ones of the node's worker. They compute when they are asked; the answer becomes available a
+fixed simulated time later, so that results do not depend on how fast this machine is.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -17,8 +18,8 @@ from dreamzero_policy.inference.encoding import Encoding
 from dreamzero_policy.inference.loading import Policy as Model
 from dreamzero_policy.inference.prediction import Prediction
 from dreamzero_policy.inference.session import Session
-from dreamzero_policy.inference.worker_process import answer
-from dreamzero_policy.runtime.policy import Dream, Policy, Reply, Request
+from dreamzero_policy.inference.sessions import Sessions
+from dreamzero_policy.runtime.policy import Dream, Observed, Policy, Reply, Request
 
 
 class TimedPolicy(Policy, Protocol):
@@ -32,7 +33,7 @@ class TimedPolicy(Policy, Protocol):
 
 
 class SessionPolicy:
-    """One session, on the clock of `now_ns`."""
+    """Sessions on the clock of `now_ns`."""
 
     def __init__(
         self,
@@ -41,10 +42,8 @@ class SessionPolicy:
         latency_ns: int,
         session: Callable[..., Session] = Session,
     ) -> None:
-        self._model, self._now_ns, self._latency_ns, self._make = model, now_ns, latency_ns, session
-        self._session: Session | None = None
-        self._prediction: Prediction | None = None
-        self._answers: deque[tuple[int, Reply | Dream]] = deque()
+        self._sessions, self._now_ns, self._latency_ns = Sessions(model, session), now_ns, latency_ns
+        self._answers: deque[tuple[int, Reply | Observed | Dream]] = deque()
         self.model_s: list[float] = []  # wall time of every answer
 
     @property
@@ -53,20 +52,20 @@ class SessionPolicy:
         return self._answers[0][0] if self._answers else None
 
     def reset(self, prompt: str, epoch: int) -> None:
-        self._session = self._make(self._model, prompt, vae_mode="stream")
-        self._prediction = None
+        self._sessions.reset(prompt)
         self._answers.clear()
 
     def submit(self, request: Request) -> None:
-        self._prediction, reply = answer(self._session, request, waited_s=0.0)
-        self.model_s.append(reply.timings_s["model"])
-        self._answers.append((self._now_ns() + self._latency_ns, reply))
+        began = time.perf_counter()
+        answer = self._sessions.answer(request)
+        self.model_s.append(time.perf_counter() - began)
+        self._answers.append((self._now_ns() + self._latency_ns, answer))
 
     def dream(self, epoch: int) -> None:
-        if self._prediction is not None:
-            self._answers.append((self._now_ns(), Dream(epoch, self._session.decode(self._prediction))))
+        if (canvas := self._sessions.dream()) is not None:
+            self._answers.append((self._now_ns(), Dream(epoch, canvas)))
 
-    def poll(self) -> Reply | Dream | None:
+    def poll(self) -> Reply | Observed | Dream | None:
         if self._answers and self._answers[0][0] <= self._now_ns():
             return self._answers.popleft()[1]
         return None

@@ -81,7 +81,7 @@ class RecordedWorld(SuiteWorld):
         if chunk.verdict is Verdict.ACCEPTED:
             first_ns = chunk.block.observation_ns + round(chunk.observation_to_command_s * NS_PER_S)
             self.record.seams_ns += [first_ns, chunk.start_ns]
-            end_ns = chunk.start_ns + round((len(chunk.positions) - 1) * chunk.step_s * NS_PER_S)
+            end_ns = chunk.instant_ns(len(chunk.positions) - 1)
             self._executed.append((first_ns, end_ns, chunk.block.observation_ns))
 
     def send(self, points: Points) -> None:

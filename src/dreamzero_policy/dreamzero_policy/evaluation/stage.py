@@ -6,7 +6,7 @@ each other instead.
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,15 @@ import numpy as np
 
 from dreamzero_policy.data.windows import unclamped
 from dreamzero_policy.evaluation.blind import plan_of, random_rows
-from dreamzero_policy.evaluation.closed_loop import Episode, Footage, NodeParameters, Played, SuiteWorld, play_plan
+from dreamzero_policy.evaluation.closed_loop import (
+    Episode,
+    Footage,
+    NodeParameters,
+    ParametersError,
+    Played,
+    SuiteWorld,
+    play_plan,
+)
 from dreamzero_policy.evaluation.demonstration import DemonstrationPolicy
 from dreamzero_policy.evaluation.methods import Method, method
 from dreamzero_policy.evaluation.policies import SessionPolicy, UninjectedSession
@@ -26,6 +34,8 @@ from dreamzero_policy.inference.session import Session
 from dreamzero_policy.runtime.contract import Contract, load_contract
 from dreamzero_policy.runtime.embodiment import Embodiment, Floats
 from dreamzero_policy.runtime.observation import NS_PER_S
+from dreamzero_policy.runtime.regime import STOP_AND_GO, RegimeSettings
+from dreamzero_policy.runtime.rest import too_long
 from dreamzero_policy.runtime.trained import load_statistics
 
 
@@ -87,6 +97,9 @@ class Stage:
         self.setup, self._interrupted = setup, interrupted
         self.contract: Contract = load_contract(setup.contract)
         self.parameters = NodeParameters.load(setup.parameters)
+        loop = self.parameters.loop
+        if reason := too_long(self.contract, loop.lead_s, loop.regime, loop.max_plan_s):
+            raise ParametersError(f"{setup.parameters}: {reason}")
         self._suite: Suite | None = None
         self._models: dict[str, tuple[Model, Embodiment]] = {}
         self._recorded: dict[Path, RecordedEpisodes] = {}
@@ -169,7 +182,9 @@ class Stage:
         if actions is None:
             return play_plan(world, task, None)
         policy = DemonstrationPolicy(actions, embodiment, world, self._latency_ns)
-        return Episode(world, embodiment, policy, self.parameters, how.steps).play(task)
+        # An expert plans once and answers in order, row behind row: it has nothing to look ahead with.
+        parameters = replace(self.parameters, loop=replace(self.parameters.loop, regime=RegimeSettings(STOP_AND_GO)))
+        return Episode(world, embodiment, policy, parameters, how.steps).play(task)
 
     def _demonstrated(self, embodiment: Embodiment) -> Floats | None:
         """Actions [N, A] that do the task of the scene that was just reset, in the contract's units."""

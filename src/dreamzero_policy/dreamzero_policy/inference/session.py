@@ -1,4 +1,4 @@
-"""One robot's running memory, and what is done with it: observe, predict, decode, and branch.
+"""One robot's running memory, and what is done with it: observe, predict, look ahead, decode, and branch.
 
 A session sees the world in *windows*. A window opens with one frame and takes blocks of frames until no further chunk
 fits; then the newest frame opens the next window, or (``window_mode="rolling"``) the oldest chunk leaves. Decisions:
@@ -140,7 +140,7 @@ class Session:
         """
         self._require_frames(frames)
         memory, window = self._memory, self._memory.window
-        full = window is not None and self._room(window) < 2 * self.policy.config.geometry.frames_per_chunk
+        full = window is not None and self._full(window)
         opens = len(frames) == 1 or window is None or (full and self.window_mode == "reset")
         began = time.perf_counter()
         stream = Stream() if opens else window.stream.copy()
@@ -214,6 +214,37 @@ class Session:
             past_latents=window.latents,
             timings_s={**memory.timings_s, "denoise": time.perf_counter() - began},
         )
+
+    @torch.inference_mode()
+    def look_ahead(
+        self, prediction: Prediction, state: np.ndarray, *, steps: int | None = None, seed: int | None = None
+    ) -> Prediction:
+        """The chunk behind a prediction, from a fork that takes the predicted latents as observed. Changes nothing.
+
+        ``state`` is the state expected at the end of the predicted chunk. Where the window has no room for another
+        chunk, the fork does what :meth:`observe` does: it opens a window with the newest frame, here a decoded one.
+        ``timings_s`` of the result has the seconds of the fork's observation as ``imagine``.
+        Raises ValueError for a prediction that does not continue what this session has observed.
+        """
+        window = self._memory.window
+        here = (self.window, self.chunk_index, 0 if window is None else window.frames)
+        if here != (prediction.window, prediction.chunk_index, prediction.first_frame):
+            raise ValueError(
+                f"the prediction continues (window, chunk, frames) = "
+                f"{(prediction.window, prediction.chunk_index, prediction.first_frame)}, this session is at {here}"
+            )
+        began = time.perf_counter()
+        fork = self.fork()
+        memory, window, timings_s = fork._memory, fork._memory.window, self._memory.timings_s
+        if self._full(window) and self.window_mode == "reset":
+            fork.observe(fork.decode(prediction)[-1:])
+        else:
+            if self._full(window):
+                window.roll(self.policy.transformer.layout)
+            fork._append(window, prediction.video_latents[None].to(self.policy.dtype))
+            memory.chunk_index += 1
+        memory.timings_s = timings_s | {"imagine": time.perf_counter() - began}
+        return fork.predict(state, steps=steps, seed=seed)
 
     @torch.inference_mode()
     def decode(self, prediction: Prediction) -> np.ndarray:
@@ -297,9 +328,10 @@ class Session:
     def _video(self, frames: np.ndarray) -> Tensor:
         return to_video(frames, self.policy.device, self.policy.dtype)
 
-    def _room(self, window: Window) -> int:
-        """Latent frames that still fit into the window; after a block, a chunk must fit too."""
-        return self.policy.config.latent_frames_per_window - window.frames
+    def _full(self, window: Window) -> bool:
+        """Whether a block and a chunk behind it no longer fit into the window."""
+        room = self.policy.config.latent_frames_per_window - window.frames
+        return room < 2 * self.policy.config.geometry.frames_per_chunk
 
     def _empty_cache(self) -> KVCache:
         """The last chunk of a window is predicted and never observed into it, so the cache has no room for it."""

@@ -1,4 +1,4 @@
-"""The worker's process: load a checkpoint, warm up, say what it is, then serve one session until the parent is gone."""
+"""The worker's process: load a checkpoint, warm up, say what it is, then serve a robot until the parent is gone."""
 
 import argparse
 import gc
@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 
 from dreamzero_policy.inference.loading import load_policy
-from dreamzero_policy.inference.session import Prediction, Session
+from dreamzero_policy.inference.sessions import Sessions
 from dreamzero_policy.inference.worker import Imagine, Ready, Reset
 from dreamzero_policy.runtime.allocator import keep_freed_memory
-from dreamzero_policy.runtime.policy import Dream, Failure, Reply, Request
+from dreamzero_policy.runtime.policy import Dream, Failure
 
 
 def serve(connection: Connection, arguments: argparse.Namespace) -> None:
@@ -32,9 +32,8 @@ def serve(connection: Connection, arguments: argparse.Namespace) -> None:
     warm_up_s = sum(policy.warm_up(arguments.steps).values())
     gc.collect()
     gc.freeze()  # a full collection over everything torch has loaded would take longer than a chunk
-    session: Session | None = None
-    prediction: Prediction | None = None
-    epoch = 0
+    sessions = Sessions(policy)
+    epoch: int | None = None
     connection.send(
         Ready(
             checkpoint_hash=checkpoint_hash(checkpoint),
@@ -49,37 +48,16 @@ def serve(connection: Connection, arguments: argparse.Namespace) -> None:
     while True:
         message = connection.recv()
         if isinstance(message, Reset):
-            if session is None:
-                # Blocks are whole: every frame since the last one is there, as in training. The released server's way
-                # of encoding (`vae_mode="release"`) is for clients that send fewer.
-                session = Session(policy, message.prompt, vae_mode="stream")
-            else:
-                session.reset(message.prompt)
-            epoch, prediction, reset_at_ns = message.epoch, None, time.monotonic_ns()
-        elif session is None or message.epoch != epoch:
+            sessions.reset(message.prompt)
+            epoch, reset_at_ns = message.epoch, time.monotonic_ns()
+        elif message.epoch != epoch:
             continue
         elif isinstance(message, Imagine):
-            if prediction is not None and not connection.poll(0):
-                connection.send(Dream(epoch=epoch, canvas=session.decode(prediction)))
+            if not connection.poll(0) and (canvas := sessions.dream()) is not None:
+                connection.send(Dream(epoch, canvas))
         else:
-            prediction, reply = answer(session, message, waited_s=max(0, reset_at_ns - message.sent_monotonic_ns) / 1e9)
-            connection.send(reply)
-
-
-def answer(session: Session, request: Request, waited_s: float) -> tuple[Prediction, Reply]:
-    """Observe the block, predict the chunk. ``waited_s``: how long the request waited for its prompt to be encoded."""
-    began = time.perf_counter()
-    session.observe(request.canvas)
-    prediction = session.predict(request.state, steps=request.steps, seed=request.seed)
-    return prediction, Reply(
-        epoch=request.epoch,
-        actions=prediction.actions,
-        steps=prediction.steps,
-        evaluations=prediction.evaluations,
-        seed=prediction.seed,
-        guidance_scale=prediction.cfg_scale,
-        timings_s=dict(prediction.timings_s, prompt=waited_s, model=waited_s + time.perf_counter() - began),
-    )
+            waited_s = max(0, reset_at_ns - message.sent_monotonic_ns) / 1e9
+            connection.send(sessions.answer(message, waited_s))
 
 
 def failure(error: Exception) -> Failure:

@@ -15,6 +15,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from dreamzero_msgs.msg import ActionChunk
 from dreamzero_policy.runtime.chunk import Chunk
 from dreamzero_policy.runtime.contract import Controller
+from dreamzero_policy.runtime.latency import stages_s
 from dreamzero_policy.runtime.observation import NS_PER_S, ObservationError
 from dreamzero_policy.runtime.plan import Plan
 
@@ -93,7 +94,7 @@ def trajectory_messages(
 
 def chunk_message(chunk: Chunk, joints: Sequence[str], contract_hash: str, checkpoint_hash: str) -> ActionChunk:
     """A chunk with its provenance."""
-    block, reply, timings_s = chunk.block, chunk.reply, chunk.reply.timings_s
+    block, reply, stages = chunk.block, chunk.reply, stages_s(chunk)
     message = ActionChunk(
         session=chunk.session,
         epoch=chunk.epoch,
@@ -102,7 +103,12 @@ def chunk_message(chunk: Chunk, joints: Sequence[str], contract_hash: str, check
         contract_hash=contract_hash,
         checkpoint_hash=checkpoint_hash,
         noise_seed=reply.seed,
+        regime=chunk.regime,
+        stream=chunk.stream,
+        look_ahead=chunk.look_ahead,
         denoise_steps=reply.steps,
+        full_denoise_steps=chunk.full_steps,
+        deadline_s=chunk.deadline_s or 0.0,
         denoise_evaluations=reply.evaluations,
         guidance_scale=reply.guidance_scale,
         camera_names=list(block.frame_stamps_ns),
@@ -110,22 +116,20 @@ def chunk_message(chunk: Chunk, joints: Sequence[str], contract_hash: str, check
         frame_stamps=[to_stamp(stamp) for stamps in block.frame_stamps_ns.values() for stamp in stamps],
         state_stamp=to_stamp(block.state_stamp_ns),
         state=block.positions.tolist(),
+        anchor=chunk.anchor.tolist(),
         joint_names=list(joints),
         steps=len(chunk.positions),
         step_s=chunk.step_s,
         positions=chunk.positions.ravel().tolist(),
+        first_row=chunk.first_row,
         start=to_stamp(chunk.start_ns),
         verdict=int(chunk.verdict),
         reason=chunk.reason,
         seam_position_jump=chunk.seam_position_jump,
         seam_velocity_jump=chunk.seam_velocity_jump,
         transport_s=block.transport_s,
-        encode_s=timings_s.get("encode", 0.0),
-        observe_s=timings_s.get("observe", 0.0),
-        denoise_s=timings_s.get("denoise", 0.0),
-        model_s=timings_s.get("model", 0.0),
         overhead_s=chunk.overhead_s,
-        observation_to_command_s=chunk.observation_to_command_s,
+        **{f"{stage}_s": seconds for stage, seconds in stages.items()},
     )
     message.header.stamp = to_stamp(block.observation_ns)
     return message

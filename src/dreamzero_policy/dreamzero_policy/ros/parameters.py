@@ -7,6 +7,8 @@ from typing import Any
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 
+from dreamzero_policy.runtime.regime import REGIMES, WAYS
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -87,11 +89,37 @@ PARAMETERS = (
     Parameter("threads", 1, "Threads of the model's process on a CPU.", 1, 256),
     Parameter("denoise_steps", 4, "Solver steps per chunk: more is finer and slower.", 1, 64),
     Parameter(
+        "deadline_steps",
+        False,
+        "Halve the denoising steps, down to 1, of a chunk that would come after the end of the rows in hand. Fewer "
+        "steps were not shown to be as good.",
+    ),
+    Parameter(
         "noise_seed",
         1140,
         "Seed of the noise every chunk is denoised from; the same for each, as in DreamZero.",
         0,
         2**31 - 1,
+    ),
+    Parameter(
+        "regime",
+        "stop_and_go",
+        "How inference and motion share time; auto chooses by measured latency.",
+        choices=("auto", *REGIMES),
+    ),
+    Parameter(
+        "overlap",
+        "auto",
+        "How chunks overlap: two_sessions up to a latency of half a chunk, look_ahead up to a whole one; auto takes "
+        "two_sessions where both are free of gaps.",
+        choices=("auto", *WAYS),
+    ),
+    Parameter(
+        "slowest_speed_share",
+        0.5,
+        "Slowest playback in regime slowed, as a share of the trained speed; slower ones are left to stop_and_go.",
+        0.4,
+        1.0,
     ),
     Parameter(
         "lead_s",
@@ -163,7 +191,11 @@ class Parameters:
     dtype: str
     threads: int
     denoise_steps: int
+    deadline_steps: bool
     noise_seed: int
+    regime: str
+    overlap: str
+    slowest_speed_share: float
     lead_s: float
     first_point_s: float
     inference_timeout_s: float

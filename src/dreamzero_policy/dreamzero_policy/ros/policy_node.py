@@ -49,7 +49,8 @@ from dreamzero_policy.runtime.emergency_stop import EmergencyStop
 from dreamzero_policy.runtime.faults import Fault, Outcome, Trouble
 from dreamzero_policy.runtime.loop import Loop, LoopSettings, Phase
 from dreamzero_policy.runtime.observation import ObservationBuffer, ObservationError
-from dreamzero_policy.runtime.rest import chunk_s, longest_plan_s
+from dreamzero_policy.runtime.regime import RegimeSettings
+from dreamzero_policy.runtime.rest import too_long
 from dreamzero_policy.runtime.trained import load_statistics
 
 TICK_S = 0.05  # a fault that no message announces is noticed within this
@@ -94,12 +95,9 @@ class PolicyNode(ManagedNode):
             raise parameters.ParameterError(
                 f"parameter smoothing_window is {settings.smoothing_window}, a chunk has {longest} samples at most"
             )
-        if (least_s := chunk_s(self.contract.model, settings.lead_s)) > settings.max_plan_s:
-            raise parameters.ParameterError(
-                f"a chunk of this contract takes {least_s:.2f} s, with its tail up to "
-                f"{longest_plan_s(self.contract, settings.lead_s):.2f} s; parameter max_plan_s is "
-                f"{settings.max_plan_s:g}: raise it, if the robot may move on for so long when this node is killed"
-            )
+        regime = RegimeSettings(settings.regime, settings.overlap, settings.slowest_speed_share)
+        if reason := too_long(self.contract, settings.lead_s, regime, settings.max_plan_s):
+            raise parameters.ParameterError(reason)
         embodiment = Embodiment(self.contract, statistics)
         self._state, self._message = PolicyStatus.LOADING, f"loading {settings.checkpoint}"
         self._publish_status()
@@ -130,6 +128,8 @@ class PolicyNode(ManagedNode):
                 smoothing_window=settings.smoothing_window,
                 blend_s=settings.blend_s,
                 max_plan_s=settings.max_plan_s,
+                regime=regime,
+                deadline_steps=settings.deadline_steps,
             ),
             session=uuid.uuid4().hex,
             wants_dream=self._world.wants_dream,

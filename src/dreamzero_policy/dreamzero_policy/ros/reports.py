@@ -8,6 +8,7 @@ from dreamzero_msgs.msg import PolicyStatus
 from dreamzero_policy.inference.worker import Ready
 from dreamzero_policy.ros.messages import to_stamp
 from dreamzero_policy.runtime.faults import Outcome, Trouble
+from dreamzero_policy.runtime.latency import stages_s
 from dreamzero_policy.runtime.loop import Loop, Phase
 
 STATES = {
@@ -37,6 +38,7 @@ def describe_loop(status: PolicyStatus, loop: Loop, troubles: Sequence[Trouble],
     status.state = loop_state(loop, troubles, now_ns)
     status.message = loop.message or status.message
     status.regime, status.prompt = loop.regime, loop.prompt
+    status.overlap, status.speed = loop.scheduler.mode.way, loop.scheduler.mode.speed
     status.session, status.epoch, status.chunk_index = loop.session, loop.epoch, loop.chunk_index
     if chunk is not None:
         status.observation_stamp = to_stamp(chunk.block.observation_ns)
@@ -76,6 +78,8 @@ def diagnostics(name: str, loop: Loop, ready: Ready, troubles: Sequence[Trouble]
     values = {
         "phase": loop.phase.value,
         "regime": loop.regime,
+        "overlap": loop.scheduler.mode.way,
+        "speed": f"{loop.scheduler.mode.speed:.2f}",
         "prompt": loop.prompt,
         "epoch": loop.epoch,
         "chunks": counters.chunks,
@@ -93,7 +97,8 @@ def diagnostics(name: str, loop: Loop, ready: Ready, troubles: Sequence[Trouble]
         values[f"out_of_order_frames.{camera}"] = stream.out_of_order
         values[f"unchanged_s.{camera}"] = f"{stream.frozen_s:.2f}"
     if loop.last_chunk:
-        values |= {f"{stage}_s": f"{seconds:.4f}" for stage, seconds in loop.last_chunk.reply.timings_s.items()}
+        values |= {f"{stage}_s": f"{seconds:.4f}" for stage, seconds in stages_s(loop.last_chunk).items()}
+    values |= {f"histogram.{stage}_ms": histogram for stage, histogram in loop.latency.histograms.items()}
     status = DiagnosticStatus(
         level=level,
         name=f"{name}: policy",

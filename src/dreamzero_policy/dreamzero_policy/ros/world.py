@@ -13,7 +13,6 @@ from dreamzero_policy.ros.trajectory_cdr import trajectory_bytes
 from dreamzero_policy.runtime.chunk import Chunk
 from dreamzero_policy.runtime.contract import Contract
 from dreamzero_policy.runtime.faults import Fault, Trouble
-from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.plan import Plan
 
 
@@ -44,10 +43,9 @@ class RosWorld:
     def show_dream(self, chunk: Chunk, canvas: NDArray[np.uint8]) -> None:
         """Predicted canvases, each stamped with the instant it predicts."""
         model = self._contract.model
-        begin_ns = chunk.start_ns or chunk.block.observation_ns
         for offset, image in zip(model.chunk.frame_offsets_steps, canvas, strict=True):
-            instant_ns = begin_ns + round((model.chunk.actions + offset) * NS_PER_S / model.action_hz)
-            self._video.publish(image_message(image, instant_ns, "predicted_canvas"))
+            stamp_ns = chunk.instant_ns(model.chunk.actions + offset)
+            self._video.publish(image_message(image, stamp_ns, "predicted_canvas"))
 
     def wants_dream(self) -> bool:
         return self._video.get_subscription_count() > 0

@@ -18,7 +18,7 @@ from scipy.interpolate import CubicSpline
 from scipy.signal import savgol_filter
 
 from dreamzero_policy.runtime.embodiment import Floats
-from dreamzero_policy.runtime.observation import Block
+from dreamzero_policy.runtime.observation import NS_PER_S, Block
 from dreamzero_policy.runtime.policy import Reply
 
 UPSAMPLING = 2
@@ -68,19 +68,30 @@ class Chunk:
     block: Block
     reply: Reply
     positions: Floats  # [H, J] rad and m
-    step_s: float
+    step_s: float  # between two rows as they are executed
     asked_ns: int  # when the block went to the policy
     answered_ns: int  # when the reply came back
+    regime: str
+    stream: int  # number of the session that was asked
+    look_ahead: bool  # predicted beyond `block`, with the chunk before this one taken as observed
+    anchor: Floats  # [D] what relative rows are offsets from, in the contract's units
+    full_steps: int  # denoising steps of a chunk that has time
+    deadline_s: float | None  # in which its answer was wanted; None: there was no deadline
+    first_row: int  # that is executed; those before it came too late
     verdict: Verdict = Verdict.ACCEPTED
     reason: str = ""
-    start_ns: int = 0  # when row 0 is due; 0 if rejected
-    takeover_ns: int = 0  # when its rows take over from the plan: later than row 0 where that came too late
+    start_ns: int = 0  # when `first_row` is executed; 0 if rejected
     way: str = ""  # how the plan goes into the rows, for example "cross-fade of 0.2 s"
     seam_position_jump: float = 0.0  # [rad, m]
     seam_velocity_jump: float = 0.0  # [rad/s, m/s]
     seam_jerk: float = 0.0  # [rad/s³, m/s³]
     overhead_s: float = 0.0
     observation_to_command_s: float = 0.0
+
+    def instant_ns(self, step: int) -> int:
+        """When an action step after the chunk's observation is executed: a row's, or that of a predicted frame."""
+        begin_ns = self.start_ns or self.block.observation_ns
+        return begin_ns + round((step - self.first_row) * self.step_s * NS_PER_S)
 
 
 def smoothed(positions: NDArray[np.float64], window: int) -> Floats:

@@ -15,8 +15,10 @@ from enum import Enum
 import numpy as np
 
 from dreamzero_policy.runtime.chunk import Chunk, Judgement, Verdict, averaged, smoothed
+from dreamzero_policy.runtime.deadline import DeadlineSteps
 from dreamzero_policy.runtime.embodiment import Embodiment, Floats
 from dreamzero_policy.runtime.faults import Fault, FaultRecord, Trouble
+from dreamzero_policy.runtime.latency import LatencyRecord
 from dreamzero_policy.runtime.limits import CONTROL_NS, Limits
 from dreamzero_policy.runtime.observation import (
     NS_PER_S,
@@ -26,8 +28,9 @@ from dreamzero_policy.runtime.observation import (
     ObservationError,
 )
 from dreamzero_policy.runtime.plan import Plan, Rows, seam
-from dreamzero_policy.runtime.policy import Dream, Failure, Policy, Reply, Request
-from dreamzero_policy.runtime.scheduler import REGIME, StopAndGo
+from dreamzero_policy.runtime.policy import Dream, Failure, Observed, Policy, Purpose, Reply, Request
+from dreamzero_policy.runtime.regime import RegimeSettings
+from dreamzero_policy.runtime.scheduler import Entry, Scheduler, Turn
 from dreamzero_policy.runtime.splice import splice
 from dreamzero_policy.runtime.world import World
 
@@ -55,6 +58,8 @@ class LoopSettings:
     smoothing_window: int
     blend_s: tuple[float, ...]  # tried in order until the limits allow one
     max_plan_s: float  # what is sent is over by then, if this process dies
+    regime: RegimeSettings = field(default_factory=RegimeSettings)
+    deadline_steps: bool = False  # fewer steps for a chunk that would come too late with all of them
 
 
 @dataclass
@@ -77,9 +82,14 @@ class Counters:
 class Pending:
     """A request under way."""
 
-    block: Block
+    turn: Turn
+    block: Block  # the newest one of the session; looking ahead goes beyond it
+    anchor: Floats  # [D] state at the first instant of the chunk, in the contract's units
+    deadline_s: float | None  # in which the answer is wanted
     submitted_ns: int
     submitted_monotonic_ns: int
+    reply: Reply | None = None  # once it is there
+    answered_ns: int = 0
 
 
 class Loop:
@@ -100,7 +110,9 @@ class Loop:
         model = embodiment.contract.model
         self.model = model
         self.limits = Limits.of(embodiment.contract)
-        self.scheduler = StopAndGo(model, settings.lead_s)
+        self.scheduler = Scheduler(model, settings.lead_s, settings.regime)
+        self.latency = LatencyRecord()
+        self._steps = DeadlineSteps(settings.steps)
         self._first_point_ns = round(settings.first_point_s * NS_PER_S)
         self._grippers = np.isin(model.commanded_joints, list(embodiment.contract.site.grippers))
         self.phase = Phase.IDLE
@@ -113,7 +125,8 @@ class Loop:
         self.counters = Counters()
         self.faults = FaultRecord()
         self.failure: Trouble | None = None  # why only a new policy helps
-        self._observation_ns: int | None = None  # None: a window is to be opened with the newest frame
+        self._opened = False  # else a window is to be opened with the newest frame
+        self._observed: dict[int, Block] = {}  # the newest of each session
         self._pending: Pending | None = None
         self._at_rest_ns = 0
         self._resting: Plan | None = None  # the plan that brakes already, if that is the one being executed
@@ -151,7 +164,7 @@ class Loop:
 
         May be called again and again while that lasts. The window is forgotten: it would have a hole.
         """
-        if self.phase in (Phase.WAITING, Phase.THINKING) and self._observation_ns is not None:
+        if self.phase in (Phase.WAITING, Phase.THINKING) and self._opened:
             self._reopen(f"holding: {reason}")
         self._come_to_rest()
 
@@ -179,6 +192,8 @@ class Loop:
         self._last_advance_ns = self.world.now_ns()
         while (answer := self.policy.poll()) is not None:
             self._take(answer)
+        if self._pending is not None and self._pending.reply is not None and self._may_send(self._pending):
+            self._conclude(self._pending)
         if self.phase is Phase.THINKING:
             self._check_patience()
         if not may_observe:
@@ -188,12 +203,17 @@ class Loop:
         if self.phase is not Phase.WAITING:
             return
         try:
-            if self._observation_ns is None:
-                self._open_window()
+            if self._opened:
+                self._continue_window()
             else:
-                self._continue_window(self._observation_ns)
+                self._open_window()
         except (ObservationError, MissingObservation) as error:
             self._break_block(str(error))
+
+    def is_due(self) -> bool:
+        """Whether a request is due now, if its frames are there."""
+        now_ns = self.world.now_ns()
+        return not self._opened or all(instant <= now_ns for instant in self.scheduler.turn(now_ns).instants_ns)
 
     def waiting_for(self) -> list[str]:
         """What is missing, source by source; empty while all is well."""
@@ -218,12 +238,12 @@ class Loop:
         self.message = message
         self._opened_monotonic_ns = time.monotonic_ns()
         self.policy.reset(self.embodiment.prompt(self.prompt), self.epoch)
-        self._observation_ns, self._pending = None, None
+        self._opened, self._observed, self._pending = False, {}, None
         self.phase = Phase.WAITING
 
     def _break_block(self, message: str) -> None:
         """A block that cannot be observed ends the window: the model's past must not have holes."""
-        if self._observation_ns is not None:
+        if self._opened:
             self.faults.happened(Fault.BLOCK_BROKEN)
             self._reopen(f"window reopened: {message}")
         self.message = message
@@ -242,46 +262,104 @@ class Loop:
         if self.world.now_ns() < self._at_rest_ns:
             return  # the plan of before a clock jump is still being finished
         if self.world.now_ns() - instant_ns <= self.embodiment.contract.site.tolerances.silence_s * NS_PER_S:
-            self._ask(self.buffer.block(instant_ns, (0,)))
+            block = self.buffer.block(instant_ns, (0,))
+            self._ask(self.scheduler.open(instant_ns), block)
 
-    def _continue_window(self, observation_ns: int) -> None:
-        offsets = self.model.chunk.frame_offsets_steps
-        step_ns = NS_PER_S / self.model.action_hz
-        self.buffer.prefetch(observation_ns + round(offset * step_ns) for offset in offsets)
-        if self.buffer.covers(observation_ns):
-            self._ask(self.buffer.block(observation_ns, offsets))
+    def _continue_window(self) -> None:
+        turn = self.scheduler.turn(self.world.now_ns())
+        if not turn.instants_ns:
+            self._ask(turn, None)
+            return
+        self.buffer.prefetch(turn.instants_ns)
+        if self.buffer.covers(turn.instants_ns[-1]):
+            self._ask(turn, self.buffer.block_at(turn.instants_ns))
 
-    def _ask(self, block: Block) -> None:
-        self._pending = Pending(block, self.world.now_ns(), time.monotonic_ns())
-        self._observation_ns = block.observation_ns
+    def _ask(self, turn: Turn, block: Block | None) -> None:
+        seen = self._observed[turn.session] if block is None else block
+        anchor = self._foreseen(turn, seen) if turn.purpose is Purpose.LOOK_AHEAD else seen.state
+        now_ns = self.world.now_ns()
+        deadline_s = self.scheduler.time_left_s(turn, now_ns)
+        self._pending = Pending(turn, seen, anchor, deadline_s, now_ns, time.monotonic_ns())
+        self._opened, self._observed[turn.session] = True, seen
         self.phase = Phase.THINKING
+        self.scheduler.asked(turn)
         self.policy.submit(
             Request(
                 epoch=self.epoch,
-                canvas=block.canvas,
-                state=self.embodiment.normalised_state(block.state),
-                steps=self.settings.steps,
+                canvas=None if block is None else block.canvas,
+                state=self.embodiment.normalised_state(anchor),
+                steps=self._steps.steps(deadline_s if self.settings.deadline_steps else None),
                 # The same noise would give the same chunk again, and it would be rejected again.
                 seed=self.settings.seed + self.counters.consecutive_rejections,
                 sent_monotonic_ns=self._pending.submitted_monotonic_ns,
+                session=turn.session,
+                purpose=turn.purpose,
             )
         )
 
-    def _take(self, answer: Reply | Dream | Failure) -> None:
+    def _foreseen(self, turn: Turn, block: Block) -> Floats:
+        """State [D] where the chunk in hand will have led: as measured, moved by what the plan still adds.
+
+        What a joint lacks of its command now (a gripper on an object, an arm under load) it is taken to lack then. The
+        last row is followed by another one, so the plan is left there and not in its tail.
+        """
+        timeline = self.scheduler.timeline
+        last_ns = timeline.instant_ns(min(turn.base, self.scheduler.rows_end - 1))
+        (now, last), (_, velocity) = self.plan.sample([block.observation_ns, last_ns])
+        then = last + velocity * (timeline.instant_ns(turn.base) - last_ns) / NS_PER_S
+        return block.state + self._as_state(then) - self._as_state(now)
+
+    def _as_state(self, positions: Floats) -> Floats:
+        """State [D] of the commanded joints [J]; what is not commanded counts as zero."""
+        commanded = dict(zip(self.model.commanded_joints, positions, strict=True))
+        return self.embodiment.state(dict.fromkeys(self.model.state_joints, 0.0) | commanded)
+
+    def _take(self, answer: Reply | Observed | Dream | Failure) -> None:
         if isinstance(answer, Failure):
             self._fail(answer.message)
         elif isinstance(answer, Dream):
             if self.last_chunk is not None and answer.epoch == self.epoch:
                 self.world.show_dream(self.last_chunk, answer.canvas)
         elif self._pending is not None and answer.epoch == self.epoch:
-            self._conclude(self._pending, answer)
+            self._time_latency(self._pending)
+            if isinstance(answer, Observed):
+                self.phase, self._pending = Phase.WAITING, None
+                self.scheduler.dropped()
+            else:
+                self._pending = replace(self._pending, reply=answer, answered_ns=self.world.now_ns())
 
-    def _conclude(self, pending: Pending, reply: Reply) -> None:
+    def _may_send(self, pending: Pending) -> bool:
+        """Not while controllers, on their way to a first point, would cut a corner of the plan too sharply.
+
+        While the rows in hand last a chunk can wait for that; later its plan is judged as it is.
+        """
         now_ns = self.world.now_ns()
-        block = pending.block
-        rows = self.embodiment.positions(reply.actions, block.state)
+        if self.plan is None or pending.deadline_s is None:
+            return True
+        left_s = pending.deadline_s - (now_ns - pending.submitted_ns) / NS_PER_S
+        return left_s <= 0 or bool(self.limits.judge(self._as_sent(self.plan, now_ns)))
+
+    def _time_latency(self, pending: Pending) -> None:
+        """What the regime is chosen by: from the observation instant to the first row that could be executed now.
+
+        A frame that opens a window costs less than a block, and waits for its prompt: it tells nothing.
+        """
+        if len(pending.turn.instants_ns) > 1:
+            waited_s = (self.world.now_ns() - pending.block.observation_ns) / NS_PER_S
+            before = self.scheduler.mode
+            self.scheduler.measured(waited_s + self.settings.lead_s)
+            if (mode := self.scheduler.mode) != before:
+                self.message = f"{mode}: an answer takes {waited_s:.2f} s"
+
+    def _conclude(self, pending: Pending) -> None:
+        self.phase, self._pending = Phase.WAITING, None
+        now_ns = self.world.now_ns()
+        turn, block, reply = pending.turn, pending.block, pending.reply
+        rows = self.embodiment.positions(reply.actions, pending.anchor)
         if np.isfinite(rows).all():
             rows = self._without_noise(self.embodiment.at_stops(rows))
+        entry = self.scheduler.entry(turn, now_ns)
+        self._steps.took(reply, (pending.answered_ns - pending.submitted_ns) / NS_PER_S)
         chunk = Chunk(
             self.session,
             self.epoch,
@@ -290,28 +368,34 @@ class Loop:
             block,
             reply,
             rows,
-            self.model.step_s,
+            entry.period_s,
             pending.submitted_ns,
-            now_ns,
+            pending.answered_ns,
+            regime=self.regime,
+            stream=turn.session,
+            look_ahead=turn.purpose is Purpose.LOOK_AHEAD,
+            anchor=pending.anchor,
+            full_steps=self.settings.steps,
+            deadline_s=pending.deadline_s,
+            first_row=entry.row,
         )
         present = self._present_plan(block, now_ns)
-        start_ns = self.scheduler.start_ns(block.observation_ns, now_ns)
-        judgement, plan = self._splice(present, chunk, start_ns, now_ns)
+        judgement, plan = self._splice(present, chunk, entry, now_ns)
         chunk.verdict, chunk.reason = judgement.verdict, judgement.reason
-        if not judgement or start_ns - block.observation_ns > self.model.chunk.actions * self.scheduler.step_ns:
+        if entry.pause_ns and (not judgement or entry.pause_ns > self.model.chunk.actions * self.scheduler.step_ns):
             self.counters.underruns += 1
         self.chunk_index += 1
         self.last_chunk = chunk
-        self._pending = None
-        self.phase = Phase.WAITING
         if judgement:
-            self._accept(chunk, present, plan, start_ns)
+            self._accept(chunk, present, plan, entry.start_ns)
+            self.scheduler.accepted(turn, entry)
         else:
             self.counters.rejected[judgement.verdict] += 1
             self.counters.consecutive_rejections += 1
             self.message = f"chunk {chunk.index} rejected: {judgement.reason}"
             self._time_overhead(chunk)
-            self._observation_ns = self.scheduler.observation_after_rejection_ns(block.observation_ns)
+            self.scheduler.dropped()
+        self.latency.add(chunk)
         self.world.show(chunk)
         if self.wants_dream():
             self.policy.dream(self.epoch)
@@ -335,12 +419,15 @@ class Loop:
         moved &= ~self._grippers
         return Plan.rest(np.where(moved, block.positions, plan.positions[-1]), now_ns) if moved.any() else plan
 
-    def _splice(self, present: Plan, chunk: Chunk, start_ns: int, now_ns: int) -> tuple[Judgement, Plan]:
-        """The plan that goes into the chunk's rows, row 0 of which is due at `start_ns`; or the present one."""
-        rows = Rows(chunk.positions, start_ns, self.scheduler.step_ns)
-        earliest_ns = now_ns + round(self.settings.lead_s * NS_PER_S)
-        spliced = splice(self._as_sent(present, now_ns), rows, earliest_ns, self.settings.blend_s, self.limits)
-        chunk.takeover_ns, chunk.way = spliced.start_ns, spliced.way
+    def _splice(self, present: Plan, chunk: Chunk, entry: Entry, now_ns: int) -> tuple[Judgement, Plan]:
+        """The plan that goes into the chunk's rows where it enters them; or the present one."""
+        step_ns = round(entry.period_s * NS_PER_S)
+        rows = Rows(chunk.positions, entry.start_ns - entry.row * step_ns, step_ns)
+        present = self._as_sent(present, now_ns)
+        if entry.joins and entry.start_ns - step_ns > now_ns + self._first_point_ns:
+            present = present.carried_on(entry.start_ns, step_ns, len(rows.positions))
+        spliced = splice(present, rows, entry.start_ns, self.settings.blend_s, self.limits)
+        chunk.way = spliced.way
         judgement, lasts_s = spliced.judgement, spliced.plan.remaining_s(now_ns)
         if judgement and lasts_s > self.settings.max_plan_s:
             reason = f"the plan lasts {lasts_s:.2f} s, max_plan_s is {self.settings.max_plan_s:.2f}"
@@ -351,18 +438,16 @@ class Loop:
         now_ns = self.world.now_ns()  # anew: judging took its time, and the first point counts from publishing
         first_ns = self._execute(plan, now_ns)
         self._time_overhead(chunk)
-        (position,), _ = present.sample([chunk.takeover_ns])
-        first_row = chunk.positions[(chunk.takeover_ns - start_ns) // self.scheduler.step_ns]
+        (position,), _ = present.sample([start_ns])
         seams = [
             seam(before, self.plan, instant_ns, self.limits.acceleration)
-            for before, instant_ns in ((present, now_ns), (self.plan, chunk.takeover_ns))
+            for before, instant_ns in ((present, now_ns), (self.plan, start_ns))
         ]
         chunk.start_ns = start_ns
-        chunk.seam_position_jump = float(np.abs(first_row - position).max())
+        chunk.seam_position_jump = float(np.abs(chunk.positions[chunk.first_row] - position).max())
         chunk.seam_velocity_jump = max(each.velocity_jump for each in seams)
         chunk.seam_jerk = max(each.jerk for each in seams)
         chunk.observation_to_command_s = (first_ns - chunk.block.observation_ns) / NS_PER_S
-        self._observation_ns = self.scheduler.observation_after_chunk_ns(start_ns)
         self.counters.chunks += 1
         self.counters.consecutive_rejections = 0
         self.counters.accepted_monotonic_ns.append(time.monotonic_ns())
@@ -407,4 +492,4 @@ class Loop:
 
     @property
     def regime(self) -> str:
-        return REGIME
+        return self.scheduler.mode.regime

@@ -247,7 +247,11 @@ class ObservationBuffer:
             ObservationError: an image cannot be used.
         """
         step_ns = NS_PER_S / self.contract.model.action_hz
-        instants_ns = [observation_ns + round(offset * step_ns) for offset in offsets_steps]
+        return self.block_at([observation_ns + round(offset * step_ns) for offset in offsets_steps])
+
+    def block_at(self, instants_ns: Sequence[int]) -> Block:
+        """The block whose frames stand at these instants, the last one the observation instant. Raises as `block`."""
+        observation_ns = instants_ns[-1]
         frames = {camera: [self._frame_at(camera, instant_ns) for instant_ns in instants_ns] for camera in self.cameras}
         sample = self._state_at(observation_ns)
         views = {camera: np.stack([self._view(camera, frame) for frame in chosen]) for camera, chosen in frames.items()}

@@ -24,6 +24,7 @@ SHORTEST_NS = 1_000_000  # between two knots: below it, rounding would dominate 
 KNOTS_NS = 34_000_000  # apart at most in a bridge and a tail: one period of 30 Hz
 SHARE, JERK_SHARE = 0.9, 0.5  # of the limits that they use: cubics between such knots show up to 1.1 and 2 times more
 PUNCTUAL_S = 1e-6  # a bridge may be so late
+WIND_DOWN_STEPS = 2  # in which a plan that is carried on gives up its acceleration
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,6 +206,25 @@ class Plan:
             np.concatenate([committed.knots_ns, rows.start_ns + times_ns, rows.instants_ns[row + 1 :]]),
             np.concatenate([committed.positions, positions, rows.positions[row + 1 :]]),
             np.concatenate([committed.velocities, speeds, velocities[row + 1 :]]),
+        )
+
+    def carried_on(self, start_ns: int, step_ns: int, count: int) -> "Plan":
+        """This plan up to a step before `start_ns`, then on with what it does there: what the next chunk fades from.
+
+        Between chunks that follow each other without a pause nothing may be seen of the tail behind the first. The
+        acceleration of the last row falls evenly to zero over WIND_DOWN_STEPS, then the speed stays.
+        """
+        committed = self.until(start_ns - step_ns)
+        position, velocity, bend = committed.positions[-1], committed.velocities[-1], committed.last_acceleration
+        step_s, steps = step_ns / NS_PER_S, np.arange(count)
+        wind_s, t = WIND_DOWN_STEPS * step_s, step_s * (steps[:, None] + 1)
+        w = np.minimum(t, wind_s)
+        gain = w - w * w / (2 * wind_s)  # of speed, for an acceleration of one
+        way = w * w / 2 - w * w * w / (6 * wind_s) + (t - w) * wind_s / 2
+        return Plan(
+            np.concatenate([committed.knots_ns, start_ns + step_ns * steps]),
+            np.concatenate([committed.positions, position + velocity * t + bend * way]),
+            np.concatenate([committed.velocities, velocity + bend * gain]),
         )
 
     def with_tail(self, limits: Sequence[JointLimits], step_ns: int) -> "Plan":

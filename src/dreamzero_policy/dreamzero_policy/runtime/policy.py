@@ -3,26 +3,41 @@
 Requests and replies are plain numpy, so that neither side knows the other's libraries. A policy never blocks its
 caller: `submit` returns at once and the reply is fetched with `poll`. Replies of an older epoch are dropped by the
 loop.
+
+A policy has several sessions, by number, of one prompt and epoch; each exists once it was asked. What a request gives
+them to observe are whole blocks as the cameras saw them; looking ahead happens in a fork that is thrown away, so it
+never changes a session.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 
+class Purpose(Enum):
+    """What is asked of a session once it has observed."""
+
+    CHUNK = "chunk"  # the chunk that begins where the observed past ends
+    LOOK_AHEAD = "look_ahead"  # the one behind the chunk it gave last, as if that one's video had been observed
+    OBSERVE = "observe"  # no chunk; the answer is `Observed`
+
+
 @dataclass(frozen=True)
 class Request:
-    """One block to observe and one chunk to predict from it."""
+    """One block to observe, and what to predict then."""
 
     epoch: int
-    canvas: NDArray[np.uint8]  # [T, height, width, 3]; T is 1 for the frame that opens a window
-    state: NDArray[np.float32]  # [D] normalised
+    canvas: NDArray[np.uint8] | None  # [T, height, width, 3]; T is 1 for the frame that opens a window; None: no block
+    state: NDArray[np.float32]  # [D] normalised, at the first instant of the chunk
     steps: int
     seed: int
     sent_monotonic_ns: int  # on this machine's monotonic clock
+    session: int = 0
+    purpose: Purpose = Purpose.CHUNK
 
 
 @dataclass(frozen=True)
@@ -35,7 +50,15 @@ class Reply:
     evaluations: int
     seed: int
     guidance_scale: float
-    timings_s: Mapping[str, float] = field(default_factory=dict)  # prompt, encode, observe, denoise; model: all
+    # prompt, encode, observe, imagine (looking ahead), denoise; model: all
+    timings_s: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A block was observed and nothing else was asked."""
+
+    epoch: int
 
 
 @dataclass(frozen=True)
@@ -54,10 +77,10 @@ class Failure:
 
 
 class Policy(Protocol):
-    """A session of a model, asynchronous."""
+    """The sessions of a model for one robot, asynchronous."""
 
     def reset(self, prompt: str, epoch: int) -> None:
-        """Forget the past and follow this prompt (already in the form the model was trained with)."""
+        """Forget the past of all sessions and follow this prompt (already in the form the model was trained with)."""
 
     def submit(self, request: Request) -> None:
         """Begin observing and predicting. At most one request is under way."""
@@ -65,5 +88,5 @@ class Policy(Protocol):
     def dream(self, epoch: int) -> None:
         """Decode the video of the last prediction, if there is time before the next request."""
 
-    def poll(self) -> Reply | Dream | Failure | None:
+    def poll(self) -> Reply | Observed | Dream | Failure | None:
         """The next thing the model has to say, or None."""

@@ -18,6 +18,7 @@ def test_percentiles_and_rates_are_those_of_the_run(tmp_path: Path) -> None:
         overhead_s=[0.004] * 3,
         regime_seconds={"stop_and_go": 9.5},
         seam_velocity_jumps=[0.0, 0.25],
+        stages_s={"denoise": [0.05, 0.0501, 7.0]},
     )
     record.rejected["rejected_velocity"] = 2
     summary = record.summary()
@@ -25,6 +26,9 @@ def test_percentiles_and_rates_are_those_of_the_run(tmp_path: Path) -> None:
     assert summary["capacity_hz"] == pytest.approx(10.0)
     assert summary["model_ms"] == {"p50": 100.0, "p95": 118.0}
     assert summary["overhead_ms"]["p95"] == 4.0
+    assert summary["histogram_edges_ms"][5:7] == [50, 100]
+    assert summary["stages_ms"]["denoise"]["p50"] == 50.1
+    assert summary["stages_ms"]["denoise"]["histogram"] == [0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 1]
     assert summary["rejected_chunks"] == {"rejected_velocity": 2}
     assert summary["max_seam_velocity_jump_rad_s"] == 0.25
     write_summary(summary, tmp_path / "summary.json")

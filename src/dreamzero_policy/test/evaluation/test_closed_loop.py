@@ -18,7 +18,7 @@ from dreamzero_policy.runtime.observation import NS_PER_S, ObservationBuffer
 from dreamzero_policy.runtime.policy import Reply, Request
 
 LATENCY_NS = 150_000_000
-STEP_NS = 33_333_333
+STEP_NS = NS_PER_S / 30
 
 
 class Scripted:
@@ -107,7 +107,7 @@ def test_the_answer_comes_after_the_latency_however_long_the_model_took(
     assert (slow.outcome, slow.seconds, slow.chunks) == (fast.outcome, fast.seconds, fast.chunks)
     cycle_ns = np.diff(policy.asked_ns)
     lead_ns = LATENCY_NS + round(parameters.loop.lead_s * NS_PER_S)
-    assert set(cycle_ns) == {(24 + -(-lead_ns // STEP_NS)) * STEP_NS}
+    assert set(cycle_ns) == {round((24 + -(-lead_ns // STEP_NS)) * STEP_NS)}
 
 
 def test_every_point_that_the_robot_is_told_lies_inside_the_limits(

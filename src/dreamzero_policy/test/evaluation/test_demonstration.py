@@ -72,7 +72,7 @@ def test_a_rejected_chunk_is_asked_for_again_and_the_last_row_stays(contract: Co
         world.ns = policy.due_ns
         reply = policy.poll()
         assert policy.due_ns is None
-        world.decided = Chunk("", 1, 0, "", None, reply, None, 0.0, 0, 0, verdict)
+        world.decided = Chunk("", 1, 0, "", None, reply, None, 0.0, 0, 0, "", 0, False, anchor, 0, None, 0, verdict)
         return embodiment.actions(reply.actions, anchor)[:, 0]
 
     first = np.arange(24) / 100

@@ -47,7 +47,19 @@ def assert_equal_bit_for_bit(one: Session, two: Session) -> None:
         assert np.array_equal(one.predict(STATE).actions, two.predict(STATE).actions)
 
 
-VERBS = ("observe", "observe", "observe", "predict", "decode", "snapshot", "rollback", "throw_away", "swap", "open")
+VERBS = (
+    "observe",
+    "observe",
+    "observe",
+    "predict",
+    "look_ahead",
+    "decode",
+    "snapshot",
+    "rollback",
+    "throw_away",
+    "swap",
+    "open",
+)
 
 
 @given(verbs=st.lists(st.tuples(st.sampled_from(VERBS), st.integers(0, 9)), max_size=10), options=MODES)
@@ -66,6 +78,8 @@ def test_whatever_was_done_in_between_only_what_was_seen_counts(policy, frames, 
             history.append(seen)
         elif verb == "predict":
             session.predict(STATE, seed=number)
+        elif verb == "look_ahead":
+            session.look_ahead(session.predict(STATE, seed=number), STATE)
         elif verb == "decode":
             session.decode(session.predict(STATE, seed=number))
         elif verb == "snapshot":

@@ -1,37 +1,119 @@
-"""A worker that fails says how, and one that hangs does not hold its parent."""
+"""The model in a process of its own: it answers as sessions in this one do, and says how it fails.
+
+One that hangs does not hold its parent.
+"""
 
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from dreamzero_policy.inference.loading import Policy
+from dreamzero_policy.inference.sessions import Sessions
 from dreamzero_policy.inference.worker import WorkerError, WorkerPolicy
 from dreamzero_policy.inference.worker_process import failure
+from dreamzero_policy.runtime.policy import Dream, Failure, Observed, Purpose, Reply, Request
+
+STATE = np.linspace(-1, 1, 5, dtype=np.float32)
+EPOCH, PATIENCE_S = 3, 300.0
+
+
+@pytest.fixture(scope="module")
+def worker(checkpoint_folder: Path) -> Iterator[WorkerPolicy]:
+    policy = WorkerPolicy(checkpoint_folder, device="cpu", dtype="float32", threads=1, steps=1)
+    policy.wait_until_ready(PATIENCE_S)
+    yield policy
+    policy.close()
+
+
+def answer(worker: WorkerPolicy) -> Reply | Observed | Dream | Failure:
+    deadline = time.monotonic() + PATIENCE_S
+    while (got := worker.poll()) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    return got
+
+
+def requests(frames: np.ndarray) -> list[Request]:
+    def request(canvas: np.ndarray | None, session: int, purpose: Purpose) -> Request:
+        return Request(EPOCH, canvas, STATE, 1, 3, time.monotonic_ns(), session, purpose)
+
+    return [
+        request(frames[0, :1], 0, Purpose.CHUNK),
+        request(None, 0, Purpose.LOOK_AHEAD),
+        request(frames[1, :1], 1, Purpose.CHUNK),
+        request(frames[2], 0, Purpose.LOOK_AHEAD),
+        request(frames[3], 1, Purpose.CHUNK),
+        request(frames[4], 0, Purpose.OBSERVE),
+        request(frames[5], 0, Purpose.CHUNK),
+    ]
+
+
+def test_requests_to_the_process_are_answered_as_here(worker: WorkerPolicy, policy: Policy, frames: np.ndarray) -> None:
+    here = Sessions(policy)
+    here.reset("touch")
+    worker.reset("touch", EPOCH)
+    for request in requests(frames):
+        worker.submit(request)
+        theirs, ours = answer(worker), here.answer(request)
+        assert type(theirs) is type(ours)
+        assert theirs.epoch == EPOCH
+        if isinstance(ours, Reply):
+            np.testing.assert_array_equal(theirs.actions, ours.actions)
+            assert theirs.timings_s["model"] >= theirs.timings_s["denoise"] > 0
+
+
+def test_a_request_of_an_older_epoch_is_not_answered(worker: WorkerPolicy, frames: np.ndarray) -> None:
+    worker.reset("touch", EPOCH - 1)
+    worker.submit(requests(frames)[0])
+    worker.reset("push", EPOCH)
+    worker.submit(requests(frames)[0])
+    assert answer(worker).epoch == EPOCH
+    worker.dream(EPOCH)
+    assert isinstance(answer(worker), Dream)
+    assert worker.poll() is None
+
+
+def test_a_session_that_is_asked_what_it_cannot_do_ends_the_process_with_the_reason(
+    checkpoint_folder: Path, frames: np.ndarray
+) -> None:
+    worker = WorkerPolicy(checkpoint_folder, device="cpu", dtype="float32", threads=1, steps=1)
+    worker.wait_until_ready(PATIENCE_S)
+    try:
+        worker.reset("touch", EPOCH)
+        worker.submit(Request(EPOCH, frames[0], STATE, 1, 3, time.monotonic_ns()))
+        failure = answer(worker)
+        assert isinstance(failure, Failure)
+        assert "came before the first frame" in failure.message
+    finally:
+        worker.close()
 
 
 @pytest.fixture
-def worker(tmp_path: Path) -> Iterator[WorkerPolicy]:
+def young_worker(tmp_path: Path) -> Iterator[WorkerPolicy]:
     """A process that is still importing, which is as good a moment as any."""
     policy = WorkerPolicy(tmp_path, device="cpu", dtype="float32", threads=1, steps=1)
     yield policy
     policy.process.kill()
 
 
-def test_a_stopped_worker_is_ended_all_the_same(worker: WorkerPolicy) -> None:
-    worker.process.send_signal(signal.SIGSTOP)
-    worker.close()
-    assert worker.process.returncode == -signal.SIGKILL
+def test_a_stopped_worker_is_ended_all_the_same(young_worker: WorkerPolicy) -> None:
+    young_worker.process.send_signal(signal.SIGSTOP)
+    young_worker.close()
+    assert young_worker.process.returncode == -signal.SIGKILL
 
 
-def test_a_killed_worker_says_that_memory_may_have_run_out(worker: WorkerPolicy) -> None:
-    worker.process.kill()
+def test_a_killed_worker_says_that_memory_may_have_run_out(young_worker: WorkerPolicy) -> None:
+    young_worker.process.kill()
     with pytest.raises(
         WorkerError, match=r"exit code -9\): killed; if nobody did it, the system had run out of memory"
     ):
-        worker.wait_until_ready(60.0)
-    worker.close()
+        young_worker.wait_until_ready(60.0)
+    young_worker.close()
 
 
 def test_a_model_that_runs_out_of_memory_says_so() -> None:

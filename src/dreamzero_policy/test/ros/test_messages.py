@@ -10,13 +10,15 @@ from sensor_msgs.msg import CompressedImage, JointState
 from trajectory_msgs.msg import JointTrajectory
 
 from dreamzero_msgs.msg import ActionChunk
-from dreamzero_policy.ros.messages import decoder, image_message, to_ns, to_stamp, trajectory_messages
+from dreamzero_policy.ros.messages import chunk_message, decoder, image_message, to_ns, to_stamp, trajectory_messages
 from dreamzero_policy.ros.recorder import recording_types, trimmed
 from dreamzero_policy.ros.trajectory_cdr import trajectory_bytes
-from dreamzero_policy.runtime.chunk import Verdict
+from dreamzero_policy.runtime.chunk import Chunk, Verdict
 from dreamzero_policy.runtime.contract import Controller
-from dreamzero_policy.runtime.observation import ObservationError
+from dreamzero_policy.runtime.latency import STAGES
+from dreamzero_policy.runtime.observation import Block, ObservationError
 from dreamzero_policy.runtime.plan import Plan
+from dreamzero_policy.runtime.policy import Reply
 
 NOW_NS = 1_234_567_890_123_456_789
 TYPES = recording_types()
@@ -94,3 +96,56 @@ def test_recorded_messages_have_no_spare_bytes() -> None:
     data = trimmed(serialize_message(message), "sensor_msgs/msg/JointState", TYPES)
     read = TYPES.deserialize_cdr(data, "sensor_msgs/msg/JointState")
     assert read.name == ["a"] and read.position.tolist() == [0.5] and read.effort.size == 0
+
+
+def overlapping_chunk() -> Chunk:
+    block = Block(
+        observation_ns=NOW_NS,
+        canvas=np.zeros((8, 4, 4, 3), np.uint8),
+        state=np.array([0.1, 0.2]),
+        positions=np.array([0.1, 0.2]),
+        frame_stamps_ns={"head": tuple(range(8))},
+        state_stamp_ns=NOW_NS,
+        transport_s=0.004,
+        complete_monotonic_ns=0,
+    )
+    timings_s = {"encode": 0.01, "observe": 0.02, "imagine": 0.005, "denoise": 0.05, "model": 0.1}
+    rows = np.arange(48.0).reshape(24, 2)
+    chunk = Chunk(
+        session="s",
+        epoch=2,
+        index=3,
+        prompt="go",
+        block=block,
+        reply=Reply(2, np.zeros((24, 2), np.float32), 2, 2, 7, 1.0, timings_s),
+        positions=rows,
+        step_s=0.04,
+        asked_ns=NOW_NS + 20_000_000,
+        answered_ns=NOW_NS + 130_000_000,
+        regime="slowed",
+        stream=1,
+        look_ahead=True,
+        anchor=np.array([0.3, 0.4]),
+        full_steps=4,
+        deadline_s=0.25,
+        first_row=5,
+    )
+    chunk.start_ns, chunk.observation_to_command_s = NOW_NS + 400_000_000, 0.18
+    return chunk
+
+
+def test_a_chunk_says_how_it_shares_time_and_where_its_latency_went() -> None:
+    message = chunk_message(overlapping_chunk(), ("a", "b"), "contract", "checkpoint")
+    assert (message.regime, message.stream, message.look_ahead) == ("slowed", 1, True)
+    assert (message.denoise_steps, message.full_denoise_steps, message.deadline_s) == (2, 4, 0.25)
+    assert (message.first_row, to_ns(message.start)) == (5, NOW_NS + 400_000_000)
+    assert (list(message.state), list(message.anchor)) == ([0.1, 0.2], [0.3, 0.4])
+    stages = [message.request_s, message.handover_s, message.model_s, message.command_s]
+    assert stages == pytest.approx([0.02, 0.01, 0.1, 0.05])
+    assert (message.imagine_s, message.observation_to_row_s) == (0.005, 0.4)
+    assert message.observation_to_command_s == pytest.approx(sum(stages))
+
+
+def test_every_stage_of_the_protocol_is_a_field_of_the_chunk() -> None:
+    fields = ActionChunk.get_fields_and_field_types()
+    assert [stage for stage in STAGES if fields.get(f"{stage}_s") != "double"] == []

@@ -34,6 +34,7 @@ SETTINGS = LoopSettings(
     inference_timeout_s=float("inf"),
     smoothing_window=21,
     blend_s=(0.1, 0.2, 0.35, 0.6),
+    max_plan_s=1.5,
 )
 
 

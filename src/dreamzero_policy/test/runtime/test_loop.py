@@ -12,7 +12,8 @@ from dreamzero_policy.runtime.faults import Fault
 from dreamzero_policy.runtime.loop import Loop, LoopSettings, Phase
 from dreamzero_policy.runtime.observation import NS_PER_S, ObservationBuffer
 from dreamzero_policy.runtime.plan import Plan
-from dreamzero_policy.runtime.policy import Failure, Reply, Request
+from dreamzero_policy.runtime.policy import Failure, Observed, Purpose, Reply, Request
+from dreamzero_policy.runtime.regime import RegimeSettings
 from dreamzero_policy.runtime.rest import longest_plan_s, stopping_s
 
 SETTINGS = LoopSettings(
@@ -25,6 +26,7 @@ SETTINGS = LoopSettings(
     blend_s=(0.1, 0.2, 0.3, 0.45),
     max_plan_s=1.5,
 )
+LOOKING_AHEAD_S = 4.0  # two chunks, at half the speed, and a tail
 LATENCY_NS = 100_000_000
 TICK_NS = NS_PER_S // 300
 FRAME_TICKS, JOINT_TICKS = 10, 3  # 30 Hz cameras, 100 Hz joints
@@ -42,13 +44,19 @@ class Robot:
         self.buffer = ObservationBuffer(embodiment)
         self.acts: list[Plan] = []
         self.chunks: list[Chunk] = []
+        self.told: list[tuple[int, np.ndarray]] = []  # instants and commanded positions
 
     def now_ns(self) -> int:
         return self.ns
 
     def act(self, plan: Plan) -> None:
         self.acts.append(plan)
-        self.plan = plan
+        before = self.plan.after(self.ns).until(plan.knots_ns[0])  # a controller goes on to the first point
+        self.plan = Plan(
+            np.append(before.knots_ns[:-1], plan.knots_ns),
+            np.concatenate([before.positions[:-1], plan.positions]),
+            np.concatenate([before.velocities[:-1], plan.velocities]),
+        )
 
     def show(self, chunk: Chunk) -> None:
         self.chunks.append(chunk)
@@ -63,6 +71,7 @@ class Robot:
             if number % JOINT_TICKS == 0:
                 (position,), _ = self.plan.sample([self.ns])
                 self.buffer.add_joint_state(self.ns, self.ns, self.joints, position.tolist())
+                self.told.append((self.ns, position))
             if number % FRAME_TICKS == 0:
                 for camera in cameras:
                     grey = np.full((240, 320, 3), (number // FRAME_TICKS * 2) % 250, np.uint8)
@@ -71,13 +80,16 @@ class Robot:
 
 
 class Scripted:
-    """A policy that answers after a while: both arms accelerate towards `value` (normalised), the rest stays."""
+    """A policy that answers after a while: both arms go to `value` (normalised), the rest stays.
 
-    def __init__(self, robot: Robot, value: float = 0.0) -> None:
-        self.robot, self.value = robot, value
+    They accelerate (`power` 2) or go on at an even speed (1).
+    """
+
+    def __init__(self, robot: Robot, value: float = 0.0, power: int = 2, latency_ns: int = LATENCY_NS) -> None:
+        self.robot, self.value, self.power, self.latency_ns = robot, value, power, latency_ns
         self.prompts: list[tuple[str, int]] = []
         self.requests: list[Request] = []
-        self.answers: list[tuple[int, Reply | Failure]] = []
+        self.answers: list[tuple[int, Reply | Observed | Failure]] = []
 
     def reset(self, prompt: str, epoch: int) -> None:
         self.prompts.append((prompt, epoch))
@@ -85,14 +97,16 @@ class Scripted:
     def submit(self, request: Request) -> None:
         self.requests.append(request)
         rows = np.zeros((24, 32), np.float32)
-        rows[:, :14] = self.value * np.linspace(0, 1, 24, dtype=np.float32)[:, None] ** 2
-        reply = Reply(epoch=request.epoch, actions=rows, steps=4, evaluations=4, seed=request.seed, guidance_scale=1.0)
-        self.answers.append((self.robot.ns + LATENCY_NS, reply))
+        rows[:, :14] = self.value * np.linspace(0, 1, 24, dtype=np.float32)[:, None] ** self.power
+        timings_s = {"denoise": 0.01 * request.steps}
+        reply = Reply(request.epoch, rows, request.steps, request.steps, request.seed, 1.0, timings_s)
+        answer = Observed(request.epoch) if request.purpose is Purpose.OBSERVE else reply
+        self.answers.append((self.robot.ns + self.latency_ns, answer))
 
     def dream(self, epoch: int) -> None:
         raise AssertionError("nobody asked for a dream")
 
-    def poll(self) -> Reply | Failure | None:
+    def poll(self) -> Reply | Observed | Failure | None:
         if self.answers and self.answers[0][0] <= self.robot.ns:
             return self.answers.pop(0)[1]
         return None
@@ -103,8 +117,8 @@ def robot(embodiment: Embodiment) -> Robot:
     return Robot(embodiment)
 
 
-def loop_of(robot: Robot, policy: Scripted) -> Loop:
-    return Loop(robot.embodiment, robot.buffer, policy, robot, SETTINGS, session="test")
+def loop_of(robot: Robot, policy: Scripted, **settings: object) -> Loop:
+    return Loop(robot.embodiment, robot.buffer, policy, robot, replace(SETTINGS, **settings), session="test")
 
 
 def run(loop: Loop, robot: Robot, seconds: float, **ticks: object) -> None:
@@ -352,9 +366,7 @@ def test_the_same_recording_gives_the_same_requests(embodiment: Embodiment) -> N
 
 def test_a_model_that_does_not_answer_is_a_fault(robot: Robot) -> None:
     policy = Scripted(robot)
-    loop = Loop(
-        robot.embodiment, robot.buffer, policy, robot, replace(SETTINGS, inference_timeout_s=0.0), session="test"
-    )
+    loop = loop_of(robot, policy, inference_timeout_s=0.0)
     loop.run("go")
     run(loop, robot, 0.2)
     assert loop.phase is Phase.FAULT and "has not answered" in loop.message
@@ -373,3 +385,150 @@ def test_a_robot_that_was_moved_by_hand_is_taken_where_it_is(robot: Robot) -> No
     run(loop, robot, 0.5)
     arms = slice(0, 14)
     np.testing.assert_allclose(robot.acts[-1].positions[0, arms], robot.chunks[-1].block.positions[arms], atol=0.01)
+
+
+def frame_numbers(robot: Robot, chunk: Chunk) -> list[float]:
+    """Of the frames a chunk was predicted from, counted from the robot's first."""
+    stamps = np.array(chunk.block.frame_stamps_ns["head"])
+    return ((stamps - robot.begin_ns) * 30 / NS_PER_S).round(2).tolist()
+
+
+def speeds(robot: Robot, after_s: float) -> np.ndarray:
+    """Commanded speed of the first arm joint, from so many seconds after the beginning on [rad/s]."""
+    told = [(ns, row[0]) for ns, row in robot.told if ns >= robot.begin_ns + after_s * NS_PER_S]
+    instants, positions = np.array(told).T
+    return np.diff(positions) / (np.diff(instants) / NS_PER_S)
+
+
+def test_looking_ahead_the_arms_keep_their_speed_across_chunks(robot: Robot) -> None:
+    policy = Scripted(robot, value=0.5, power=1, latency_ns=600_000_000)
+    loop = loop_of(robot, policy, regime=RegimeSettings("overlap", "look_ahead"), max_plan_s=LOOKING_AHEAD_S)
+    loop.run("go")
+    run(loop, robot, 5.0)
+    assert all(chunk.verdict is Verdict.ACCEPTED for chunk in robot.chunks)
+    even = 0.5 * 0.2 / (23 / 30)  # rad/s: 23 steps lead to the last row
+    np.testing.assert_allclose(speeds(robot, 1.6), even, rtol=0.15)
+    purposes = [request.purpose for request in policy.requests]
+    assert purposes[:4] == [Purpose.CHUNK, *[Purpose.LOOK_AHEAD] * 3]
+    assert [request.canvas is None for request in policy.requests[:4]] == [False, True, False, False]
+
+
+def test_in_stop_and_go_the_same_arms_stand_still_between_chunks(robot: Robot) -> None:
+    loop = loop_of(robot, Scripted(robot, value=0.5, power=1, latency_ns=600_000_000))
+    loop.run("go")
+    run(loop, robot, 5.0)
+    assert (np.abs(speeds(robot, 1.6)) < 1e-9).mean() > 0.3  # 0.66 of 1.46 s, but for the tail
+
+
+def test_looking_ahead_every_plan_is_shorter_than_the_longest_one_of_its_regime(robot: Robot) -> None:
+    loop = loop_of(
+        robot,
+        Scripted(robot, value=0.5, power=1),
+        regime=RegimeSettings("overlap", "look_ahead"),
+        max_plan_s=LOOKING_AHEAD_S,
+    )
+    loop.run("go")
+    run(loop, robot, 4.0)
+    lasting_s = [
+        (plan.end_ns - chunk.answered_ns) / NS_PER_S for plan, chunk in zip(robot.acts, robot.chunks, strict=True)
+    ]
+    assert 1.5 < max(lasting_s) <= longest_plan_s(robot.embodiment.contract, SETTINGS.lead_s, loop.scheduler.mode)
+
+
+def test_chunks_that_follow_each_other_are_joined_inside_the_jerk_limits(robot: Robot) -> None:
+    loop = loop_of(
+        robot,
+        Scripted(robot, value=0.9, latency_ns=600_000_000),
+        regime=RegimeSettings("overlap", "look_ahead"),
+        max_plan_s=LOOKING_AHEAD_S,
+    )
+    loop.run("go")  # every chunk ends accelerating and the next one begins at rest
+    run(loop, robot, 5.0)
+    assert len(robot.chunks) > 3 and all(chunk.verdict is Verdict.ACCEPTED for chunk in robot.chunks)
+    assert max(chunk.seam_jerk for chunk in robot.chunks) <= loop.limits.jerk.max()
+
+
+def test_a_chunk_that_comes_just_as_motion_begins_waits_until_it_can_be_sent(robot: Robot) -> None:
+    policy = Scripted(
+        robot, value=0.5, power=1
+    )  # answers 0.1 s after the request, on the first steps of the chunk before
+    loop = loop_of(robot, policy, regime=RegimeSettings("overlap", "look_ahead"), max_plan_s=LOOKING_AHEAD_S)
+    loop.run("go")
+    run(loop, robot, 0.5)
+    early = robot.chunks[1]
+    sent_ns = robot.acts[1].knots_ns[0] - 50_000_000
+    assert early.look_ahead and early.verdict is Verdict.ACCEPTED
+    assert early.answered_ns + 10_000_000 < sent_ns < early.start_ns
+    assert loop.limits.judge(loop.plan)
+
+
+def test_ahead_the_state_is_where_the_plan_leads(robot: Robot) -> None:
+    policy = Scripted(robot, value=0.5, power=1)
+    loop = loop_of(robot, policy, regime=RegimeSettings("overlap", "look_ahead"), max_plan_s=LOOKING_AHEAD_S)
+    loop.run("go")
+    run(loop, robot, 2.5)
+    ahead = robot.chunks[2]
+    assert ahead.look_ahead
+    (there,), _ = robot.acts[1].sample([ahead.start_ns])
+    np.testing.assert_allclose(ahead.anchor[:14], there[:14], atol=0.005)
+    assert np.abs(ahead.anchor[:14] - ahead.block.state[:14]).max() > 0.05  # which is a chunk earlier
+
+
+def test_two_sessions_see_the_same_motion_half_a_block_apart(robot: Robot) -> None:
+    policy = Scripted(robot, value=0.5, power=1)
+    loop = loop_of(robot, policy, regime=RegimeSettings("overlap", "two_sessions"))
+    loop.run("go")
+    run(loop, robot, 4.0)
+    assert [request.session for request in policy.requests[:6]] == [0, 1, 0, 1, 0, 1]
+    assert [len(request.canvas) for request in policy.requests[:6]] == [1, 1, 8, 8, 8, 8]
+    blocks = [frame_numbers(robot, chunk) for chunk in robot.chunks[2:6]]
+    assert [block[1] - block[0] for block in blocks] == [3, 3, 3, 3]
+    assert np.diff([block[-1] for block in blocks]).tolist() == [12, 12, 12]
+    assert (speeds(robot, 1.0) > 0).all()
+
+
+def test_slowed_the_model_is_shown_the_steps_and_not_the_seconds(robot: Robot) -> None:
+    policy = Scripted(robot, value=0.5, power=1, latency_ns=950_000_000)
+    loop = loop_of(robot, policy, regime=RegimeSettings("slowed"), max_plan_s=LOOKING_AHEAD_S)
+    loop.run("go")
+    run(loop, robot, 9.0)
+    assert loop.regime == "slowed" and loop.scheduler.mode.speed == pytest.approx(0.6)  # 0.8 of 0.8 s / 1.01 s
+    assert np.diff(frame_numbers(robot, robot.chunks[-1])).tolist() == [5] * 7  # three steps at 0.6 of 30 a second
+    even = 0.6 * 0.5 * 0.2 / (23 / 30)
+    np.testing.assert_allclose(speeds(robot, 6.0), even, rtol=0.15)
+
+
+def test_the_regime_follows_the_latency_and_says_so(robot: Robot) -> None:
+    policy = Scripted(robot, value=0.2, power=1)
+    loop = loop_of(robot, policy, regime=RegimeSettings("auto"), max_plan_s=LOOKING_AHEAD_S)
+    loop.run("go")
+    assert loop.regime == "stop_and_go"
+    run(loop, robot, 2.2)
+    assert loop.regime == "overlap" and "two_sessions" in loop.message
+    policy.latency_ns = 2_000_000_000
+    run(loop, robot, 6.0)
+    assert loop.regime == "stop_and_go"
+    assert robot.chunks[-1].verdict is Verdict.ACCEPTED
+
+
+def test_a_chunk_without_time_for_all_steps_gets_fewer_and_says_so(robot: Robot) -> None:
+    policy = Scripted(robot, value=0.2, power=1, latency_ns=735_000_000)
+    regime = RegimeSettings("overlap", "look_ahead")
+    loop = loop_of(robot, policy, regime=regime, max_plan_s=LOOKING_AHEAD_S, deadline_steps=True)
+    loop.run("go")
+    run(loop, robot, 4.0)
+    assert {request.steps for request in policy.requests} <= {4, 2, 1}
+    for chunk, request in zip(robot.chunks, policy.requests, strict=False):
+        assert (chunk.full_steps, chunk.reply.steps) == (4, request.steps)
+        assert chunk.deadline_s is None or chunk.deadline_s < 0.9
+    policy.latency_ns = 900_000_000
+    run(loop, robot, 4.0)
+    assert policy.requests[-1].steps == 1
+
+
+def test_with_the_rule_switched_off_every_chunk_gets_all_steps(robot: Robot) -> None:
+    policy = Scripted(robot, value=0.2, power=1, latency_ns=900_000_000)
+    loop = loop_of(robot, policy, regime=RegimeSettings("overlap", "look_ahead"), max_plan_s=LOOKING_AHEAD_S)
+    loop.run("go")
+    run(loop, robot, 4.0)
+    assert {request.steps for request in policy.requests} == {4}

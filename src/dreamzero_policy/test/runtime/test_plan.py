@@ -197,3 +197,28 @@ def test_a_plan_as_sent_is_one_cubic_up_to_the_first_point_and_the_plan_before_a
     inside = sent.sample(np.linspace(now_ns, first_ns, 9).astype(np.int64))[0]
     np.testing.assert_allclose(np.diff(inside, 4, axis=0), 0, atol=1e-12)
     assert np.abs(inside - plan.sample(np.linspace(now_ns, first_ns, 9).astype(np.int64))[0]).max() < 1e-3
+
+
+def test_what_a_following_chunk_fades_from_goes_on_at_the_speed_of_the_last_row() -> None:
+    rows = np.linspace(0.0, 0.23, 24)[:, None] * np.ones(2)  # 0.01 rad a step
+    chunk = faded(Plan.rest(np.zeros(2), BEGIN_NS), rows, BEGIN_NS, 0.1)
+    plan = chunk.with_tail(LIMITS.by_joint, STEP_NS)
+    start_ns = BEGIN_NS + 24 * STEP_NS
+    on = plan.carried_on(start_ns, STEP_NS, 6)
+    np.testing.assert_allclose(on.sample([start_ns - STEP_NS])[0], [[0.23, 0.23]], atol=1e-9)
+    positions, velocities = on.sample(start_ns + STEP_NS * np.arange(6))
+    np.testing.assert_allclose(positions[:, 0], 0.23 + 0.01 * np.arange(1, 7), atol=1e-4)
+    np.testing.assert_allclose(velocities, 0.3, atol=3e-3)
+    assert (plan.sample([start_ns])[0] < positions[0]).all()  # where the tail would have led
+
+
+def test_a_plan_carried_on_gives_up_its_acceleration_evenly_and_then_keeps_its_speed() -> None:
+    t = np.arange(24)[:, None] / 30
+    chunk = faded(Plan.rest(np.zeros(2), BEGIN_NS), 0.5 * t * t * np.ones(2), BEGIN_NS, 0.1)  # 1 rad/s² at the end
+    last_ns = BEGIN_NS + 23 * STEP_NS
+    on = chunk.with_tail(LIMITS.by_joint, STEP_NS).carried_on(last_ns + STEP_NS, STEP_NS, 6)
+    first, last = on.accelerations
+    begin = int(np.flatnonzero(on.knots_ns == last_ns)[0])
+    np.testing.assert_allclose(last[begin - 1], 1.0, atol=0.05)
+    np.testing.assert_allclose(first[begin:, 0], [1.0, 0.5, 0, 0, 0, 0], atol=0.05)
+    np.testing.assert_allclose(last[begin:, 0], [0.5, 0, 0, 0, 0, 0], atol=0.05)

@@ -10,7 +10,8 @@ from dreamzero_policy.runtime.limits import Limits
 from dreamzero_policy.runtime.loop import Loop
 from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.plan import Plan
-from dreamzero_policy.runtime.rest import longest_plan_s, stopping_s
+from dreamzero_policy.runtime.regime import RegimeSettings
+from dreamzero_policy.runtime.rest import longest_plan_s, stopping_s, too_long
 
 from .test_loop import Robot, Scripted, loop_of, rest_bound_ns
 from .test_plan import faded
@@ -28,6 +29,30 @@ def test_stopping_takes_speed_over_acceleration_and_two_ramps() -> None:
 
 def test_the_shipped_contract_keeps_within_the_default_of_max_plan_s(contract: Contract) -> None:
     assert longest_plan_s(contract, 0.06) == pytest.approx(1.337, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("regime", "max_plan_s", "refused"),
+    [
+        (RegimeSettings(), 1.5, ""),
+        (RegimeSettings("overlap", "two_sessions"), 1.5, ""),
+        (
+            RegimeSettings("overlap", "look_ahead"),
+            1.5,
+            "takes 1.69 s in overlap (look_ahead), with its tail up to 2.14 s",
+        ),
+        (RegimeSettings("overlap", "look_ahead"), 1.7, ""),
+        (RegimeSettings("auto"), 3.0, "takes 3.33 s in slowed (look_ahead) at 0.50 of the speed"),
+        (RegimeSettings("auto"), 4.0, ""),
+        (RegimeSettings(), 0.8, "takes 0.89 s in stop_and_go, with its tail up to 1.34 s"),
+    ],
+)
+def test_a_regime_whose_plans_cannot_fit_is_refused_with_both_times(
+    contract: Contract, regime: RegimeSettings, max_plan_s: float, refused: str
+) -> None:
+    reason = too_long(contract, 0.06, regime, max_plan_s)
+    assert refused in reason and bool(refused) == bool(reason)
+    assert not refused or f"max_plan_s is {max_plan_s:g}" in reason
 
 
 @settings(deadline=None, max_examples=40)

@@ -114,3 +114,51 @@ def bench_splice(
         print_json(document)
     else:
         room.report(document, console)
+
+
+@bench.command("regimes")
+def bench_regimes(
+    latencies: Annotated[
+        list[float] | None,
+        typer.Option("--latency", min=0.0, max=10.0, help="Simulated time to an answer [s]; 0.15, 0.6 and 1.1."),
+    ] = None,
+    regimes: Annotated[
+        list[str] | None,
+        typer.Option("--regime", help="stop_and_go, two_sessions, look_ahead or slowed; repeat for several, else all."),
+    ] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes of each case.")] = 8,
+    suite: Annotated[str, typer.Option(help="seen or unseen.")] = "seen",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode; the others follow it.")] = 0,
+    steps: Annotated[int, typer.Option(min=1, max=64, help="Denoising steps per chunk.")] = 4,
+    checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint folder; the shipped one by default.")] = None,
+    contract: Annotated[Path | None, typer.Option(help="Contract file; the shipped one by default.")] = None,
+    parameters: Annotated[Path | None, typer.Option(help="Parameter file of the node; the shipped one.")] = None,
+    world: Annotated[str, typer.Option(help="Installed suite, or its place.")] = "agibot_twin",
+    json: Json = False,
+) -> None:
+    """Ways to share time between inference and motion, over the same episodes on simulated time."""
+    from dreamzero_policy.cli import bench_regimes as room
+    from dreamzero_policy.evaluation.regimes import Episodes
+    from dreamzero_policy.evaluation.suite import SuiteError
+
+    console = console_for(json)
+    try:
+        document = room.bench_regimes(
+            checkpoint,
+            contract,
+            parameters,
+            latencies or [0.15, 0.6, 1.1],
+            regimes or ["stop_and_go", "two_sessions", "look_ahead", "slowed"],
+            Episodes(suite, seed, episodes, steps),
+            world,
+            console,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    except SuiteError as error:
+        console.print(f"bench failed: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+    if json:
+        print_json(document)
+    else:
+        room.report(document, console)

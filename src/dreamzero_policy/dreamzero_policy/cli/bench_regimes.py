@@ -1,0 +1,81 @@
+"""`dreamzero bench regimes`: stop_and_go, both ways of overlap and slowed playback over the same episodes."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from ament_index_python.packages import get_package_share_directory
+from rich.console import Console
+from rich.table import Table
+
+from dreamzero_policy.cli.share import shipped_checkpoint
+from dreamzero_policy.evaluation.closed_loop import Played
+from dreamzero_policy.evaluation.regimes import CASES, Case, Episodes, compare
+from dreamzero_policy.evaluation.stage import Job, Setup
+from dreamzero_policy.inference.worker_process import checkpoint_hash
+
+
+def bench_regimes(
+    checkpoint: Path | None,
+    contract: Path | None,
+    parameters: Path | None,
+    latencies_s: Sequence[float],
+    regimes: Sequence[str],
+    episodes: Episodes,
+    world: str,
+    console: Console,
+) -> dict[str, Any]:
+    """Play every episode in every case, in one process.
+
+    Raises ValueError for an unknown regime; SuiteError, CheckpointError, ContractError, ParametersError: see there.
+    """
+    if unknown := set(regimes) - set(CASES):
+        raise ValueError(f"no regime {sorted(unknown)[0]!r}; expected {', '.join(CASES)}")
+    share = Path(get_package_share_directory("dreamzero"))
+    folder = checkpoint or shipped_checkpoint()
+    setup = Setup(
+        world=world,
+        contract=contract or share / "config" / "agibot_g1.yaml",
+        parameters=parameters or share / "config" / "policy.yaml",
+        weights={"checkpoint": folder},
+    )
+    cases = [Case(regime, latency_s) for latency_s in latencies_s for regime in regimes]
+    done = count(1)
+
+    def notice(case: Case, job: Job, played: Played) -> None:
+        where = f"{case.regime} at {case.latency_s:g} s, seed {job.seed}"
+        what = f"progress {played.outcome.progress:.2f}, {played.end}"
+        console.print(f"{next(done)} of {len(cases) * episodes.count}: {where}: {what}", style="dim")
+
+    rows = compare(setup, cases, episodes, notice)
+    return {**asdict(episodes), "checkpoint_hash": checkpoint_hash(folder), "rows": rows}
+
+
+def report(document: dict[str, Any], console: Console) -> None:
+    """Print a document of :func:`bench_regimes`."""
+    table = Table(
+        title=f"{document['count']} {document['split']} episodes, {document['steps']} steps", title_justify="left"
+    )
+    table.add_column("latency s", justify="right")
+    table.add_column("regime")
+    for column in ("success", "progress", "idle", "by arithmetic", "seam jump rad/s", "age of a row s", "rejected"):
+        table.add_column(column, justify="right")
+    for row in document["rows"]:
+        table.add_row(
+            f"{row['latency_s']:g}",
+            row["regime"],
+            f"{row['success']:.0%}",
+            f"{row['progress']:.3f}",
+            _number(row["idle_fraction"], ".1%"),
+            f"{row['idle_arithmetic']:.1%}",
+            _number(row["max_seam_velocity_jump_rad_s"], ".3f"),
+            _number(row["observation_to_row_s"], ".2f"),
+            f"{row['rejected']} of {row['chunks']}",
+        )
+    console.print(table)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
