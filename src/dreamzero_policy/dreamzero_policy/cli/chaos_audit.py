@@ -111,7 +111,7 @@ def _accelerations(plan: Plan, instants: np.ndarray) -> Floats:
     """[T, J] inside the knots."""
     if len(plan.knots_ns) == 1:
         return np.zeros((len(instants), plan.positions.shape[1]))
-    first, last = plan.accelerations()
+    first, last = plan.accelerations
     segment = np.clip(plan.knots_ns.searchsorted(instants, side="right") - 1, 0, len(first) - 1)
     share = ((instants - plan.knots_ns[segment]) / np.diff(plan.knots_ns)[segment])[:, None]
     return first[segment] + share * (last[segment] - first[segment])
