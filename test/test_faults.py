@@ -199,16 +199,11 @@ class TestOneNode:
 
     def test_another_prompt_in_motion_brakes_what_the_last_one_began(self, node: Bench) -> None:
         in_motion(node)
-        epoch = node.robot.status.epoch
-
-        def bound_ns() -> int:
-            return now_ns(node) + round((KNOWN_S + node.robot.stopping_s(KNOWN_S) + BUSY_S) * 1e9)
-
-        # what the last instruction began would go on for longer
-        node.wait(lambda: node.robot.rest_ns() > bound_ns(), CHUNK_S, "long plan")
-        until_ns = bound_ns()
+        epoch, began_ns, stopping_s = node.robot.status.epoch, now_ns(node), node.robot.stopping_s(KNOWN_S)
+        bound_ns = began_ns + round((KNOWN_S + stopping_s + BUSY_S) * 1e9)
+        assert node.robot.rest_ns() > bound_ns  # what the last instruction began
         node.robot.prompt(OTHER_PROMPT)
-        node.wait(lambda: node.robot.rest_ns() <= until_ns, 2, "brake")
+        node.wait(lambda: node.robot.rest_ns() <= bound_ns, 2, "brake")
         node.wait(lambda: node.robot.chunks[-1].prompt == OTHER_PROMPT, CHUNK_S, "chunk of the new prompt")
         assert node.robot.chunks[-1].epoch > epoch
 
@@ -238,8 +233,8 @@ class TestOneNode:
         assert change(node, Transition.TRANSITION_CONFIGURE) and change(node, Transition.TRANSITION_ACTIVATE)
 
     def test_a_required_emergency_stop_must_be_heard_and_its_silence_stops(self, node: Bench) -> None:
-        # right after activation the cameras may not have been heard either
-        node.wait(lambda: (state(node), node.robot.status.faults) == (PolicyStatus.ESTOP, ["estop_silent"]), 5, "stop")
+        node.wait(lambda: state(node) == PolicyStatus.ESTOP, 5, "stop")
+        assert "estop_silent" in node.robot.status.faults  # the cameras may not have been heard yet either
         alive = node.robot.create_timer(0.1, lambda: node.estop.publish(Bool(data=False)))
         node.wait(lambda: state(node) == PolicyStatus.IDLE, 5, "idle policy")
         in_motion(node)
