@@ -222,8 +222,12 @@ class TestOneNode:
         hung = node.model()
         in_motion(node, None)
         hung.send_signal(signal.SIGSTOP)
-        node.wait(lambda: state(node) == PolicyStatus.FAULT, PATIENCE_S + CHUNK_S, "fault")
-        assert node.robot.status.faults == ["model_silent"] and "not answered" in node.robot.status.message
+        node.wait(
+            lambda: (state(node), node.robot.status.faults) == (PolicyStatus.FAULT, ["model_silent"]),
+            PATIENCE_S + CHUNK_S,
+            "fault",
+        )
+        assert "not answered" in node.robot.status.message
         assert not node.robot.moving()
         required = [Parameter("require_estop", value=True), Parameter("estop_timeout_s", value=1.0)]
         request = SetParameters.Request(parameters=[parameter.to_parameter_msg() for parameter in required])
