@@ -199,11 +199,15 @@ class TestOneNode:
 
     def test_another_prompt_in_motion_brakes_what_the_last_one_began(self, node: Bench) -> None:
         in_motion(node)
-        epoch, began_ns, stopping_s = node.robot.status.epoch, now_ns(node), node.robot.stopping_s(KNOWN_S)
-        bound_ns = began_ns + round((KNOWN_S + stopping_s + BUSY_S) * 1e9)
-        assert node.robot.rest_ns() > bound_ns  # what the last instruction began
+
+        def bound_ns() -> int:
+            return now_ns(node) + round((KNOWN_S + node.robot.stopping_s(KNOWN_S) + BUSY_S) * 1e9)
+
+        node.wait(lambda: node.robot.rest_ns() > bound_ns() + 0.05e9, CHUNK_S, "plan that is long enough")
+        epoch, until_ns = node.robot.status.epoch, bound_ns()
+        assert node.robot.rest_ns() > until_ns  # what the last instruction began
         node.robot.prompt(OTHER_PROMPT)
-        node.wait(lambda: node.robot.rest_ns() <= bound_ns, 2, "brake")
+        node.wait(lambda: node.robot.rest_ns() <= until_ns, 2, "brake")
         node.wait(lambda: node.robot.chunks[-1].prompt == OTHER_PROMPT, CHUNK_S, "chunk of the new prompt")
         assert node.robot.chunks[-1].epoch > epoch
 
