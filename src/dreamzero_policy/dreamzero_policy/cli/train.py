@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from dreamzero_policy.runtime.allocator import keep_freed_memory
-from dreamzero_policy.training.grounding import ground
+from dreamzero_policy.training.grounding import ground, is_grounded
 from dreamzero_policy.training.prepare import prepare
 from dreamzero_policy.training.progress import Reporter
 from dreamzero_policy.training.settings import Recipe
@@ -51,6 +51,13 @@ def stages_of(recipe: Recipe, asked: str) -> tuple[str, ...]:
         return (asked,)
     absent = {"grounding": recipe.grounding is None, "flash": recipe.flash is None}
     return tuple(stage for stage in STAGES if not absent.get(stage, False))
+
+
+def stages_with_pictures(recipe: Recipe, stages: tuple[str, ...], run: Path) -> list[str]:
+    """Those of the stages that look at pictures."""
+    looking = {"joint": recipe.joint, "flash": recipe.flash}
+    looks = {name: settings is not None and settings.looks_every > 0 for name, settings in looking.items()}
+    return [stage for stage in stages if looks.get(stage, stage == "grounding" and not is_grounded(run))]
 
 
 def run_training(options: TrainOptions, console: Console) -> list[Path]:

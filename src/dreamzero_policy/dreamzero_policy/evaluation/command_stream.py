@@ -35,7 +35,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Motion:
+class StreamMeasures:
     """One episode's numbers; see the module's docstring."""
 
     seam_velocity_jump: float  # rad/s (lift: m/s), the largest of all seams
@@ -45,7 +45,7 @@ class Motion:
     tracking_error_rad: float
 
 
-def motion_of(record: Record, acceleration: Floats, body: NDArray[np.int64]) -> Motion:
+def measure(record: Record, acceleration: Floats, body: NDArray[np.int64]) -> StreamMeasures:
     """
     Args:
         acceleration: limits [J].
@@ -63,7 +63,7 @@ def motion_of(record: Record, acceleration: Floats, body: NDArray[np.int64]) -> 
     sources = np.array([-1 if source is None else source for source in record.sources_ns])
     idle = begun & (sources < 0)
     ages = (stamps - sources)[begun & (sources >= 0)] / NS_PER_S
-    return Motion(
+    return StreamMeasures(
         seam_velocity_jump=float(max(0.0, changes[near].max())) if near.any() else 0.0,
         peak_jerk=float(np.abs(np.diff(commanded[:, body], 3, axis=0)).max() / step_s**3),
         idle_fraction=float(idle.sum() / begun.sum()),

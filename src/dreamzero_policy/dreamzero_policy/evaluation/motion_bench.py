@@ -53,10 +53,10 @@ def bench_motion(
 
 def row_of(found: Sequence[Rehearsed]) -> dict[str, Any]:
     """One executor at one latency. Jumps and jerk are the largest of all episodes, the others means over episodes."""
-    motions = [item.motion for item in found if item.motion is not None]
+    measured = [item.measures for item in found if item.measures is not None]
 
     def over(name: str, combine: Callable[[list[float]], Any]) -> float | None:
-        values = [value for motion in motions if (value := getattr(motion, name)) is not None]
+        values = [value for measures in measured if (value := getattr(measures, name)) is not None]
         return float(combine(values)) if values else None
 
     return {

@@ -59,7 +59,11 @@ class SessionPolicy:
         began = time.perf_counter()
         answer = self._sessions.answer(request)
         self.model_s.append(time.perf_counter() - began)
-        self._answers.append((self._now_ns() + self._latency_ns, answer))
+        self._answers.append((self._now_ns() + self.next_latency_ns(), answer))
+
+    def next_latency_ns(self) -> int:
+        """Simulated time that the answer to a request of now takes."""
+        return self._latency_ns
 
     def dream(self, epoch: int) -> None:
         if (canvas := self._sessions.dream()) is not None:

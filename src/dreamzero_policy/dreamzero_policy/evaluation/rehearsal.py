@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dreamzero_policy.evaluation.closed_loop import OUTCOME_NS, Episode, NodeParameters, Played, SuiteWorld
-from dreamzero_policy.evaluation.command_stream import SAMPLE_NS, Motion, Record, motion_of
+from dreamzero_policy.evaluation.command_stream import SAMPLE_NS, Record, StreamMeasures, measure
 from dreamzero_policy.evaluation.executors import EXECUTORS, Executor, Points
 from dreamzero_policy.evaluation.policies import SessionPolicy
 from dreamzero_policy.evaluation.stage import Stage
 from dreamzero_policy.evaluation.suite import Suite, SuiteError, TaskInfo
-from dreamzero_policy.runtime.chunk import Chunk, Verdict, averaged, smoothed
+from dreamzero_policy.runtime.chunk import Chunk, Verdict, without_noise
 from dreamzero_policy.runtime.contract import Contract
-from dreamzero_policy.runtime.embodiment import Embodiment, Floats
+from dreamzero_policy.runtime.embodiment import Embodiment
 from dreamzero_policy.runtime.limits import Limits
 from dreamzero_policy.runtime.observation import NS_PER_S, Block, ObservationBuffer
 from dreamzero_policy.runtime.policy import Reply, Request
@@ -45,7 +45,7 @@ class Rehearsed:
     """What one gave."""
 
     rehearsal: Rehearsal
-    motion: Motion | None  # None where no chunk was executed
+    measures: StreamMeasures | None  # None where no chunk was executed
     progress: float
     success: bool
     chunks: int
@@ -106,12 +106,11 @@ class JitteredPolicy(SessionPolicy):
     """A model whose answers take more or less long."""
 
     def __init__(self, model: object, world: SuiteWorld, latency_s: float, seed: int) -> None:
-        super().__init__(model, world.now_ns, 0)
-        self._mean_ns, self._rng = latency_s * NS_PER_S, np.random.default_rng(seed)
+        super().__init__(model, world.now_ns, round(latency_s * NS_PER_S))
+        self._rng = np.random.default_rng(seed)
 
-    def submit(self, request: Request) -> None:
-        self._latency_ns = round(self._mean_ns * self._rng.uniform(1 - JITTER, 1 + JITTER))
-        super().submit(request)
+    def next_latency_ns(self) -> int:
+        return round(super().next_latency_ns() * self._rng.uniform(1 - JITTER, 1 + JITTER))
 
 
 class ExecutorEpisode:
@@ -183,7 +182,8 @@ class ExecutorEpisode:
         now_ns, block = self.world.ns, self._asked
         self._asked = None
         self.chunks += 1
-        rows = self._smooth(self.embodiment.at_stops(self.embodiment.positions(reply.actions, block.state)))
+        rows = self.embodiment.at_stops(self.embodiment.positions(reply.actions, block.state))
+        rows = without_noise(rows, self.settings.smoothing_window, self._grippers)
         self._send(self.executor.take(rows, block.observation_ns, now_ns))
         self.world.record.seams_ns.append(now_ns)
         if self._tick_ns is None or not self.executor.always_asks:
@@ -192,10 +192,6 @@ class ExecutorEpisode:
             self._open()
         else:
             self._observation_ns = self.executor.end_ns()
-
-    def _smooth(self, rows: Floats) -> Floats:
-        """As the loop does it."""
-        return np.where(self._grippers, averaged(rows), smoothed(rows, self.settings.smoothing_window))
 
     def _send(self, points: Points | None) -> None:
         if points is not None:
@@ -222,14 +218,13 @@ def rehearse(stage: Stage, rehearsal: Rehearsal) -> Rehearsed:
         executor = EXECUTORS[rehearsal.executor](NS_PER_S / stage.contract.model.action_hz)
         episode = ExecutorEpisode(world, embodiment, policy, stage.parameters, rehearsal.steps, executor)
     played = episode.play(task)
-    joints, site = stage.contract.model.commanded_joints, stage.contract.site
-    body = np.flatnonzero(~np.isin(joints, list(site.grippers)))
-    motion = None
+    body = np.flatnonzero(~np.isin(stage.contract.model.commanded_joints, list(stage.contract.site.grippers)))
+    measures = None
     if world.record.seams_ns and len(world.record.stamps_ns) > 3:
-        motion = motion_of(world.record, Limits(joints, site.limits).acceleration, body)
+        measures = measure(world.record, Limits.of(stage.contract).acceleration, body)
     return Rehearsed(
         rehearsal,
-        motion,
+        measures,
         float(played.outcome.progress),
         bool(played.outcome.success),
         played.chunks,

@@ -27,9 +27,9 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from torch import Tensor, nn
 from transformers.initialization import no_init_weights
-from transformers.models.clip.modeling_clip import CLIPVisionModel
 from transformers.models.umt5.modeling_umt5 import UMT5EncoderModel
 
+from dreamzero_policy.model.conditioning import ImageTower
 from dreamzero_policy.model.config import ModelConfig
 from dreamzero_policy.model.release_config import CONFIG_FILE
 from dreamzero_policy.model.skeleton import build as build_networks
@@ -67,7 +67,7 @@ class Networks:
     transformer: WorldActionTransformer
     vae: AutoencoderKLWan
     text_encoder: UMT5EncoderModel
-    image_encoder: CLIPVisionModel
+    image_encoder: ImageTower
 
     def items(self) -> list[tuple[str, nn.Module]]:
         """Folder name and network."""

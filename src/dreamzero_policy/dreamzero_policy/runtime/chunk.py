@@ -108,6 +108,11 @@ def averaged(positions: NDArray[np.float64]) -> Floats:
     return averaging_matrix(len(positions)) @ positions
 
 
+def without_noise(positions: NDArray[np.float64], window: int, grippers: NDArray[np.bool_]) -> Floats:
+    """Rows [H, J] without what the sampler left: grippers [J] averaged, all others smoothed."""
+    return np.where(grippers, averaged(positions), smoothed(positions, window))
+
+
 @lru_cache
 def smoothing_matrix(count: int, window: int) -> Floats:
     """The filter is linear in the rows: this is what it does to the unit rows [count, count]."""

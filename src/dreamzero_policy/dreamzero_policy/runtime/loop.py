@@ -14,7 +14,7 @@ from enum import Enum
 
 import numpy as np
 
-from dreamzero_policy.runtime.chunk import Chunk, Judgement, Verdict, averaged, smoothed
+from dreamzero_policy.runtime.chunk import Chunk, Judgement, Verdict, without_noise
 from dreamzero_policy.runtime.deadline import DeadlineSteps
 from dreamzero_policy.runtime.embodiment import Embodiment, Floats
 from dreamzero_policy.runtime.faults import Fault, FaultRecord, Trouble
@@ -357,7 +357,7 @@ class Loop:
         turn, block, reply = pending.turn, pending.block, pending.reply
         rows = self.embodiment.positions(reply.actions, pending.anchor)
         if np.isfinite(rows).all():
-            rows = self._without_noise(self.embodiment.at_stops(rows))
+            rows = without_noise(self.embodiment.at_stops(rows), self.settings.smoothing_window, self._grippers)
         entry = self.scheduler.entry(turn, now_ns)
         self._steps.took(reply, (pending.answered_ns - pending.submitted_ns) / NS_PER_S)
         chunk = Chunk(
@@ -399,11 +399,6 @@ class Loop:
         self.world.show(chunk)
         if self.wants_dream():
             self.policy.dream(self.epoch)
-
-    def _without_noise(self, rows: Floats) -> Floats:
-        """Rows [H, J] without what the sampler left."""
-        arms = smoothed(rows, self.settings.smoothing_window)
-        return np.where(self._grippers, averaged(rows), arms)
 
     def _present_plan(self, block: Block, now_ns: int) -> Plan:
         """What is being executed. Joints moved by something else while the robot was at rest are taken where they are.

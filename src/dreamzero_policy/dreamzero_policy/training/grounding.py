@@ -93,8 +93,8 @@ class Grounding:
         ]
         for number, part in enumerate(parts):
             found, share = self.answers(part, np.random.default_rng(number)), len(part) / len(held_out)
-            for key, number in numbers_of(found).items():
-                sums[key] = sums.get(key, 0.0) + share * number
+            for key, value in numbers_of(found).items():
+                sums[key] = sums.get(key, 0.0) + share * value
         return sums
 
     def save_state(self, path: Path) -> None:

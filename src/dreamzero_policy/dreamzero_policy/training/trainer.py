@@ -40,10 +40,8 @@ OUTPUT_HEADS = ("action_decoder", "proj_out", "scale_shift_table")  # of the tra
 GROUNDED_FOLDER = "grounded"  # of a run: what its stage grounding leaves
 LOOKS_STREAM = 7  # of random numbers
 TRAINED = ("transformer", "text_encoder", "image_encoder")
-KEPT_DTYPE, KEPT_BYTES = (
-    torch.float16,
-    4 * 2**30,
-)  # of picture features, where the encoder that makes them is not trained
+KEPT_DTYPE = torch.float16  # of picture features, where the encoder that makes them is not trained
+KEPT_BYTES = 4 * 2**30  # of all of them at most
 
 
 class StartError(ValueError):

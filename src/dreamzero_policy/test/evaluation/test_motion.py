@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dreamzero_policy.evaluation.command_stream import SAMPLE_NS, Record, motion_of
+from dreamzero_policy.evaluation.command_stream import SAMPLE_NS, Record, measure
 from dreamzero_policy.evaluation.executors import EXECUTORS, Executor
 from dreamzero_policy.evaluation.motion_bench import bench_motion, claims, write
 from dreamzero_policy.evaluation.rehearsal import NAMES, PLAN
@@ -24,7 +24,7 @@ def record(command, seams_ns=(500_000_000,), source_ns: int | None = 0) -> Recor
 
 
 def judged(found: Record, acceleration: float = 10.0):
-    return motion_of(found, np.array([acceleration]), np.array([0]))
+    return measure(found, np.array([acceleration]), np.array([0]))
 
 
 def test_a_kink_at_a_seam_is_a_jump_beyond_what_the_limits_allow_in_a_sample():
@@ -52,7 +52,7 @@ def test_tracking_is_measured_minus_commanded_without_grippers():
     found = record(lambda t: 0.0)
     found.commanded = [np.zeros(2)] * 100
     found.measured = [np.array([0.03, 9.0])] * 100
-    assert motion_of(found, np.full(2, 10.0), np.array([0])).tracking_error_rad == pytest.approx(0.03)
+    assert measure(found, np.full(2, 10.0), np.array([0])).tracking_error_rad == pytest.approx(0.03)
 
 
 def test_too_little_to_judge_is_an_error():

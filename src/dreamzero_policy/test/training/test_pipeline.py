@@ -105,6 +105,10 @@ def test_a_recipe_with_grounding_needs_pictures_once_and_the_checkpoint_is_as_an
     assert (place / "policy.run" / "grounded" / "image_encoder" / "model.safetensors").is_file()
     assert train(place).startswith("exit 0")  # grounded: no pictures needed any more
     assert train(place, "--stage", "flash").startswith("exit 1")
+    document["joint"]["looks_every"] = 1
+    path.write_text(yaml.safe_dump(document))
+    said = " ".join(train(place).replace("│", " ").split())
+    assert said.startswith("exit 2") and "--pictures is missing; the stage joint needs" in said
 
 
 def test_an_episode_that_cannot_be_used_is_named_in_one_line(place, contract):

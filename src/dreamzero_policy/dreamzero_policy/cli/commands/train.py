@@ -17,7 +17,10 @@ def train(
     ] = None,
     pictures: Annotated[
         Path | None,
-        typer.Option(help="What `collect --form grounding` made. Needed until grounded, if the recipe has grounding."),
+        typer.Option(
+            help="What `collect --form grounding` made. Needed until grounded, if the recipe has grounding, and where "
+            "it has looks_every."
+        ),
     ] = None,
     run: Annotated[Path | None, typer.Option(help="Folder of the run: states, curves, dreams; <out>.run.")] = None,
     stage: Annotated[str, typer.Option(help="all, prepare, grounding, joint or flash.")] = "all",
@@ -32,7 +35,6 @@ def train(
     try:
         from dreamzero_policy.cli import train as room
         from dreamzero_policy.training.errors import TRAINING_ERRORS
-        from dreamzero_policy.training.grounding import is_grounded
         from dreamzero_policy.training.settings import Recipe
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
@@ -44,10 +46,12 @@ def train(
     console = console_for(False)
     try:
         with one_line(console):
-            stages, run = room.stages_of(Recipe.load(config), stage), run or room.default_run(out)
-            if "grounding" in stages and pictures is None and not is_grounded(run):
+            recipe, run = Recipe.load(config), run or room.default_run(out)
+            stages = room.stages_of(recipe, stage)
+            if pictures is None and (looking := room.stages_with_pictures(recipe, stages, run)):
                 raise typer.BadParameter(
-                    "--pictures is missing; the stage grounding needs what `dreamzero collect --form grounding` makes"
+                    f"--pictures is missing; the stage {looking[0]} needs what "
+                    "`dreamzero collect --form grounding` makes"
                 )
             options = room.TrainOptions(
                 recipe=config,
