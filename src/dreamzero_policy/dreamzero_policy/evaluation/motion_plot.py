@@ -16,31 +16,32 @@ PANELS = (  # key, title, whether the scale is logarithmic (from the value below
     ("tracking_error_rad", "tracking error, rms [rad]", None),
     ("progress", "progress of the task", None),
 )
+STANDING_STILL = ("idle_fraction", "progress")  # what an executor that never moves has as well
 
 
 def motion_plot(rows: Sequence[Mapping[str, Any]]) -> str:
     """An SVG element. Values of None are left out."""
-    names = list(dict.fromkeys(row["executor"] for row in rows))
+    names, latencies = (list(dict.fromkeys(row[key] for row in rows)) for key in ("executor", "latency_s"))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.0, 5.4), layout="constrained")
         panels = figure.subplots(2, 3).ravel()
     for panel, (key, title, smallest) in zip(panels, PANELS, strict=True):
         for number, name in enumerate(names):
-            found = [(row["latency_s"], row[key]) for row in rows if row["executor"] == name and row[key] is not None]
-            if found:
-                at, values = zip(*found, strict=True)
-                first = number == 0
-                panel.plot(
-                    range(len(at)),
-                    values,
-                    "o-",
-                    color=COLOURS[number],
-                    linewidth=2.2 if first else 1.2,
-                    markersize=5 if first else 3.5,
-                    zorder=3 if first else 2,
-                    label=name.replace("_", " "),
-                )
-                panel.set_xticks(range(len(at)), [f"{latency:g}" for latency in at])
+            own = [row for row in rows if row["executor"] == name and row[key] is not None]
+            # who never moved has no jumps, no jerk and no error to show
+            shown = [row for row in own if key in STANDING_STILL or row["idle_fraction"] != 1.0]
+            first = number == 0
+            panel.plot(
+                [latencies.index(row["latency_s"]) for row in shown],
+                [row[key] for row in shown],
+                "o-",
+                color=COLOURS[number],
+                linewidth=2.2 if first else 1.2,
+                markersize=5 if first else 3.5,
+                zorder=3 if first else 2,
+                label=name.replace("_", " "),
+            )
+        panel.set_xticks(range(len(latencies)), [f"{latency:g}" for latency in latencies])
         if smallest is not None:
             panel.set_yscale("symlog", linthresh=smallest)
         panel.set_ylim(bottom=0)
