@@ -63,8 +63,8 @@ class Draft(Protocol):
 
     def __exit__(self, *_: object) -> None: ...
 
-    def add(self, canvas: Image) -> None:
-        """The next picture, a canvas [height, width, 3]."""
+    def add(self, canvas: Image, state: Floats) -> None:
+        """The next picture, a canvas [height, width, 3], and the robot's state [D] in the contract's units."""
 
     def ask(self, phrasings: Sequence[str], points: Floats) -> None:
         """A question about the picture added last; points [P, 2] as in `Question`."""
@@ -117,16 +117,18 @@ class Photographer:
     def model(self) -> ModelSection:
         return self.embodiment.model
 
-    def take(self, seed: int) -> tuple[Image, list[Question]]:
-        """The canvas [height, width, 3] of a seed, and at least one question about it."""
+    def take(self, seed: int) -> tuple[Image, Floats, list[Question]]:
+        """The canvas [height, width, 3] of a seed, the state [D] of the robot, and at least one question about it."""
         rng = np.random.default_rng((PICTURES_STREAM, seed))
         simulation = self.world.simulation
         while True:  # hardly ever twice
             layout = sample_layout(rng)
             at_home = rng.random() < HOME_SHARE
-            simulation.show(layout, simulation.home if at_home else self.poses[rng.integers(len(self.poses))])
+            pose = simulation.home if at_home else self.poses[rng.integers(len(self.poses))]
+            simulation.show(layout, pose)
             if questions := list(self._questions(layout, rng)):
-                return self.embodiment.picture(self.world.render()), questions
+                state = self.embodiment.state(dict(zip(DRIVEN_JOINTS, pose, strict=True)))
+                return self.embodiment.picture(self.world.render()), state, questions
 
     def points(self, thing: str) -> Floats:
         """Where each camera that sees the middle of a thing on the table has it now: [P, 2], px on the canvas."""
@@ -243,8 +245,8 @@ def _start(contract_path: Path, sink: Sink, poses: Floats) -> None:
         asked = 0
         with sink.draft(seeds) as draft:
             for seed in seeds:
-                canvas, questions = photographer.take(seed)
-                draft.add(canvas)
+                canvas, state, questions = photographer.take(seed)
+                draft.add(canvas, state)
                 for question in questions:
                     draft.ask(question.phrasings, question.points)
                 asked += len(questions)

@@ -45,7 +45,7 @@ def colour_of(pixel: np.ndarray) -> str:
 def test_points_lie_on_pixels_of_the_named_colour_for_every_camera(photographer: Photographer) -> None:
     seen = dict.fromkeys(CONTRACT.model.cameras, 0)
     for seed in range(20):
-        canvas, questions = photographer.take(seed)
+        canvas, _, questions = photographer.take(seed)
         assert canvas.shape == (*CONTRACT.model.canvas_size_px, 3)
         for question in questions:
             if question.task.thing == TRAY:
@@ -104,7 +104,7 @@ def test_nothing_that_is_held_out_is_asked(photographer: Photographer, monkeypat
     monkeypatch.setattr(photographer.embodiment, "picture", lambda images: None)
     families, different = set(), 0
     for seed in range(1000, 1300):
-        _, questions = photographer.take(seed)
+        _, _, questions = photographer.take(seed)
         layout = photographer.world.simulation.layout
         for question in questions:
             task = question.task
@@ -120,9 +120,16 @@ def test_nothing_that_is_held_out_is_asked(photographer: Photographer, monkeypat
 
 
 def test_a_seed_names_a_picture(photographer: Photographer) -> None:
-    (first, asked), _, (again, same) = (photographer.take(seed) for seed in (5, 6, 5))
-    assert np.array_equal(first, again)
+    (first, state, asked), _, (again, repeated, same) = (photographer.take(seed) for seed in (5, 6, 5))
+    assert np.array_equal(first, again) and np.array_equal(state, repeated)
     assert [question.phrasings for question in asked] == [question.phrasings for question in same]
+
+
+def test_the_state_is_that_of_the_arms_in_the_picture(photographer: Photographer) -> None:
+    states = [photographer.take(seed)[1] for seed in range(8)]
+    embodiment, driven = photographer.embodiment, photographer.world.simulation.joints().positions
+    np.testing.assert_allclose(states[-1], embodiment.state(dict(zip(DRIVEN_JOINTS, driven, strict=True))))
+    assert len({tuple(state) for state in states}) > 4
 
 
 def test_states_of_demonstrations_become_poses_of_all_joints() -> None:

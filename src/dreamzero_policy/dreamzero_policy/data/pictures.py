@@ -4,14 +4,14 @@ A folder of compressed `.npz` files, each of some pictures. Like an episode a fi
 and one of another contract, of another layout or with points outside of the canvas is refused by name. What varies in
 length is laid end to end: of N pictures with Q questions and K points in all,
 
-* `canvas` [N, height, width, 3], `questions` [N]: how many each picture has;
+* `canvas` [N, height, width, 3], `state` [N, D] of the robot in it, `questions` [N]: how many each picture has;
 * `phrasings`: JSON, for each of the Q questions a list of its wordings; `views` [Q]: how many points it has;
 * `points` [K, 2].
 """
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from dreamzero_policy.runtime.embodiment import Floats, Image
 
 FORM = "grounding"  # by the name of the stage that reads it
 PREFIX, SUFFIX = "pictures_", ".npz"
-FIELDS = ("contract_hash", "canvas", "questions", "phrasings", "views", "points")
+FIELDS = ("contract_hash", "canvas", "state", "questions", "phrasings", "views", "points")
 
 
 class PictureError(ValueError):
@@ -43,9 +43,10 @@ class Question:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A canvas and at least one question about it."""
+    """A canvas, the state of the robot that it shows, and at least one question about it."""
 
     canvas: Image  # [height, width, 3]
+    state: Floats  # [D] in the contract's units
     questions: tuple[Question, ...]
 
 
@@ -58,6 +59,7 @@ def save_pictures(path: Path, contract: Contract, pictures: Sequence[Picture]) -
             file,
             contract_hash=contract.hash,
             canvas=np.stack([picture.canvas for picture in pictures]),
+            state=np.stack([picture.state for picture in pictures]),
             questions=np.array([len(picture.questions) for picture in pictures]),
             phrasings=json.dumps([question.phrasings for question in asked]),
             views=np.array([len(question.points) for question in asked]),
@@ -105,8 +107,8 @@ def load_file(path: Path, contract: Contract) -> list[Picture]:
     asked = [Question(tuple(words), places) for words, places in zip(phrasings, points, strict=True)]
     ends = np.cumsum(content["questions"])
     return [
-        Picture(image, tuple(asked[end - count : end]))
-        for image, count, end in zip(canvas, content["questions"], ends, strict=True)
+        Picture(image, state, tuple(asked[end - count : end]))
+        for image, state, count, end in zip(canvas, content["state"], content["questions"], ends, strict=True)
     ]
 
 
@@ -115,6 +117,10 @@ def _require_form(path: Path, content: dict[str, NDArray], phrasings: Any, contr
     (height, width), shape = contract.model.canvas_size_px, content["canvas"].shape
     _require(path, "canvas", shape, (*shape[:1], height, width, 3))
     _require(path, "canvas", content["canvas"].dtype, np.dtype(np.uint8), "type")
+    _require(path, "state", content["state"].shape, (*shape[:1], len(contract.model.state_joints)))
+    _require(path, "state", content["state"].dtype, np.dtype(np.float64), "type")
+    if not np.isfinite(content["state"]).all():
+        raise PictureError(f"{path}: state has values that are not finite")
     if not isinstance(phrasings, list) or not phrasings or not all(_are_words(words) for words in phrasings):
         raise PictureError(f"{path}: phrasings must be a list of lists of texts, none of them empty")
     for name, count in (("questions", shape[0]), ("views", len(phrasings))):
@@ -176,14 +182,14 @@ class PicturesDraft:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def add(self, canvas: Image) -> None:
-        """The next picture."""
-        self._pictures.append(Picture(canvas, ()))
+    def add(self, canvas: Image, state: Floats) -> None:
+        """The next picture, and the state [D] of the robot in it."""
+        self._pictures.append(Picture(canvas, state, ()))
 
     def ask(self, phrasings: Sequence[str], points: Floats) -> None:
         """A question about the picture added last."""
         last = self._pictures[-1]
-        self._pictures[-1] = Picture(last.canvas, (*last.questions, Question(tuple(phrasings), points)))
+        self._pictures[-1] = replace(last, questions=(*last.questions, Question(tuple(phrasings), points)))
 
     def finish(self) -> None:
         """Write the file whole or not at all."""

@@ -140,10 +140,18 @@ class ImageTower(CLIPVisionModel):
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Pixels [B, 3, S, S] to hidden states before the last block [B, tokens, dim], the class token first."""
-        hidden = self.pre_layrnorm(self.embeddings(pixel_values))
+        hidden = self.pre_layrnorm(self._embedded(pixel_values))
         for block in self.encoder.layers[:-1]:
             hidden = block(hidden, attention_mask=None)
         return hidden
+
+    def _embedded(self, pixels: Tensor) -> Tensor:
+        """What the stock embeddings give, by a product: the gradient of a convolution is slow on CPUs in bfloat16."""
+        table, size = self.embeddings, self.embeddings.patch_size
+        patches = pixels.unflatten(3, (-1, size)).unflatten(2, (-1, size)).permute(0, 2, 4, 1, 3, 5)
+        seen = F.linear(patches.flatten(3).flatten(1, 2), table.patch_embedding.weight.flatten(1))
+        first = table.class_embedding.to(seen.dtype).expand(len(seen), 1, -1)
+        return torch.cat([first, seen], dim=1) + table.position_embedding.weight
 
     @torch.no_grad()
     def initialise_positions(self) -> None:

@@ -10,7 +10,7 @@ What a step sees follows from the seed and its number, so that a continued run e
 
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +20,18 @@ from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from dreamzero_policy.data.pictures import Picture, load_pictures
-from dreamzero_policy.data.recordings import without_statistics
+from dreamzero_policy.model.autoencoder import VideoAutoencoder
 from dreamzero_policy.model.conditioning import ByteTokenizer, Tokenizer
 from dreamzero_policy.model.config import ModelConfig
 from dreamzero_policy.runtime.contract import load_contract
+from dreamzero_policy.runtime.embodiment import Embodiment
 from dreamzero_policy.training.autoencoder import warm_cosine
 from dreamzero_policy.training.exercise import EXERCISE, Exercise
 from dreamzero_policy.training.pointing import Pointed
 from dreamzero_policy.training.progress import Reporter
 from dreamzero_policy.training.settings import GroundingSettings, Recipe, RecipeError
 from dreamzero_policy.training.state_file import StateError, read_state, write_state
-from dreamzero_policy.training.train import STATE_FILES, model_of, tokenizer_of
+from dreamzero_policy.training.train import STATE_FILES, autoencoder_of, embodiment_of, model_of, tokenizer_of
 from dreamzero_policy.training.trainer import GROUNDED_FOLDER, HEADS_FILE, TRAINED, starting_networks
 
 STATE_FILE = "grounding.pt"
@@ -46,15 +47,16 @@ class Grounding:
         config: ModelConfig,
         settings: GroundingSettings,
         pictures: Sequence[Picture],
-        prompt: Callable[[str], str],
+        embodiment: Embodiment,
+        vae: nn.Module,
         tokenizer: Tokenizer | None = None,
         start: Path | None = None,
     ) -> None:
-        """`prompt` makes of an instruction what the model is told; `start` is a checkpoint to begin with."""
+        """`embodiment` says what the model is told of instructions and states; `start` is a checkpoint."""
         self.settings, self.pictures = settings, pictures
         self.tokenizer = tokenizer or ByteTokenizer(config.text_encoder.text_length)
         networks = starting_networks(config, settings.seed, start)
-        self.exercise = Exercise(config, prompt, self.tokenizer, settings.seed)
+        self.exercise = Exercise(config, embodiment, self.tokenizer, VideoAutoencoder(vae), settings.seed)
         self.networks = nn.ModuleDict({**networks, EXERCISE: self.exercise.heads}).train()
         self.optimiser = torch.optim.AdamW(
             self.networks.parameters(),
@@ -140,8 +142,8 @@ def ground(recipe: Recipe, pictures: Path | None, run: Path, reporter: Reporter)
     contract, config = load_contract(recipe.contract), model_of(recipe, run)
     training, held_out = split(load_pictures(pictures, contract), settings)
     reporter.say(f"grounding: {len(training)} pictures to train on, {len(held_out)} held out")
-    prompt = without_statistics(contract).prompt
-    grounding = Grounding(config, settings, training, prompt, tokenizer_of(config, run), recipe.joint.start)
+    embodiment, vae = embodiment_of(contract, run), autoencoder_of(config, run)
+    grounding = Grounding(config, settings, training, embodiment, vae, tokenizer_of(config, run), recipe.joint.start)
     if (run / STATE_FILE).exists():
         grounding.load_state(run / STATE_FILE)
         reporter.say(f"grounding goes on at step {grounding.step}")

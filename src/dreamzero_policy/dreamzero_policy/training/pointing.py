@@ -6,10 +6,12 @@ The text asks and the picture's patches answer, twice over:
   of every patch; the patches that hold what is meant must win, each view that shows it as well as any other, and say
   where in them it lies. Every patch must also say where on the canvas it is itself: what is in it can be told without,
   and is of no use without. So words come to name what they mean, and patches to know what is in them and where;
-* the *transformer*, through its own attention (:func:`glance`). From the second layer on, when text was read, one head
-  of every layer must look at the patch in the first view that shows what is meant, and what the layer takes from the
-  picture must say where it is, as must a token after the last layer (:class:`Place`). One view, since the mean of two
-  places is neither. This is the way that the actions of a chunk have to go: read what is named, find it, move there.
+* the *transformer*, through its own attention, in the pass that training and serving make: tokens of a chunk's actions
+  among the clean frame, the noisy ones and the state. Alone they could learn it as well, and would not look any more
+  once the others are there. From the second layer on, when text was read, one head of every layer must look at the
+  patch in the first view that shows what is meant, and what the layer takes from the picture must say where it is, as
+  must a token after the last layer (:class:`Place`). One view, since the mean of two places is neither. This is the way
+  that the actions of a chunk have to go: read what is named, find it, move there.
 
 Both heads are not kept.
 """
@@ -23,13 +25,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dreamzero_policy.model.blocks import Times
-from dreamzero_policy.model.transformer import WorldActionTransformer
+from dreamzero_policy.model.blocks import WorldActionBlock
 from dreamzero_policy.runtime.embodiment import Floats
-from dreamzero_policy.training.window_pass import Conditioning, attend
+from dreamzero_policy.training.window_pass import Look
 
 PLACE_WEIGHT = 10.0  # errors of places are small numbers
-GLANCING = 3  # action tokens that stand for a chunk's, spread over it
 LOOKING_HEAD = 0  # of every layer but the first, which has not read the text yet
 WIDTH = 128  # of the space in which questions and answers meet
 
@@ -77,43 +77,22 @@ class Place(nn.Module):
         return torch.cat([self.taken(taken), self.token(tokens)[None]])
 
 
-def glance(
-    transformer: WorldActionTransformer, noise: Tensor, time: Tensor, conditioning: Conditioning, rows: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The transformer over a few action tokens and nothing else, and where one of its heads looks.
+def scores_of(looks: Sequence[Look], actions: int) -> Tensor:
+    """How much the looking heads of all layers but the first look where: [layers − 1, B, A, M] for A actions."""
+    scores = []
+    for look in looks[1:] or looks:
+        query, key = look.query[:, LOOKING_HEAD, :actions], look.key[:, LOOKING_HEAD]
+        scores.append((query @ key.transpose(-1, -2)).float() * query.shape[-1] ** -0.5)
+    return torch.stack(scores)
 
-    Args:
-        noise: [Q, A, action_dim] in place of noisy actions, A as `GLANCING`; time: [Q, 1] of it, 1000 is noise.
-        conditioning: texts, their bias and rows for Q questions; image features [B, 1 + G², image_dim].
-        rows: the picture that each question is about [Q].
 
-    Returns the scores of the looking heads [layers − 1, Q, A, 1 + G²], what these layers took from the picture
-    [layers − 1, Q, A, D], and the tokens after the last layer [Q, A, D].
-    """
-    actions = transformer.layout.actions(1, 1, noise.device)
-    phase = actions.phase[:: len(actions) // noise.shape[1]][: noise.shape[1]]
-    times = Times(time, torch.zeros(noise.shape[1], dtype=torch.long, device=noise.device))
-    x = transformer.action_encoder(noise, times).float()
-    embedded = transformer._embed(times)
-    embedder = transformer.condition_embedder
-    text = embedder.text_embedder(conditioning.text).index_select(0, conditioning.rows)
-    image = embedder.image_embedder(conditioning.image)
-    scores, taken = [], []
-    for number, block in enumerate(transformer.blocks):
-        modulation = block.modulate(embedded.projected, times)
-        seen = attend(*block.project(x, modulation, phase))
-        x = block.after_attention(x, seen, modulation)
-        query = block.context_query(block.norm2(x).to(seen.dtype))
-        (image_key, image_value), text_kv = block.image_key_value(image), block.text_key_value(text)
-        key = image_key.index_select(0, rows)
-        seen_there = attend(query, key, image_value.index_select(0, rows))
-        if number or len(transformer.blocks) == 1:
-            asked = query[:, LOOKING_HEAD] @ key[:, LOOKING_HEAD].transpose(-1, -2)
-            scores.append(asked.float() * query.shape[-1] ** -0.5)
-            taken.append(F.linear(seen_there, block.attn2.to_out[0].weight).float())
-        x = x + block.attn2.to_out[0](attend(query, *text_kv, conditioning.text_bias) + seen_there)
-        x = block.feed_forward(x, modulation, seen.dtype)
-    return torch.stack(scores), torch.stack(taken), x
+def taken_of(looks: Sequence[Look], blocks: Sequence[WorldActionBlock], actions: int) -> Tensor:
+    """What these layers put into the actions' tokens of what they took from the picture: [layers − 1, B, A, D]."""
+    taken = [
+        F.linear(look.taken[:, :actions], block.attn2.to_out[0].weight).float()
+        for look, block in zip(looks, blocks, strict=True)
+    ]
+    return torch.stack(taken[1:] or taken)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +127,10 @@ class Targets:
         """The same there."""
         return Targets(*(tensor.to(device) for tensor in vars(self).values()))
 
+    def part(self, questions: Tensor) -> "Targets":
+        """Those of some of the questions."""
+        return Targets(*(tensor[questions] for tensor in vars(self).values()))
+
 
 @dataclass(frozen=True)
 class Pointed:
@@ -166,22 +149,30 @@ class Pointed:
         return self.patch + self.offset + self.look + PLACE_WEIGHT * (self.place + self.where)
 
 
-def pointed(logits: Tensor, offset: Tensor, where: Tensor, scores: Tensor, place: Tensor, targets: Targets) -> Pointed:
-    """What was answered, against the targets.
+def pointed(
+    logits: Tensor,
+    offset: Tensor,
+    where: Tensor,
+    scores: Tensor,
+    place: Tensor,
+    targets: Targets,
+    looked_for: Targets,
+) -> Pointed:
+    """What was answered, against the targets: of Q questions by encoders, of one about each of B pictures by layers.
 
     Args:
         logits, offset, where: of a :class:`Pointer`, [Q, G²], [Q, G², 2] and [B, G², 2].
-        scores: of :func:`glance`, [layers − 1, Q, A, 1 + G²]; place: of a :class:`Place`, [layers, Q, A, 2].
+        scores: of :func:`scores_of`, [layers − 1, B, A, 1 + G²]; place: of a :class:`Place`, [layers, B, A, 2].
     """
     somewhere = targets.share > 0
-    patch = 1 + targets.first[:, None].expand(-1, scores.shape[2])  # [Q, A], behind the class token
+    patch = 1 + looked_for.first[:, None].expand(-1, scores.shape[2])  # [B, A], behind the class token
     likely = scores.log_softmax(-1).gather(-1, patch[None, ..., None].expand(len(scores), -1, -1, 1))
     return Pointed(
         patch=-(targets.share * logits.log_softmax(-1)).sum(-1).mean(),
         offset=(offset[somewhere] - targets.offset[somewhere]).abs().mean(),
         hits=somewhere.gather(1, logits.argmax(-1, keepdim=True)).float().mean(),
         look=-likely.mean(),
-        place=(place - targets.place[:, None]).abs().mean(),
+        place=(place - looked_for.place[:, None]).abs().mean(),
         where=(where - middles(math.isqrt(where.shape[1])).to(where.device)).abs().mean(),
         looks=(scores[-1].argmax(-1) == patch).float().mean(),
     )

@@ -17,14 +17,15 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from dreamzero_policy.data.pictures import load_pictures
-from dreamzero_policy.data.recordings import without_statistics
 from dreamzero_policy.model import checkpoint as checkpoints
 from dreamzero_policy.model.conditioning import FileTokenizer, Tokenizer
 from dreamzero_policy.model.config import ConfigError, ModelConfig
 from dreamzero_policy.runtime.allocator import keep_freed_memory
 from dreamzero_policy.runtime.contract import Contract, load_contract
+from dreamzero_policy.runtime.embodiment import Embodiment, Statistics
 from dreamzero_policy.training import ranks as processes
 from dreamzero_policy.training.dreams import dream, write_film
 from dreamzero_policy.training.errors import TRAINING_ERRORS
@@ -84,7 +85,6 @@ def train(
         if not (run / name).exists():
             raise StateError(f"{run} has no {name}; the stages before were not finished there")
     contract, config = load_contract(recipe.contract), model_of(recipe, run)
-    vae = checkpoints.load_network(run / "vae", checkpoints.builders(config)["vae"])
     windows = load_latents(run / "latents.npz", contract)
     if not windows:
         raise StateError(f"{run / 'latents.npz'} has no windows")
@@ -94,12 +94,12 @@ def train(
         config,
         settings,
         windows,
-        vae,
+        autoencoder_of(config, run),
         ranks,
         tokenizer_of(config, run),
         grounded_of(recipe, place),
         load_pictures(pictures, contract) if settings.looks_every else (),
-        without_statistics(contract).prompt,
+        embodiment_of(contract, run) if settings.looks_every else None,
     )
     if place.state.exists():
         trainer.load_state(place.state)
@@ -153,6 +153,16 @@ def settings_of(recipe: Recipe, stage: str) -> JointSettings:
     if settings is None:
         raise RecipeError(f"{recipe.path or 'the recipe'} has no section {stage}")
     return settings
+
+
+def autoencoder_of(config: ModelConfig, run: Path) -> nn.Module:
+    """The autoencoder of the run."""
+    return checkpoints.load_network(run / "vae", checkpoints.builders(config)["vae"])
+
+
+def embodiment_of(contract: Contract, run: Path) -> Embodiment:
+    """What the model of the run is told of instructions and states. Raises ContractError: damaged statistics."""
+    return Embodiment(contract, Statistics.load(run / "statistics.json", contract))
 
 
 def tokenizer_of(config: ModelConfig, run: Path) -> Tokenizer | None:

@@ -6,7 +6,7 @@ the step number alone, and everything else is in the state file: a run that was 
 weights as one that was not, also with another number of processes, up to rounding.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -19,10 +19,12 @@ from torch import Tensor, nn
 
 from dreamzero_policy.data.pictures import Picture
 from dreamzero_policy.model import checkpoint as checkpoints
+from dreamzero_policy.model.autoencoder import VideoAutoencoder
 from dreamzero_policy.model.checkpoint import Networks
 from dreamzero_policy.model.conditioning import ByteTokenizer, ImageConditioner, Tokenizer, encode_tokens
 from dreamzero_policy.model.config import ConfigError, ModelConfig
 from dreamzero_policy.model.flow import NoiseTable
+from dreamzero_policy.runtime.embodiment import Embodiment
 from dreamzero_policy.training.autoencoder import warm_cosine
 from dreamzero_policy.training.exercise import EXERCISE, Exercise
 from dreamzero_policy.training.latents import Batch, LatentWindow, collate
@@ -61,11 +63,11 @@ class Trainer:
         tokenizer: Tokenizer | None = None,
         grounded: Path | None = None,
         pictures: Sequence[Picture] = (),
-        prompt: Callable[[str], str] = str,
+        embodiment: Embodiment | None = None,
     ) -> None:
         """`grounded` is the folder of the networks to begin with; else they are those of `settings.start`, or drawn.
 
-        `pictures` are those of `looks_every`; `prompt` makes of their instructions what the model is told.
+        `pictures` are those of `looks_every`; `embodiment` says what the model is told of their questions.
         """
         if config.transformer.image_condition:
             raise ConfigError(
@@ -87,7 +89,7 @@ class Trainer:
         self.tokenizer = tokenizer or ByteTokenizer(config.text_encoder.text_length)
         self.pictures, self.exercise = pictures, None
         if settings.looks_every:
-            self.exercise = Exercise(config, prompt, self.tokenizer, settings.seed)
+            self.exercise = Exercise(config, embodiment, self.tokenizer, VideoAutoencoder(vae), settings.seed)
             if grounded is not None:
                 self.exercise.heads.load_state_dict(load_file(grounded / HEADS_FILE))
             self.networks[EXERCISE] = self.exercise.heads

@@ -64,6 +64,14 @@ class Groups(NamedTuple):
     control: Tensor
 
 
+class Look(NamedTuple):
+    """What the control tokens of a layer looked for in the picture, and what they took from it."""
+
+    query: Tensor  # [B, H, n (A + 1), head_dim]
+    key: Tensor  # [B, H, M, head_dim]
+    taken: Tensor  # [B, n (A + 1), D] of all heads, before the output projection
+
+
 class Layer(NamedTuple):
     """What a layer needs besides the tokens and does not change from layer to layer."""
 
@@ -98,6 +106,45 @@ def window_velocities(
         Video velocity as ``noisy``, or None, and action velocity as ``action``.
     """
     frames, chunks = noisy.shape[2], state.shape[1]
+    rows, columns = transformer._grid(*noisy.shape[3:])
+    x, embedded = window_tokens(
+        transformer,
+        history,
+        noisy,
+        action,
+        state,
+        video_time,
+        action_time,
+        conditioning,
+        state_attention=state_attention,
+        want_video=want_video,
+    )
+    velocity = transformer._to_action(x.control[:, :, : action.shape[1] // chunks].flatten(1, 2))
+    if not want_video:
+        return None, velocity
+    return _to_video(transformer, x.video, embedded[:, 1 : 1 + frames], rows, columns), velocity
+
+
+def window_tokens(
+    transformer: WorldActionTransformer,
+    history: Tensor,
+    noisy: Tensor,
+    action: Tensor,
+    state: Tensor,
+    video_time: Tensor,
+    action_time: Tensor,
+    conditioning: Conditioning,
+    *,
+    state_attention: str,
+    want_video: bool = True,
+    looks: list[Look] | None = None,
+) -> tuple[Groups, Tensor]:
+    """The tokens of :func:`window_velocities` after the last layer, and the embedded times [B, U, D].
+
+    ``looks`` is filled with one entry for each layer; not together with gradient checkpointing, which would fill it
+    again.
+    """
+    frames, chunks = noisy.shape[2], state.shape[1]
     per_chunk, frames_per_chunk = action.shape[1] // chunks, (frames - 1) // chunks
     rows, columns = transformer._grid(*noisy.shape[3:])
     clean = history[:, :, : frames - frames_per_chunk]
@@ -124,11 +171,19 @@ def window_velocities(
         last = number + 1 == len(transformer.blocks)
         wanted = Groups(not last, want_video or not last, True)
         run = getattr(block, "run_layer", None) or partial(run_layer, block)
-        x = Groups(*run(*x, projected, *context, layer=layer, sizes=sizes, wanted=wanted, checkpointed=checkpointed))
-    velocity = transformer._to_action(x.control[:, :, :per_chunk].flatten(1, 2))
-    if not want_video:
-        return None, velocity
-    return _to_video(transformer, x.video, embedded[:, 1 : 1 + frames], rows, columns), velocity
+        x = Groups(
+            *run(
+                *x,
+                projected,
+                *context,
+                layer=layer,
+                sizes=sizes,
+                wanted=wanted,
+                checkpointed=checkpointed,
+                looks=looks,
+            )
+        )
+    return x, embedded
 
 
 def run_layer(
@@ -145,6 +200,7 @@ def run_layer(
     sizes: tuple[int, int, int],
     wanted: Groups,
     checkpointed: bool = False,
+    looks: list[Look] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One layer over the three groups; a group that is not wanted comes back as it was.
 
@@ -166,7 +222,7 @@ def run_layer(
     seen = look(Groups(*queries), Groups(*keys), Groups(*values), layer, wanted)
     text_kv, image_kv = block.text_key_value(text), block.image_key_value(image)
     return tuple(
-        finish(block, group, s, m, text_kv, text_bias, image_kv) if asks else group
+        finish(block, group, s, m, text_kv, text_bias, image_kv, looks if group is control else None) if asks else group
         for group, s, m, asks in zip(x, seen, modulation, wanted, strict=True)
     )
 
@@ -208,15 +264,18 @@ def finish(
     text: KeyValue,
     text_bias: Tensor,
     image: KeyValue,
+    looks: list[Look] | None = None,
 ) -> Tensor:
-    """``WorldActionBlock.finish`` for segments [B, S, T, D]; ``seen`` is [B, S x T, D]."""
+    """``WorldActionBlock.finish`` for segments [B, S, T, D]; ``seen`` is [B, S x T, D]. Adds its look to ``looks``."""
     _, _, gate_attention, shift, factor, gate = modulation[:, :, None].unbind(3)
     segments, dtype = x.shape[1:3], seen.dtype
     x = torch.addcmul(x, block.attn1.to_out[0](seen).unflatten(1, segments), gate_attention)
     a = block.attn2
     query = _heads(block, rms_norm(a.norm_q, a.to_q(block.norm2(x).to(dtype).flatten(1, 2))))
-    looked = attend(query, *text, text_bias) + attend(query, *image)
-    x = x + a.to_out[0](looked).unflatten(1, segments)
+    taken = attend(query, *image)
+    if looks is not None:
+        looks.append(Look(query, image.key, taken))
+    x = x + a.to_out[0](attend(query, *text, text_bias) + taken).unflatten(1, segments)
     enter, _, leave = block.ffn.net
     h = torch.addcmul(shift, block.norm3(x), factor).to(dtype)
     return torch.addcmul(x, leave(enter(h)), gate)

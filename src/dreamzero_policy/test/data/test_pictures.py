@@ -29,7 +29,8 @@ def some_pictures(contract, count: int = 3) -> list[Picture]:
             )
             for j in range(number + 1)
         )
-        pictures.append(Picture(rng.integers(0, 255, (height, width, 3), dtype=np.uint8), questions))
+        canvas, state = rng.integers(0, 255, (height, width, 3), dtype=np.uint8), rng.standard_normal(20)
+        pictures.append(Picture(canvas, state, questions))
     return pictures
 
 
@@ -37,6 +38,7 @@ def assert_same(found, expected) -> None:
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one.canvas, other.canvas)
+        np.testing.assert_array_equal(one.state, other.state)
         assert [q.phrasings for q in one.questions] == [q.phrasings for q in other.questions]
         for mine, theirs in zip(one.questions, other.questions, strict=True):
             np.testing.assert_array_equal(mine.points, theirs.points)
@@ -55,7 +57,7 @@ def test_a_sink_writes_what_it_is_given_and_knows_which_seeds_it_has(contract, t
     assert range(3) not in sink
     with sink.draft(range(3)) as draft:
         for picture in pictures:
-            draft.add(picture.canvas)
+            draft.add(picture.canvas, picture.state)
             for question in picture.questions:
                 draft.ask(question.phrasings, question.points)
         assert range(3) not in sink
@@ -82,6 +84,8 @@ def test_a_folder_without_pictures_is_named(contract, tmp_path):
             r"canvas has shape \(3, 64, 64, 3\), expected \(3, 128, 128, 3\)",
         ),
         ({"canvas": np.zeros((3, 128, 128, 3))}, "canvas has type float64, expected uint8"),
+        ({"state": np.zeros((3, 19))}, r"state has shape \(3, 19\), expected \(3, 20\)"),
+        ({"state": np.full((3, 20), np.inf)}, "state has values that are not finite"),
         ({"questions": np.array([1, 2])}, r"questions has shape \(2,\), expected \(3,\)"),
         ({"questions": np.array([3, 3, 0])}, r"questions must be whole numbers from 1 on, got \[3, 3, 0\]"),
         ({"questions": np.array([1, 2, 4])}, "phrasings has length 6, expected 7"),

@@ -11,11 +11,14 @@ import torch
 import yaml
 
 from dreamzero_policy.data.pictures import Picture, Question
+from dreamzero_policy.data.windows import unclamped
 from dreamzero_policy.model import checkpoint as checkpoints
 from dreamzero_policy.model.config import ModelConfig
 from dreamzero_policy.runtime.contract import Contract, load_contract
+from dreamzero_policy.runtime.embodiment import save_statistics
+from dreamzero_policy.training.grounding import Grounding
 from dreamzero_policy.training.latents import LatentWindow, save_latents
-from dreamzero_policy.training.settings import JointSettings
+from dreamzero_policy.training.settings import GroundingSettings, JointSettings
 from dreamzero_policy.training.trainer import Trainer
 
 CONFIG = Path(__file__).parents[4] / "config"
@@ -31,8 +34,8 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def small_config(layers: int = 1, state_attention: str = "training") -> ModelConfig:
-    """A canvas of 16 × 16 pixels: one video token a latent frame."""
+def small_config(layers: int = 1, state_attention: str = "training", state_dim: int = 5) -> ModelConfig:
+    """A canvas of 16 × 16 pixels: one video token a latent frame. States of the contract need a `state_dim` of 20."""
     return ModelConfig.from_dict(
         {
             "variant": "test",
@@ -41,7 +44,7 @@ def small_config(layers: int = 1, state_attention: str = "training") -> ModelCon
                 "canvas_width": 16,
                 "actions_per_chunk": 4,
                 "max_action_dim": 6,
-                "max_state_dim": 5,
+                "max_state_dim": state_dim,
             },
             "transformer": {
                 "num_layers": layers,
@@ -108,8 +111,9 @@ def trainer(
 
 
 def some_pictures(count: int, size: int) -> list[Picture]:
-    """Dark squares with a red and a green quarter each, and where they are."""
+    """Dark squares with a red and a green quarter each, where they are, and some state of the robot."""
     rng, half = np.random.default_rng(0), size // 2
+    width = len(load_contract(CONTRACT).model.state_joints)
     pictures = []
     for _ in range(count):
         canvas, questions = rng.integers(0, 20, (size, size, 3), dtype=np.uint8), []
@@ -118,8 +122,20 @@ def some_pictures(count: int, size: int) -> list[Picture]:
             canvas[row : row + half, column : column + half, channel] += 200
             points = np.array([[column + 0.75 * half, row + 0.5 * half]])
             questions.append(Question((f"touch the {name} one", f"push the {name} one"), points))
-        pictures.append(Picture(canvas, tuple(questions)))
+        pictures.append(Picture(canvas, rng.uniform(-1, 1, width), tuple(questions)))
     return pictures
+
+
+def drawn_autoencoder(config: ModelConfig) -> torch.nn.Module:
+    """The same one every time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return checkpoints.builders(config)["vae"]()
+
+
+def grounding(config: ModelConfig, settings: GroundingSettings, pictures: Sequence[Picture]) -> Grounding:
+    embodiment = unclamped(load_contract(CONTRACT))
+    return Grounding(config, settings, pictures, embodiment, drawn_autoencoder(config))
 
 
 # A run folder as the stages before leave it, for tests of the stages after
@@ -130,12 +146,13 @@ def filled_run(folder: Path, joint: dict[str, Any], **more: dict[str, Any]) -> P
 
     ``more`` are its other sections.
     """
-    config, contract = small_config(), load_contract(CONTRACT)
+    config, contract = small_config(state_dim=20), load_contract(CONTRACT)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config.to_dict()))
     (folder / "model.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(config.to_dict()))))
-    (folder / "statistics.json").write_text("{}")
-    checkpoints.builders(config)["vae"]().save_pretrained(folder / "vae")
+    wide = unclamped(contract).statistics
+    save_statistics(folder / "statistics.json", contract, wide.state, wide.action)
+    drawn_autoencoder(config).save_pretrained(folder / "vae")
     save_latents(folder / "latents.npz", contract, [some_window(1 + i % 4, i) for i in range(8)])
     save_latents(folder / "validation.npz", contract, [some_window(1 + i % 4, 100 + i) for i in range(3)])
     recipe = {
@@ -172,6 +189,11 @@ def make_window():
 @pytest.fixture
 def make_pictures():
     return some_pictures
+
+
+@pytest.fixture
+def make_grounding():
+    return grounding
 
 
 @pytest.fixture

@@ -49,24 +49,30 @@ def test_losses_are_smallest_for_the_right_answer_in_any_of_its_views():
     offset, place = targets.offset.nan_to_num(), targets.place[None, :, None]  # one layer, one token
     right = torch.tensor([[50.0, 0, 0, 50.0]])
     looks = torch.tensor([0.0, 50.0, 0, 0, 0]).expand(2, 1, 1, 5)  # of two layers; the class token first
-    found = pointed(right, offset, middles(2)[None], looks, place, targets)
+    found = pointed(right, offset, middles(2)[None], looks, place, targets, targets)
     assert found.patch.item() == pytest.approx(np.log(2)) and found.look.item() == pytest.approx(0, abs=1e-6)
     assert (found.offset, found.place, found.where, found.hits, found.looks) == (0, 0, 0, 1, 1)
     assert middles(2).tolist() == [[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]]
     for elsewhere in ([0.0, 0, 50.0, 0, 0], [50.0, 0, 0, 0, 0], [0.0, 0, 0, 0, 50.0]):  # the last: another view
         looks = torch.tensor(elsewhere).expand(2, 1, 1, 5)
         wrong = pointed(
-            torch.tensor([[0.0, 50.0, 0, 0]]), offset + 0.1, middles(2)[None] + 0.2, looks, place + 0.1, targets
+            torch.tensor([[0.0, 50.0, 0, 0]]),
+            offset + 0.1,
+            middles(2)[None] + 0.2,
+            looks,
+            place + 0.1,
+            targets,
+            targets,
         )
         assert wrong.where.item() == pytest.approx(0.2)
         assert wrong.patch > 40 and wrong.look > 40 and (wrong.hits, wrong.looks) == (0, 0)
         assert wrong.offset.item() == pytest.approx(0.1) and wrong.place.item() == pytest.approx(0.1)
 
 
-def test_encoders_and_transformer_learn_to_find_what_the_words_name(make_config, make_pictures):
+def test_encoders_and_transformer_learn_to_find_what_the_words_name(make_config, make_pictures, make_grounding):
     settings = GroundingSettings(steps=250, batch=16, warm_up=10, learning_rate=5e-3)
     pictures = make_pictures(48, 16)
-    grounding = Grounding(make_config(layers=2), settings, pictures[:40], str.lower)
+    grounding = make_grounding(make_config(layers=2, state_dim=20), settings, pictures[:40])
     before = grounding.test(pictures[40:])
     for _ in range(settings.steps):
         grounding.advance()
@@ -74,10 +80,10 @@ def test_encoders_and_transformer_learn_to_find_what_the_words_name(make_config,
     assert after["total"] < 0.5 * before["total"] and after["hits"] > 0.9 and after["looks"] > 0.9
 
 
-def test_every_wording_is_drawn_and_padding_of_prompts_does_not_count(make_config, make_pictures):
-    grounding = Grounding(make_config(), GroundingSettings(batch=4), make_pictures(4, 16), str)
-    heard = []
-    grounding.exercise.prompt = lambda text: heard.append(text) or text
+def test_every_wording_is_drawn_and_padding_of_prompts_does_not_count(make_config, make_pictures, make_grounding):
+    grounding = make_grounding(make_config(state_dim=20), GroundingSettings(batch=4), make_pictures(4, 16))
+    heard, tokenizer = [], grounding.exercise.tokenizer
+    grounding.exercise.tokenizer = lambda prompts: heard.extend(prompts) or tokenizer(prompts)
     for step in range(8):
         grounding.answers(grounding.pictures, np.random.default_rng(step))
     assert set(heard) == {f"{verb} the {name} one" for verb in ("touch", "push") for name in ("red", "green")}
@@ -198,9 +204,9 @@ def test_what_the_stage_lacks_is_named(place, tmp_path, fill_run, make_config):
         ground(Recipe.load(place), pictures, run, Reporter())
 
 
-def test_a_state_of_another_model_is_refused(make_config, make_pictures, tmp_path):
+def test_a_state_of_another_model_is_refused(make_config, make_pictures, make_grounding, tmp_path):
     first, second = (
-        Grounding(make_config(layers=1), GroundingSettings(batch=2), make_pictures(2, 16), str) for _ in range(2)
+        make_grounding(make_config(state_dim=20), GroundingSettings(batch=2), make_pictures(2, 16)) for _ in range(2)
     )
     first.exercise.heads["pointer"].answer = torch.nn.Linear(16, 5)
     first.save_state(tmp_path / "grounding.pt")

@@ -7,6 +7,7 @@ from dreamzero_policy.model.conditioning import TextConditioner
 from dreamzero_policy.training.latents import collate
 from dreamzero_policy.training.noise import NoiseSettings, corrupt
 from dreamzero_policy.training.objective import losses
+from dreamzero_policy.training.window_pass import window_tokens
 
 
 def general(train, noisy):
@@ -82,3 +83,20 @@ def test_actions_alone_are_the_actions_of_the_whole_pass(train, noisy):
         none, alone = train.velocities(noisy, want_video=False)
     assert none is None
     assert torch.allclose(alone, whole, rtol=1e-4, atol=1e-4)
+
+
+def test_looks_are_what_the_control_tokens_of_every_layer_take_from_the_picture(train, noisy):
+    transformer, conditioning, looks = train.networks["transformer"], train.conditioning(noisy.batch), []
+    given = (noisy.history, noisy.video, noisy.action, noisy.batch.state, noisy.video_time, noisy.action_time)
+    with torch.no_grad():
+        tokens, _ = window_tokens(
+            transformer, *given, conditioning, state_attention=train.config.sampler.state_attention, looks=looks
+        )
+        velocity = transformer._to_action(tokens.control[:, :, :-1].flatten(1, 2))
+        assert torch.allclose(velocity, train.velocities(noisy)[1], atol=1e-4)
+        image = transformer.condition_embedder.image_embedder(conditioning.image)
+        for look, block in zip(looks, transformer.blocks, strict=True):
+            assert look.query.shape[2] == noisy.action.shape[1] + noisy.batch.state.shape[1]
+            scores = look.query @ look.key.transpose(-1, -2) * look.query.shape[-1] ** -0.5
+            taken = (scores.softmax(-1) @ block.image_key_value(image).value).transpose(1, 2).flatten(2)
+            assert torch.allclose(look.taken, taken, atol=1e-5)
