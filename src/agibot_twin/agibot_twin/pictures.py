@@ -155,8 +155,7 @@ class Photographer:
                 continue
             if len(points := self.points(task.thing)):
                 known = training_phrasings(task, float(layout.poses[task.thing][1]))
-                chosen = rng.choice(known, min(WORDINGS, len(known)), replace=False)
-                yield Question(task, tuple(map(str, chosen)), points)
+                yield Question(task, wordings(known, task.colour, rng), points)
                 asked += 1
             if asked == MOST_QUESTIONS:
                 return
@@ -177,6 +176,17 @@ def _some_task(layout: Layout, rng: np.random.Generator) -> Task | None:
     thing = str(rng.choice(layout.objects))
     hand, direction = HANDS[rng.integers(2)], HANDS[rng.integers(2)]
     return Task(family, thing, layout.colours[thing], hand, direction if family == PUSH else None)
+
+
+def wordings(known: Sequence[str], colour: str | None, rng: np.random.Generator) -> tuple[str, ...]:
+    """Some of the phrasings, half of them with the colour and half with the shape alone, where there are both.
+
+    What a colour names is found within minutes of training; ball and cylinder, a few pixels wide, are told apart later.
+    """
+    coloured = np.array([colour is not None and colour in text for text in known])
+    weight = np.where(coloured, 1 / max(1, coloured.sum()), 1 / max(1, (~coloured).sum()))
+    chosen = rng.choice(known, min(WORDINGS, len(known)), replace=False, p=weight / weight.sum())
+    return tuple(map(str, chosen))
 
 
 def measured_poses(contract: Contract, states: Floats) -> Floats:

@@ -11,9 +11,9 @@ from agibot_twin.collect import without_statistics
 from agibot_twin.episodes import is_held_out
 from agibot_twin.objects import COLOURS, TRAY
 from agibot_twin.phrasing import HELD_BACK, held_back_phrasings, training_phrasings
-from agibot_twin.pictures import FILE_PICTURES, Photographer, files_of, measured_poses, on_canvas, start_poses
+from agibot_twin.pictures import FILE_PICTURES, Photographer, files_of, measured_poses, on_canvas, start_poses, wordings
 from agibot_twin.robot_model import DRIVEN_JOINTS
-from agibot_twin.tasks import SEEN_FAMILIES
+from agibot_twin.tasks import LIFT, SEEN_FAMILIES, TOUCH, Task
 from dreamzero_policy.runtime.contract import Contract, load_contract
 
 CONTRACT = load_contract(Path(__file__).resolve().parents[3] / "config" / "agibot_g1.yaml")
@@ -117,6 +117,15 @@ def test_nothing_that_is_held_out_is_asked(photographer: Photographer, monkeypat
         different += len({question.task.thing for question in questions}) > 1
     assert families == set(SEEN_FAMILIES) and set(HELD_BACK) - families == {"tap"}
     assert different > 150  # the same picture has several answers
+
+
+def test_half_of_the_wordings_name_the_shape_alone() -> None:
+    task, rng = Task(TOUCH, "ball", "red", "left"), np.random.default_rng(0)
+    known = training_phrasings(task, 0.2)
+    drawn = [text for _ in range(500) for text in wordings(known, task.colour, rng)]
+    assert 0.3 < np.mean(["red" in text for text in known]) / 2 < 0.4  # of all phrasings two of three say the colour
+    assert abs(np.mean(["red" in text for text in drawn]) - 0.5) < 0.05 and set(drawn) > set(known[:20])
+    assert len(wordings(training_phrasings(Task(LIFT, TRAY), 0.0), None, rng)) == 2
 
 
 def test_a_seed_names_a_picture(photographer: Photographer) -> None:
