@@ -198,7 +198,8 @@ class Course:
                             f"the loss is {found.total.item()} at step {trainer.step} of {self.place.stage}; "
                             f"lower {self.place.stage}.learning_rate"
                         )
-                    progress.note(trainer.step, numbers_of(found) | {"gradient": norm})
+                    looks = {} if trainer.looks is None else {"looks": trainer.looks}
+                    progress.note(trainer.step, numbers_of(found) | {"gradient": norm} | looks)
                     if trainer.step % settings.save_every == 0 or trainer.step == settings.steps:
                         trainer.save_state(self.place.state)
                         saved = trainer.step

@@ -102,6 +102,7 @@ class Trainer:
         self.image = ImageConditioner(self.entered["image_encoder"])
         self._features: dict[int, Tensor] = {}  # of first frames, by the identity of their pictures
         self.step = 0
+        self.looks: float | None = None  # share of looks that found what was named, the last time it was asked
 
     # What is trained
 
@@ -200,15 +201,19 @@ class Trainer:
         """A batch; with features of its first frames if these cannot change any more and are not too many to keep."""
         batch = collate(windows, self.config, rng)
         sizes = self.config.image_encoder
-        whole = len(self.windows) * (1 + (sizes.image_size // sizes.patch_size) ** 2) * sizes.dim
-        if self.settings.train_encoders or self.settings.shard or whole * KEPT_DTYPE.itemsize > KEPT_BYTES:
+        tokens = 1 + (sizes.image_size // sizes.patch_size) ** 2
+        kept_bytes = len(self.windows) * tokens * sizes.dim * KEPT_DTYPE.itemsize
+        if self.settings.train_encoders or self.settings.shard or kept_bytes > KEPT_BYTES:
             return batch
-        pictures = [window.first_frame for window in windows]
-        for row, picture in enumerate(pictures):
-            if id(picture) not in self._features:  # one by one: rounding must not depend on what else is in a batch
+        rows, _ = self.ranks.rows(len(windows))
+        image = torch.zeros(len(windows), tokens, sizes.dim)
+        for row in rows:  # those of other processes stay empty
+            picture = id(windows[row].first_frame)
+            if picture not in self._features:  # one by one: rounding must not depend on what else is in a batch
                 frame = batch.first_frame[row : row + 1].to(self.ranks.device)
-                self._features[id(picture)] = self._seen(frame)[0].to(KEPT_DTYPE).cpu()
-        return replace(batch, image=torch.stack([self._features[id(picture)] for picture in pictures]).float())
+                self._features[picture] = self._seen(frame)[0].to(KEPT_DTYPE).cpu()
+            image[row] = self._features[picture].float()
+        return replace(batch, image=image)
 
     def _seen(self, first_frame: Tensor) -> Tensor:
         """Features [B, M, image_dim] of first frames [B, 3, H, W], with gradients if the encoder is trained."""
@@ -296,6 +301,7 @@ class Trainer:
             train_encoders=self.settings.train_encoders,
         )
         (self.settings.looks_weight * share * found.total).backward()
+        self.looks = found.looks.item()  # of this process's pictures
 
     def _keep_all_but_heads(self) -> None:
         """Forget gradients of all but the transformer's output heads and the exercise's.
