@@ -23,14 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agibot_twin.cameras import Image
+from agibot_twin.commanding import follow
 from agibot_twin.episodes import SPLITS, Episode, Split, sample_episode
-from agibot_twin.expert import EXPERT_STREAM, STEP_S, Expert, ExpertError, command_limits, velocities
+from agibot_twin.expert import EXPERT_STREAM, STEP_S, Expert, ExpertError, command_limits
+from agibot_twin.mistake import MistakePrelude
 from agibot_twin.robot_model import DRIVEN_JOINTS
 from agibot_twin.suite import TaskInfo, TwinSuite
 from agibot_twin.takeover import take_over
 from agibot_twin.tasks import Judge
-from agibot_twin.trajectory_controller import JointTarget, Trajectory, TrajectoryPoint
-from agibot_twin.world import TwinWorld
 from dreamzero_policy.runtime.contract import Contract, load_contract
 from dreamzero_policy.runtime.embodiment import Embodiment, Quantiles, Statistics
 
@@ -167,18 +167,6 @@ class Collector:
         return self.embodiment.as_actions(np.array(targets))
 
 
-def follow(world: TwinWorld, commands: Floats) -> None:
-    """Hand every controller its share of the commands [N, 20]; row 0 is due now."""
-    speeds = velocities(commands)
-    for name, controller in world.controllers.items():
-        columns = [DRIVEN_JOINTS.index(joint) for joint in controller.joints]
-        points = [
-            TrajectoryPoint(round(step * STEP_S * NS_PER_S), JointTarget(position[columns], speed[columns]))
-            for step, (position, speed) in enumerate(zip(commands, speeds, strict=True))
-        ]
-        world.follow(name, Trajectory(controller.joints, points))
-
-
 def _words(episode: Episode, rng: np.random.Generator) -> tuple[str, ...]:
     count = min(PARAPHRASES, len(episode.paraphrases))
     chosen = rng.choice(episode.paraphrases, count, replace=False) if count else ()
@@ -214,32 +202,44 @@ def episode_name(seed: int) -> str:
 
 
 def takeover_name(seed: int) -> str:
-    """Of a seed's episode after a prelude: both kinds may lie in one data set."""
+    """Of a seed's episode after a prelude: all kinds may lie in one data set."""
     return f"takeover_{seed:06d}"
 
 
-def collect(
-    contract_path: Path, sink: Sink, seeds: Sequence[int], processes: int, prelude: Prelude | None = None
-) -> Iterator[Made]:
-    """Make the demonstrations of these seeds, after the prelude if there is one; yields as they are done, in no order.
+def mended_name(seed: int) -> str:
+    """Of a seed's episode after a mistake."""
+    return f"mended_{seed:06d}"
 
-    What a prelude raises is raised here.
+
+def collect(
+    contract_path: Path,
+    sink: Sink,
+    seeds: Sequence[int],
+    processes: int,
+    prelude: Prelude | None = None,
+    mistakes: bool = False,
+) -> Iterator[Made]:
+    """Make the demonstrations of these seeds, after the prelude if there is one, or each after a mistake.
+
+    Yields as they are done, in no order. What a prelude raises is raised here.
     """
+    name = mended_name if mistakes else takeover_name if prelude else episode_name
+    before = MistakePrelude(contract_path) if mistakes else prelude
     context = multiprocessing.get_context("spawn")
-    with context.Pool(processes, initializer=_start, initargs=(contract_path, sink, prelude)) as pool:
+    with context.Pool(processes, initializer=_start, initargs=(contract_path, sink, before, name)) as pool:
         yield from pool.imap_unordered(_make, seeds, chunksize=1)
 
 
 _make_one: Callable[[int], Made]
 
 
-def _start(contract_path: Path, sink: Sink, prelude: Prelude | None) -> None:
+def _start(contract_path: Path, sink: Sink, prelude: Prelude | None, name_of: Callable[[int], str]) -> None:
     global _make_one
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the pool
     collector = Collector(load_contract(contract_path))
 
     def make(seed: int) -> Made:
-        name = takeover_name(seed) if prelude else episode_name(seed)
+        name = name_of(seed)
         family = sample_episode(collector.split, seed).task.family
         if name in sink:
             return Made(seed, family, "there")

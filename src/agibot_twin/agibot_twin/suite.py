@@ -56,6 +56,11 @@ class TwinSuite:
         self._expert_seed = (SPLITS.index(split), seed, EXPERT_STREAM)
         return self.lay_out(sample_episode(split, seed))
 
+    @property
+    def episode(self) -> Episode:
+        """What was laid out last."""
+        return self._episode
+
     def lay_out(self, episode: Episode) -> TaskInfo:
         """As `reset`, for an episode of any split."""
         self.world.lay_out(episode.layout)

@@ -114,6 +114,10 @@ def test_pictures_are_collected_once_and_told_of(tmp_path: Path, posed: bool) ->
             ["--form", "grounding", "--after-policy", "x"],
             "--after-policy is about demonstrations, but --form is grounding",
         ),
+        (
+            ["--after-mistakes", "--form", "grounding"],
+            "--after-mistakes goes neither with --after-policy nor with --form",
+        ),
     ],
 )
 def test_options_of_the_other_form_are_refused(tmp_path: Path, given: list[str], expected: str) -> None:

@@ -86,14 +86,17 @@ def run(
     processes: int,
     console: Console,
     prelude: Callable[..., None] | None = None,
+    mistakes: bool = False,
 ) -> dict[str, Any]:
     """Collect and give the counts back. An interruption leaves whole episodes; call again to go on.
 
-    prelude: who is at work before the expert takes over, see the robot's package.
+    prelude: who is at work before the expert takes over, see the robot's package; or mistakes of the robot's own.
     """
     contract, collect = load_contract(contract_path), demonstrator(robot)
     if prelude is not None:
         collect = partial(collect, prelude=prelude)
+    if mistakes:
+        collect = partial(collect, mistakes=True)
     collected, began = Collected(), time.monotonic()
     if form == "views":
         _watch(collect(contract_path, ViewsSink(out, contract), seeds, processes), seeds, collected, console)

@@ -24,6 +24,10 @@ def collect(
     after_policy: Annotated[
         Path | None, typer.Option(help="Checkpoint folder: it is at work first, the expert takes over.")
     ] = None,
+    after_mistakes: Annotated[
+        bool,
+        typer.Option("--after-mistakes", help="The robot goes for the wrong place first, the expert takes over there."),
+    ] = False,
     denoise_steps: Annotated[
         int | None, typer.Option(min=1, max=64, help="Denoising steps per chunk of --after-policy; 4.")
     ] = None,
@@ -38,8 +42,9 @@ def collect(
 ) -> None:
     """Demonstrations of a simulated robot's scripted expert, as a data set to train on.
 
-    With --after-policy, every demonstration takes over from a policy where its attempt got to. With --form grounding
-    there are pictures of its scenes instead, with instructions and where what they name is seen.
+    With --after-policy, every demonstration takes over from a policy where its attempt got to; with --after-mistakes,
+    from an attempt at the wrong place. With --form grounding there are pictures of its scenes instead, with
+    instructions and where what they name is seen.
     """
     from dreamzero_policy.cli import collect as room
     from dreamzero_policy.cli import pictures
@@ -53,6 +58,8 @@ def collect(
         raise typer.BadParameter(f"--poses is about --form {FORM}, but --form is {form}")
     if after_policy is not None and form == FORM:
         raise typer.BadParameter(f"--after-policy is about demonstrations, but --form is {form}")
+    if after_mistakes and (form == FORM or after_policy is not None):
+        raise typer.BadParameter("--after-mistakes goes neither with --after-policy nor with --form grounding")
     if after_policy is not None and not after_policy.is_dir():
         raise typer.BadParameter(f"--after-policy is {after_policy}, which is no folder")
     if denoise_steps is not None and after_policy is None:
@@ -66,7 +73,7 @@ def collect(
                 document = pictures.run(robot, contract, out, seeds, processes, console, poses)
             else:
                 prelude = after_policy and room.after_policy(after_policy, contract, denoise_steps or 4)
-                document = room.run(robot, contract, out, form, seeds, processes, console, prelude)
+                document = room.run(robot, contract, out, form, seeds, processes, console, prelude, after_mistakes)
     except room.CollectError as error:
         console.print(str(error), style="red", markup=False)
         raise typer.Exit(1) from error
