@@ -16,7 +16,7 @@ from dreamzero_policy.model.conditioning import ImageConditioner, Tokenizer, enc
 from dreamzero_policy.model.config import ModelConfig
 from dreamzero_policy.model.flow import TRAIN_LEVELS, NoiseTable, add_noise
 from dreamzero_policy.runtime.embodiment import Embodiment
-from dreamzero_policy.training.pointing import Place, Pointed, Pointer, Targets, pointed, scores_of, taken_of
+from dreamzero_policy.training.pointing import Place, Pointed, Pointer, Targets, pointed, scores_of, spread_of, taken_of
 from dreamzero_policy.training.window_pass import Conditioning, folded_text, window_tokens
 
 EXERCISE = "exercise"  # the heads' name among the networks of a run
@@ -33,9 +33,13 @@ class Exercise:
         embodiment: Embodiment,
         tokenizer: Tokenizer,
         autoencoder: VideoAutoencoder,
+        pictures: Sequence[Picture],
         seed: int,
     ) -> None:
-        """`embodiment` makes of instructions and states what the model is told; `seed` draws the heads."""
+        """`embodiment` makes of instructions and states what the model is told; `seed` draws the heads.
+
+        `pictures` are all of them: how far apart places lie is taken from these.
+        """
         self.config, self.embodiment, self.tokenizer = config, embodiment, tokenizer
         self.autoencoder = autoencoder
         with torch.random.fork_rng(devices=[]):
@@ -44,6 +48,11 @@ class Exercise:
             place = Place(config.transformer.num_attention_heads * config.transformer.attention_head_dim)
         self.heads = nn.ModuleDict({"pointer": pointer, "place": place})
         self.table = NoiseTable.shifted(SHIFT)
+        self.spread = spread_of(
+            np.array(
+                [asks.points[0] / picture.canvas.shape[1::-1] for picture in pictures for asks in picture.questions]
+            )
+        )
         self._latents: dict[int, Tensor] = {}  # of canvases, by the identity of their pictures
 
     def answers(
@@ -98,7 +107,7 @@ class Exercise:
         targets = Targets.of(
             [asks.points for asks in asked], canvas.shape[1:3], sizes.image_size // sizes.patch_size
         ).on(device)
-        return pointed(*said, scores_of(looks, actions), place, targets, targets.part(chosen))
+        return pointed(*said, scores_of(looks, actions), place, targets, targets.part(chosen), self.spread.to(device))
 
     def _first_chunks(
         self, pictures: Sequence[Picture], rng: np.random.Generator, device: torch.device, dtype: torch.dtype

@@ -56,7 +56,7 @@ class Grounding:
         self.settings, self.pictures = settings, pictures
         self.tokenizer = tokenizer or ByteTokenizer(config.text_encoder.text_length)
         networks = starting_networks(config, settings.seed, start)
-        self.exercise = Exercise(config, embodiment, self.tokenizer, VideoAutoencoder(vae), settings.seed)
+        self.exercise = Exercise(config, embodiment, self.tokenizer, VideoAutoencoder(vae), pictures, settings.seed)
         self.networks = nn.ModuleDict({**networks, EXERCISE: self.exercise.heads}).train()
         self.optimiser = torch.optim.AdamW(
             self.networks.parameters(),

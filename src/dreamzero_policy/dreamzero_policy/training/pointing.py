@@ -29,7 +29,8 @@ from dreamzero_policy.model.blocks import WorldActionBlock
 from dreamzero_policy.runtime.embodiment import Floats
 from dreamzero_policy.training.window_pass import Look
 
-PLACE_WEIGHT = 10.0  # errors of places are small numbers
+PLACE_WEIGHT = 2.0
+WHERE_WEIGHT = 10.0  # errors in widths of the canvas are small numbers
 LOOKING_HEAD = 0  # of every layer but the first, which has not read the text yet
 WIDTH = 128  # of the space in which questions and answers meet
 
@@ -140,13 +141,13 @@ class Pointed:
     offset: Tensor  # absolute error of it, in patches
     hits: Tensor  # share of the questions whose likeliest patch holds a point
     look: Tensor  # cross entropy of the transformer's looks, mean of layers and tokens
-    place: Tensor  # absolute error of what its layers and tokens say, in widths and heights of the canvas
-    where: Tensor  # the same of what patches say about themselves
+    place: Tensor  # absolute error of what its layers and tokens say, in spreads of all places along each axis
+    where: Tensor  # the same of what patches say about themselves, in widths and heights of the canvas
     looks: Tensor  # share of the looks of its last layer that go to the patch of the first point
 
     @property
     def total(self) -> Tensor:
-        return self.patch + self.offset + self.look + PLACE_WEIGHT * (self.place + self.where)
+        return self.patch + self.offset + self.look + PLACE_WEIGHT * self.place + WHERE_WEIGHT * self.where
 
 
 def pointed(
@@ -157,12 +158,15 @@ def pointed(
     place: Tensor,
     targets: Targets,
     looked_for: Targets,
+    spread: Tensor,
 ) -> Pointed:
     """What was answered, against the targets: of Q questions by encoders, of one about each of B pictures by layers.
 
     Args:
         logits, offset, where: of a :class:`Pointer`, [Q, G²], [Q, G², 2] and [B, G², 2].
         scores: of :func:`scores_of`, [layers − 1, B, A, 1 + G²]; place: of a :class:`Place`, [layers, B, A, 2].
+        spread: of all places, [2]. Things on a table seen from the front lie far apart from left to right and close
+            together in depth; a hand has to be right in both.
     """
     somewhere = targets.share > 0
     patch = 1 + looked_for.first[:, None].expand(-1, scores.shape[2])  # [B, A], behind the class token
@@ -172,10 +176,16 @@ def pointed(
         offset=(offset[somewhere] - targets.offset[somewhere]).abs().mean(),
         hits=somewhere.gather(1, logits.argmax(-1, keepdim=True)).float().mean(),
         look=-likely.mean(),
-        place=(place - looked_for.place[:, None]).abs().mean(),
+        place=((place - looked_for.place[:, None]).abs() / spread).mean(),
         where=(where - middles(math.isqrt(where.shape[1])).to(where.device)).abs().mean(),
         looks=(scores[-1].argmax(-1) == patch).float().mean(),
     )
+
+
+def spread_of(places: Floats) -> Tensor:
+    """Half the way between the quartiles of places [N, 2], along each axis: what a few in another view do not change."""
+    low, high = np.percentile(places, (25, 75), axis=0)
+    return torch.from_numpy(((high - low) / 2).astype(np.float32))
 
 
 def middles(grid: int) -> Tensor:

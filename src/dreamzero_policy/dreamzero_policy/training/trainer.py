@@ -89,7 +89,7 @@ class Trainer:
         self.tokenizer = tokenizer or ByteTokenizer(config.text_encoder.text_length)
         self.pictures, self.exercise = pictures, None
         if settings.looks_every:
-            self.exercise = Exercise(config, embodiment, self.tokenizer, VideoAutoencoder(vae), settings.seed)
+            self.exercise = Exercise(config, embodiment, self.tokenizer, VideoAutoencoder(vae), pictures, settings.seed)
             if grounded is not None:
                 self.exercise.heads.load_state_dict(load_file(grounded / HEADS_FILE))
             self.networks[EXERCISE] = self.exercise.heads

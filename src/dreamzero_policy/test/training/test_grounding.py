@@ -10,7 +10,7 @@ from dreamzero_policy.model import checkpoint as checkpoints
 from dreamzero_policy.model.config import ModelConfig
 from dreamzero_policy.model.weights import CheckpointError
 from dreamzero_policy.training.grounding import Grounding, ground, is_grounded, split
-from dreamzero_policy.training.pointing import Targets, middles, pointed
+from dreamzero_policy.training.pointing import Targets, middles, pointed, spread_of
 from dreamzero_policy.training.progress import Reporter
 from dreamzero_policy.training.settings import GroundingSettings, Recipe, RecipeError
 from dreamzero_policy.training.state_file import StateError
@@ -49,7 +49,7 @@ def test_losses_are_smallest_for_the_right_answer_in_any_of_its_views():
     offset, place = targets.offset.nan_to_num(), targets.place[None, :, None]  # one layer, one token
     right = torch.tensor([[50.0, 0, 0, 50.0]])
     looks = torch.tensor([0.0, 50.0, 0, 0, 0]).expand(2, 1, 1, 5)  # of two layers; the class token first
-    found = pointed(right, offset, middles(2)[None], looks, place, targets, targets)
+    found = pointed(right, offset, middles(2)[None], looks, place, targets, targets, torch.ones(2))
     assert found.patch.item() == pytest.approx(np.log(2)) and found.look.item() == pytest.approx(0, abs=1e-6)
     assert (found.offset, found.place, found.where, found.hits, found.looks) == (0, 0, 0, 1, 1)
     assert middles(2).tolist() == [[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]]
@@ -63,10 +63,17 @@ def test_losses_are_smallest_for_the_right_answer_in_any_of_its_views():
             place + 0.1,
             targets,
             targets,
+            torch.tensor([1.0, 0.5]),
         )
         assert wrong.where.item() == pytest.approx(0.2)
         assert wrong.patch > 40 and wrong.look > 40 and (wrong.hits, wrong.looks) == (0, 0)
-        assert wrong.offset.item() == pytest.approx(0.1) and wrong.place.item() == pytest.approx(0.1)
+        assert wrong.offset.item() == pytest.approx(0.1) and wrong.place.item() == pytest.approx(0.15)
+
+
+def test_spreads_are_those_of_most_places_along_each_axis():
+    places = np.array([[0.1 * i, 0.3 + 0.01 * i] for i in range(9)] + [[0.5, 0.9]])  # the last in another view
+    across, deep = spread_of(places).tolist()
+    assert across == pytest.approx(0.2, abs=0.03) and deep == pytest.approx(0.0225, abs=0.003)
 
 
 def test_encoders_and_transformer_learn_to_find_what_the_words_name(make_config, make_pictures, make_grounding):
