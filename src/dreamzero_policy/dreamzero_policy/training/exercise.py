@@ -48,11 +48,8 @@ class Exercise:
             place = Place(config.transformer.num_attention_heads * config.transformer.attention_head_dim)
         self.heads = nn.ModuleDict({"pointer": pointer, "place": place})
         self.table = NoiseTable.shifted(SHIFT)
-        self.spread = spread_of(
-            np.array(
-                [asks.points[0] / picture.canvas.shape[1::-1] for picture in pictures for asks in picture.questions]
-            )
-        )
+        places = [asks.points[0] / item.canvas.shape[1::-1] for item in pictures for asks in item.questions]
+        self.spread = spread_of(np.array(places))
         self._latents: dict[int, Tensor] = {}  # of canvases, by the identity of their pictures
 
     def answers(

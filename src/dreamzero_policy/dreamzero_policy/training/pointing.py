@@ -183,7 +183,7 @@ def pointed(
 
 
 def spread_of(places: Floats) -> Tensor:
-    """Half the way between the quartiles of places [N, 2], along each axis: what a few in another view do not change."""
+    """Half the way between the quartiles of places [N, 2] along each axis: a few in other views change it little."""
     low, high = np.percentile(places, (25, 75), axis=0)
     return torch.from_numpy(((high - low) / 2).astype(np.float32))
 
