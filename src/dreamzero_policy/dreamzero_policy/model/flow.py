@@ -7,6 +7,9 @@ Sampling uses two independent second-order UniPC solvers (diffusers'), one for t
 schedule shifted towards noise. Guidance acts on the video only; actions take the conditional branch. Some steps may be
 skipped: a skipped step uses the last velocities again. Which ones are skipped is fixed (:func:`evaluated_steps`) or
 follows from how much the velocity still changes (:class:`SkipWhileSteady`).
+
+Where the first actions of a chunk are known already, they stand at every step at its own noise level
+(:class:`KnownActions`), so that the network sees them and continues them; they come out as they were given.
 """
 
 from __future__ import annotations
@@ -175,6 +178,24 @@ class Sample(NamedTuple):
     evaluations: int
 
 
+@dataclass(frozen=True, eq=False)
+class KnownActions:
+    """What is known of a chunk's actions: its first k rows, in some of the D columns.
+
+    ``rows`` [k, n] or [B, k, n] float32, ``columns`` [n] int64, both where the actions are.
+    """
+
+    rows: Tensor
+    columns: Tensor
+
+    def put(self, action: Tensor, noise: Tensor, sigma: float) -> Tensor:
+        """``action`` [B, A, D] with the known entries at a noise level, made of the chunk's own ``noise`` [B, A, D]."""
+        count = self.rows.shape[-2]
+        action = action.clone()
+        action[:, :count, self.columns] = add_noise(self.rows, noise[:, :count, self.columns], sigma)
+        return action
+
+
 def sample_chunk(
     velocity: Velocity,
     video: Tensor,
@@ -183,10 +204,12 @@ def sample_chunk(
     video_schedule: Schedule,
     action_schedule: Schedule,
     evaluated: frozenset[int] | EvaluationRule,
+    known: KnownActions | None = None,
 ) -> Sample:
     """Carry noise ``video`` [B, C, f, H, W] and ``action`` [B, A, D] along their schedules.
 
-    ``evaluated`` says which steps ask for the velocity; the others use the last one again.
+    ``evaluated`` says which steps ask for the velocity; the others use the last one again. What is ``known`` of the
+    actions takes its place before every step and at the end; all other entries go along the solver's own trajectory.
     Returns both in the shapes given: latents (at the schedule's final noise) and actions.
     """
     if video_schedule.steps != action_schedule.steps:
@@ -196,7 +219,9 @@ def sample_chunk(
         raise ValueError("the first step has no velocity to reuse, it must be evaluated")
     video_path, action_path = Trajectory(video_schedule, video), Trajectory(action_schedule, action)
     last_two: list[Tensor] = []
-    evaluations = 0
+    evaluations, start = 0, action
+    if known is not None:
+        action = known.put(action, start, action_schedule.sigmas[0])
     for i in range(video_schedule.steps):
         if rule(i, last_two):
             video_velocity, action_velocity = velocity(video, action, video_schedule.times[i], action_schedule.times[i])
@@ -204,6 +229,8 @@ def sample_chunk(
             evaluations += 1
         video = video_path.step(video_velocity, i)
         action = action_path.step(action_velocity, i)
+        if known is not None:
+            action = known.put(action, start, action_schedule.sigmas[i + 1])
     return Sample(video, action, evaluations)
 
 
@@ -251,7 +278,7 @@ class NoiseTable:
         return (self.times - times[..., None]).abs().argmin(-1)
 
 
-def add_noise(data: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+def add_noise(data: Tensor, noise: Tensor, sigma: Tensor | float) -> Tensor:
     """x_t = (1 − σ) x0 + σ ε; σ broadcasts against the data."""
     return (1 - sigma) * data + sigma * noise
 

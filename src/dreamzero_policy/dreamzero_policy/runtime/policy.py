@@ -26,6 +26,14 @@ class Purpose(Enum):
     OBSERVE = "observe"  # no chunk; the answer is `Observed`
 
 
+@dataclass(frozen=True, eq=False)
+class ActionPrefix:
+    """The first k rows of a chunk, as far as they are executed before it can take over. The model continues them."""
+
+    rows: NDArray[np.float32]  # [k, n] normalised
+    columns: NDArray[np.int64]  # [n] of the network's action columns, in the order of the rows' entries
+
+
 @dataclass(frozen=True)
 class Request:
     """One block to observe, and what to predict then."""
@@ -38,6 +46,7 @@ class Request:
     sent_monotonic_ns: int  # on this machine's monotonic clock
     session: int = 0
     purpose: Purpose = Purpose.CHUNK
+    prefix: ActionPrefix | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,7 @@ class Reply:
     guidance_scale: float
     # prompt, encode, observe, imagine (looking ahead), denoise; model: all
     timings_s: Mapping[str, float] = field(default_factory=dict)
+    held_rows: int = 0  # the first ones, which are those of the request's prefix
 
 
 @dataclass(frozen=True)
