@@ -122,6 +122,12 @@ PARAMETERS = (
         1.0,
     ),
     Parameter(
+        "prefix_conditioning",
+        False,
+        "Tell the model what is executed until its answer can take over; it continues that. Only where chunks overlap "
+        "(two_sessions).",
+    ),
+    Parameter(
         "lead_s",
         0.06,
         "Least time from a decision to the first row of its chunk [s]; below first_point_s rows come too late.",
@@ -196,6 +202,7 @@ class Parameters:
     regime: str
     overlap: str
     slowest_speed_share: float
+    prefix_conditioning: bool
     lead_s: float
     first_point_s: float
     inference_timeout_s: float

@@ -130,6 +130,7 @@ class PolicyNode(ManagedNode):
                 max_plan_s=settings.max_plan_s,
                 regime=regime,
                 deadline_steps=settings.deadline_steps,
+                prefix_conditioning=settings.prefix_conditioning,
             ),
             session=uuid.uuid4().hex,
             wants_dream=self._world.wants_dream,
