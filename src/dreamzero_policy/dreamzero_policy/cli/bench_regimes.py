@@ -16,6 +16,18 @@ from dreamzero_policy.evaluation.regimes import CASES, Case, Episodes, compare
 from dreamzero_policy.evaluation.stage import Job, Setup
 from dreamzero_policy.inference.worker_process import checkpoint_hash
 
+COLUMNS = (
+    "success",
+    "progress",
+    "idle",
+    "by arithmetic",
+    "rad apart",
+    "seam jump rad/s",
+    "jerk rad/s³",
+    "age of a row s",
+    "rejected",
+)
+
 
 def bench_regimes(
     checkpoint: Path | None,
@@ -60,7 +72,7 @@ def report(document: dict[str, Any], console: Console) -> None:
     )
     table.add_column("latency s", justify="right")
     table.add_column("regime")
-    for column in ("success", "progress", "idle", "by arithmetic", "seam jump rad/s", "age of a row s", "rejected"):
+    for column in COLUMNS:
         table.add_column(column, justify="right")
     for row in document["rows"]:
         table.add_row(
@@ -70,7 +82,9 @@ def report(document: dict[str, Any], console: Console) -> None:
             f"{row['progress']:.3f}",
             _number(row["idle_fraction"], ".1%"),
             f"{row['idle_arithmetic']:.1%}",
+            _number(row["seam_position_jump_rad"], ".4f"),
             _number(row["max_seam_velocity_jump_rad_s"], ".3f"),
+            _number(row["max_seam_jerk_rad_s3"], ".0f"),
             _number(row["observation_to_row_s"], ".2f"),
             f"{row['rejected']} of {row['chunks']}",
         )
