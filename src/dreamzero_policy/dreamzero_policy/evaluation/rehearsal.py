@@ -4,8 +4,8 @@ All have the same model, the same sessions, smoothing and latency, in a suite's 
 chunk before it asks observes whole blocks, as the loop does. One that asks all the time opens a window with every
 question, since the newest frame is the only whole observation then.
 
-The latency of an answer is drawn evenly from ±20 % around its mean. The plan is played in regime stop_and_go, where the
-others can be compared with it, and by name in two_sessions, without and with prefix conditioning.
+The latency of an answer is drawn evenly from ±20 % around its mean. The plan is played as the node plays it; by other
+names it is played with two sessions: without prefix conditioning, with it, and with its soft mask too.
 """
 
 from dataclasses import dataclass, replace
@@ -28,13 +28,14 @@ from dreamzero_policy.runtime.policy import Reply, Request
 from dreamzero_policy.runtime.regime import OVERLAP, TWO_SESSIONS, RegimeSettings
 
 PLAN = "plan"  # the loop's own
-OVERLAPPING = PLAN_TWO_SESSIONS, PLAN_PREFIX = "plan_two_sessions", "plan_prefix"
 TOGETHER = RegimeSettings(OVERLAP, TWO_SESSIONS)
 PLANS: dict[str, dict[str, Any]] = {  # by name: how the loop's settings differ from the node's
     PLAN: {},
-    PLAN_TWO_SESSIONS: {"regime": TOGETHER, "prefix_conditioning": False},
-    PLAN_PREFIX: {"regime": TOGETHER, "prefix_conditioning": True},
+    "plan_two_sessions": {"regime": TOGETHER, "prefix_conditioning": False},
+    "plan_prefix": {"regime": TOGETHER, "prefix_conditioning": True, "prefix_soft_mask": False},
+    "plan_soft_prefix": {"regime": TOGETHER, "prefix_conditioning": True, "prefix_soft_mask": True},
 }
+OVERLAPPING = tuple(name for name in PLANS if name != PLAN)
 NAMES = (PLAN, *EXECUTORS)
 JITTER = 0.2  # share of the mean latency, to both sides
 

@@ -174,8 +174,8 @@ class Session:
 
         ``state`` is the normalised state, float32 [n] with n ≤ max_state_dim; missing entries are the zeros that the
         model was trained with. ``start`` is the noise to start from, video [1, C, f, h, w] and action [1, A, D], where
-        it shall not be drawn from the seed. ``prefix`` are the first rows of the chunk where they are settled already;
-        the chunk has them as they are given and continues them.
+        it shall not be drawn from the seed. ``prefix`` are the first rows of the chunk where they are settled already:
+        the chunk has them as they are given, is drawn to the soft ones, and continues them.
         Raises ValueError for another shape, for values that are not finite, and before the first observation.
         """
         policy, sampler, geometry = self.policy, self.policy.config.sampler, self.policy.config.geometry
@@ -216,7 +216,7 @@ class Session:
             chunk_index=self.chunk_index,
             first_frame=window.frames,
             past_latents=window.latents,
-            held_rows=0 if prefix is None else len(prefix.rows),
+            held_rows=0 if prefix is None else prefix.held_rows,
             timings_s={**memory.timings_s, "denoise": time.perf_counter() - began},
         )
 

@@ -124,8 +124,14 @@ PARAMETERS = (
     Parameter(
         "prefix_conditioning",
         False,
-        "Tell the model what is executed until its answer can take over; it continues that. Only where chunks overlap "
-        "(two_sessions).",
+        "Give the model the rows that are executed until its answer can take over; it continues them. Only where "
+        "chunks overlap (two_sessions).",
+    ),
+    Parameter(
+        "prefix_soft_mask",
+        True,
+        "With prefix_conditioning: also draw the chunk towards the rows in hand behind those, each less than the one "
+        "before.",
     ),
     Parameter(
         "lead_s",
@@ -203,6 +209,7 @@ class Parameters:
     overlap: str
     slowest_speed_share: float
     prefix_conditioning: bool
+    prefix_soft_mask: bool
     lead_s: float
     first_point_s: float
     inference_timeout_s: float

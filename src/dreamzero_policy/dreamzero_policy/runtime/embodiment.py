@@ -268,7 +268,7 @@ class Embodiment(Transforms):
                 targets[..., i] = stops[0] + targets[..., i] * (stops[1] - stops[0])
         return targets
 
-    def prefix(self, targets: Floats, anchor: Floats) -> ActionPrefix:
+    def prefix(self, targets: Floats, anchor: Floats, soft_rows: int = 0) -> ActionPrefix:
         """Targets [k, J] of the commanded joints in rad and m, state [D] at the chunk's anchor → its first rows.
 
         The inverse of :meth:`positions` and, like it, not clamped. What is not commanded is left to the model.
@@ -280,7 +280,7 @@ class Embodiment(Transforms):
         actions = np.zeros((len(targets), self.model.action_width))
         actions[:, self._commanded] = targets
         rows = self.normalised_actions(actions, anchor, clamped=False)
-        return ActionPrefix(rows[:, self._commanded], self._commanded)
+        return ActionPrefix(rows[:, self._commanded], self._commanded, soft_rows)
 
     def at_stops(self, positions: Floats) -> Floats:
         """Joint targets [H, J] with grippers kept between their stops, beyond which a fraction means nothing."""

@@ -61,6 +61,7 @@ class LoopSettings:
     regime: RegimeSettings = field(default_factory=RegimeSettings)
     deadline_steps: bool = False  # fewer steps for a chunk that would come too late with all of them
     prefix_conditioning: bool = False  # the model is told what is executed until its answer is there, and continues it
+    prefix_soft_mask: bool = True  # and is drawn towards the rows in hand behind that
 
 
 @dataclass
@@ -303,13 +304,16 @@ class Loop:
     def _settled(self, turn: Turn, anchor: Floats, now_ns: int) -> ActionPrefix | None:
         """The rows of the turn's chunk that the plan executes before an answer can take over that takes its usual time.
 
-        None where there are none, or where that time is not known yet.
+        With a soft mask also those in hand behind them. None where there are none, or where that time is not known yet.
         """
         answer_s = self.latency.answer_s
         if self.plan is None or answer_s is None or turn.purpose is Purpose.OBSERVE:
             return None
-        instants_ns = self.scheduler.settled(turn, now_ns + round(answer_s * NS_PER_S))
-        return self.embodiment.prefix(self.plan.sample(instants_ns)[0], anchor) if instants_ns else None
+        held = self.scheduler.entry(turn, now_ns + round(answer_s * NS_PER_S)).row
+        instants_ns = self.scheduler.rows_in_hand_ns(turn)[: None if self.settings.prefix_soft_mask else held]
+        if not instants_ns:
+            return None
+        return self.embodiment.prefix(self.plan.sample(instants_ns)[0], anchor, soft_rows=len(instants_ns) - held)
 
     def _foreseen(self, turn: Turn, block: Block) -> Floats:
         """State [D] where the chunk in hand will have led: as measured, moved by what the plan still adds.

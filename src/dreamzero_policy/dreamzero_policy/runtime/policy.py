@@ -28,10 +28,16 @@ class Purpose(Enum):
 
 @dataclass(frozen=True, eq=False)
 class ActionPrefix:
-    """The first k rows of a chunk, as far as they are executed before it can take over. The model continues them."""
+    """The first k rows of a chunk, as they are executed if it does not take over before. The model continues them."""
 
     rows: NDArray[np.float32]  # [k, n] normalised
     columns: NDArray[np.int64]  # [n] of the network's action columns, in the order of the rows' entries
+    soft_rows: int = 0  # the last ones, which the chunk need not have: they draw it, each less than the one before
+
+    @property
+    def held_rows(self) -> int:
+        """How many rows the chunk has as they are given."""
+        return len(self.rows) - self.soft_rows
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ class Reply:
     guidance_scale: float
     # prompt, encode, observe, imagine (looking ahead), denoise; model: all
     timings_s: Mapping[str, float] = field(default_factory=dict)
-    held_rows: int = 0  # the first ones, which are those of the request's prefix
+    held_rows: int = 0  # the first ones, which are as the request's prefix has them
 
 
 @dataclass(frozen=True)

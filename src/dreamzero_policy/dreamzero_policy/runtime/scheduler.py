@@ -140,10 +140,10 @@ class Scheduler:
         pause_ns = start_ns - self.timeline.instant_ns(min(step, self.timeline.end))
         return Entry(step - first, start_ns, period_s, pause_ns)
 
-    def settled(self, turn: Turn, answered_ns: int) -> list[int]:
-        """When the first rows of the turn's chunk are due that are executed without it, if it is answered then [ns]."""
+    def rows_in_hand_ns(self, turn: Turn) -> list[int]:
+        """When those rows of the turn's chunk are due that are in hand already, its first ones."""
         first = turn.base + self.model.chunk.first_action_step
-        return [self.timeline.executed_ns(first + row) for row in range(self.entry(turn, answered_ns).row)]
+        return [self.timeline.executed_ns(step) for step in range(first, self.rows_end)]
 
     def accepted(self, turn: Turn, entry: Entry) -> None:
         """The chunk is being executed from its entry on."""

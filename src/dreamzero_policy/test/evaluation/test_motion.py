@@ -124,10 +124,10 @@ def test_the_plan_is_compared_with_a_prefix_and_without_in_the_same_episodes(set
     document = bench_motion(setup, (0.15,), 1, 0, 2, 1, lambda *_: None, (*OVERLAPPING, "broker"))
     rows = {row["executor"]: row for row in document["rows"]}
     assert set(rows) == {*OVERLAPPING, "broker"}
-    free, held = (rows[name] for name in OVERLAPPING)
-    assert free["chunks"] > 4 and held["chunks"] > 4 and not free["rejected"] and not held["rejected"]
-    assert free["idle_fraction"] == held["idle_fraction"] == 0  # an answer takes less than half a chunk
-    assert free["seam_position_jump_rad"] != held["seam_position_jump_rad"]
+    for name in OVERLAPPING:
+        assert rows[name]["chunks"] > 4 and not rows[name]["rejected"]
+        assert rows[name]["idle_fraction"] == 0  # an answer takes less than half a chunk
+    assert len({rows[name]["seam_position_jump_rad"] for name in OVERLAPPING}) == 3
     assert rows["broker"]["seam_position_jump_rad"] is None
     assert document["claims"] == []  # the plan in stop_and_go was left out
     write(document, tmp_path)

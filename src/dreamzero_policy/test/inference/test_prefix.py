@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dreamzero_policy.inference.cuda_graphs import graph_denoising
+from dreamzero_policy.inference.denoising import soft_weights
 from dreamzero_policy.inference.loading import Policy, load_policy
 from dreamzero_policy.inference.session import Session
 from dreamzero_policy.runtime.policy import ActionPrefix
@@ -26,9 +27,9 @@ def opened(policy: Policy, frames: np.ndarray, **options: object) -> Session:
     return session
 
 
-def prefix(rows: int, value: float = 0.7, columns: np.ndarray = COLUMNS) -> ActionPrefix:
+def prefix(rows: int, value: float = 0.7, columns: np.ndarray = COLUMNS, soft: int = 0) -> ActionPrefix:
     values = value + 0.1 * np.arange(rows * len(columns), dtype=np.float32).reshape(rows, len(columns))
-    return ActionPrefix(values, columns)
+    return ActionPrefix(values, columns, soft)
 
 
 @pytest.mark.parametrize("cfg_scale", [1.0, 2.0])
@@ -59,6 +60,29 @@ def test_all_other_actions_and_the_video_follow_from_the_held_ones(policy, frame
     assert np.abs(one.actions[1:] - two.actions[1:]).max() > 1e-6
     assert np.abs(one.actions[0, [1, 4]] - two.actions[0, [1, 4]]).max() > 1e-6  # columns that were left to the model
     assert not np.array_equal(one.video_latents, two.video_latents)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 16])
+def test_soft_rows_draw_the_chunk_each_less_than_the_one_before(policy, frames, steps):
+    session, far = opened(policy, frames), prefix(3, 5.0, soft=2)
+    free, drawn = session.predict(STATE, steps=steps), session.predict(STATE, steps=steps, prefix=far)
+    held = session.predict(STATE, steps=steps, prefix=prefix(1, 5.0))
+    assert drawn.held_rows == 1
+    assert np.array_equal(drawn.actions[0, COLUMNS], far.rows[0])
+    way = (drawn.actions - held.actions)[1:, COLUMNS] / (far.rows - held.actions[:, COLUMNS])[1:]
+    assert (way > 0).all() and (way < 1).all() and (way[0] > way[1]).all()
+    if steps == 1:  # with more a model may follow on its own, and comes nearer
+        np.testing.assert_allclose(way, np.tile(soft_weights(2)[:, None], (1, 3)), atol=0.01)
+    assert not np.array_equal(drawn.actions[1:, [1, 4]], free.actions[1:, [1, 4]])
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 23])
+def test_soft_weights_fall_from_one_to_nothing_as_published(count):
+    weights = soft_weights(count)
+    assert len(weights) == count and ((weights > 0) & (weights < 1)).all() and (np.diff(weights) < 0).all()
+    # H − s = 12 rows are known and d = 7 held: c = (12 − i) / (12 − 7 + 1), W = c (e^c − 1) / (e − 1)
+    c = (12 - np.arange(7, 12)) / 6
+    np.testing.assert_allclose(soft_weights(5), c * (np.exp(c) - 1) / (np.e - 1), rtol=1e-6)
 
 
 def test_a_chunk_held_whole_is_the_prefix(policy, frames):
@@ -110,6 +134,7 @@ def test_graphs_are_the_same_with_a_prefix_and_without(checkpoint_folder: Path, 
         (prefix(1, columns=np.array([0, 5])), r"0 to 4, each once; got \[0, 5\]"),
         (prefix(1, columns=np.array([1, 1])), r"0 to 4, each once; got \[1, 1\]"),
         (prefix(2, float("nan")), "not finite in rows"),
+        (prefix(2, soft=3), "3 of the 2 rows of a prefix cannot be soft"),
     ],
 )
 def test_a_prefix_that_does_not_fit_is_refused(policy, frames, wrong, message):

@@ -44,7 +44,7 @@ def requests(frames: np.ndarray) -> list[Request]:
     ) -> Request:
         return Request(EPOCH, canvas, STATE, 1, 3, time.monotonic_ns(), session, purpose, prefix)
 
-    held = ActionPrefix(np.array([[0.3, -2.5]], np.float32), np.array([1, 4]))
+    held = ActionPrefix(np.array([[0.3, -2.5], [0.2, -2.0]], np.float32), np.array([1, 4]), soft_rows=1)
 
     return [
         request(frames[0, :1], 0, Purpose.CHUNK),

@@ -539,9 +539,9 @@ class Continuing(Scripted):
         if request.session:
             rows[:, :14] += 0.3
         if request.prefix is not None:
-            count, columns = len(request.prefix.rows), request.prefix.columns
-            rows[:, columns] += request.prefix.rows[-1] - rows[count - 1, columns]
-            rows[:count, columns] = request.prefix.rows
+            count, columns = request.prefix.held_rows, request.prefix.columns
+            rows[:, columns] += request.prefix.rows[count - 1] - rows[count - 1, columns]
+            rows[:count, columns] = request.prefix.rows[:count]
             reply = replace(reply, held_rows=count)
         self.answers.append((due_ns, replace(reply, actions=rows)))
 
@@ -558,8 +558,9 @@ def played(embodiment: Embodiment, seconds: float = 5.0, **settings: object) -> 
     return robot, policy, loop
 
 
-def test_the_model_is_told_what_the_robot_does_until_the_answer_is_there(embodiment: Embodiment) -> None:
-    robot, policy, _ = played(embodiment, prefix_conditioning=True)
+@pytest.mark.parametrize("soft", [False, True])
+def test_the_model_is_told_what_the_robot_does_until_the_answer_is_there(embodiment: Embodiment, soft: bool) -> None:
+    robot, policy, _ = played(embodiment, prefix_conditioning=True, prefix_soft_mask=soft)
     sent = [(r, c) for r, c in zip(policy.requests, robot.chunks, strict=False) if r.prefix is not None]
     assert len(sent) >= 4
     arms = slice(0, 14)
@@ -567,11 +568,12 @@ def test_the_model_is_told_what_the_robot_does_until_the_answer_is_there(embodim
     for request, chunk in sent:
         rows = np.zeros((24, 32), np.float32)
         count = chunk.reply.held_rows
-        rows[:count, request.prefix.columns] = request.prefix.rows
+        rows[:count, request.prefix.columns] = request.prefix.rows[:count]
         due_ns = chunk.block.observation_ns + np.arange(count) * NS_PER_S / 30
         done = np.array([np.interp(due_ns, instants, column) for column in np.array(told).T[arms]]).T
         np.testing.assert_allclose(embodiment.positions(rows, chunk.anchor)[:count, arms], done, atol=2e-3)
-        assert count == chunk.first_row
+        assert count == chunk.first_row == request.prefix.held_rows
+        assert len(request.prefix.rows) == (12 if soft else count)  # half a chunk is in hand
         assert count in (5, 6)  # a frame comes, 0.1 s to the answer and 0.06 s of lead, up to the grid of 30 Hz
 
 

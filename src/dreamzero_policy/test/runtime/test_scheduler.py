@@ -240,37 +240,35 @@ def test_a_model_that_grows_slow_leaves_the_overlap_without_a_block_lost(model) 
 
 
 @given(Ways, Latencies, st.lists(st.floats(0.0, 3.0), min_size=1, max_size=5), Accepts)
-def test_what_is_settled_is_what_was_executed_when_the_answer_takes_its_time(
+def test_rows_in_hand_are_those_that_are_executed_if_the_chunk_does_not_take_over(
     model, way, latencies_s, expected_s, accepts
 ) -> None:
-    """Whatever the answers then take: the settled rows are in hand, in time, and the chunk comes behind them."""
+    """However long an answer was expected to take: what was held is in hand, and the chunk comes behind it."""
     expected = forever(expected_s)
 
     class Foreseeing(Robot):
         def execute(self, turn: Turn, entry: Entry) -> None:
-            due = dict(self.rows)
-            # an answer of the usual time is there when the one that came was asked for that long ago
-            settled = self.scheduler.settled(turn, self.now_ns + round(next(expected) * NS_PER_S))
-            for row, instant_ns in enumerate(settled):
+            due, in_hand = dict(self.rows), self.scheduler.rows_in_hand_ns(turn)
+            for row, instant_ns in enumerate(in_hand):
                 assert instant_ns == pytest.approx(due[turn.base + row], abs=1_000)
-            behind = self.scheduler.entry(turn, self.now_ns, len(settled))
-            assert behind.row == max(entry.row, len(settled))
-            assert behind.pause_ns == entry.pause_ns or behind.row == len(settled)
+            held = self.scheduler.entry(turn, self.now_ns + round(next(expected) * NS_PER_S)).row
+            assert held <= len(in_hand)
+            behind = self.scheduler.entry(turn, self.now_ns, held)
+            assert behind.row == max(entry.row, held)
+            assert behind.pause_ns == entry.pause_ns or behind.row == held
             super().execute(turn, entry)
 
     settings = RegimeSettings(*way)
     Foreseeing(Scheduler(model, LEAD_S, settings), forever(latencies_s), forever(list(accepts))).play(30)
 
 
-def test_only_a_chunk_that_is_joined_on_the_way_has_settled_rows(model) -> None:
-    def settled(regime: str, overlap: str, requests: int) -> int:
-        scheduler = robot(model, regime, [0.1], overlap).play(requests).scheduler
-        turn = scheduler.turn(0)
-        asked_ns = max(turn.instants_ns, default=0)
-        return len(scheduler.settled(turn, asked_ns + 100 * MS))
+def test_only_a_chunk_that_is_joined_on_the_way_has_rows_in_hand(model) -> None:
+    def in_hand(regime: str, overlap: str) -> int:
+        scheduler = robot(model, regime, [0.1], overlap).play(4).scheduler
+        return len(scheduler.rows_in_hand_ns(scheduler.turn(0)))
 
-    assert settled("overlap", "two_sessions", 4) == 5  # 0.1 s and 0.06 s of lead, up to the grid
-    assert settled("overlap", "look_ahead", 4) == settled("stop_and_go", "auto", 4) == 0
+    assert in_hand("overlap", "two_sessions") == 12  # half a chunk
+    assert in_hand("overlap", "look_ahead") == in_hand("stop_and_go", "auto") == 0
 
 
 def test_behind_a_pause_a_row_is_executed_long_after_its_step_was_seen() -> None:

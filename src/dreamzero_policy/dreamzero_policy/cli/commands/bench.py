@@ -84,7 +84,8 @@ def bench_motion(
         list[str] | None,
         typer.Option(
             help="plan, single_point, broker, weighted_average, newest_wins; repeat for several, else all of these. "
-            "Also plan_two_sessions and plan_prefix: the plan in regime overlap, without and with prefix conditioning."
+            "Also plan_two_sessions, plan_prefix, plan_soft_prefix: the plan in regime overlap, without and with "
+            "prefix conditioning, and with its soft mask."
         ),
     ] = None,
     processes: Annotated[int, typer.Option(min=1, help="Episodes played at a time.")] = 2,
