@@ -31,7 +31,7 @@ PLAN = "plan"  # the loop's own
 TOGETHER = RegimeSettings(OVERLAP, TWO_SESSIONS)
 PLANS: dict[str, dict[str, Any]] = {  # by name: how the loop's settings differ from the node's
     PLAN: {},
-    "plan_two_sessions": {"regime": TOGETHER, "prefix_conditioning": False},
+    "plan_overlap": {"regime": TOGETHER, "prefix_conditioning": False},
     "plan_prefix": {"regime": TOGETHER, "prefix_conditioning": True, "prefix_soft_mask": False},
     "plan_soft_prefix": {"regime": TOGETHER, "prefix_conditioning": True, "prefix_soft_mask": True},
 }

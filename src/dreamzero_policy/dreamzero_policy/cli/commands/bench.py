@@ -84,7 +84,7 @@ def bench_motion(
         list[str] | None,
         typer.Option(
             help="plan, single_point, broker, weighted_average, newest_wins; repeat for several, else all of these. "
-            "Also plan_two_sessions, plan_prefix, plan_soft_prefix: the plan in regime overlap, without and with "
+            "Also plan_overlap, plan_prefix, plan_soft_prefix: the plan in regime overlap, without and with "
             "prefix conditioning, and with its soft mask."
         ),
     ] = None,
