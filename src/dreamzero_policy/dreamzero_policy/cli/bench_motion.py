@@ -1,6 +1,7 @@
 """`dreamzero bench motion`: what the plan is like where chunks meet, beside four other executors."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from dreamzero_policy.evaluation.stage import Setup
 
 LINE_S = 10.0  # between two lines of progress where there is no terminal
 COLUMNS = (  # heading, key, format, factor
+    ("apart\nmrad", "seam_position_jump_rad", "{:.1f}", 1e3),
     ("jump\nrad/s", "max_seam_velocity_jump_rad_s", "{:.3f}", 1),
     ("jerk\nrad/s³", "peak_jerk_rad_s3", "{:.0f}", 1),
     ("idle", "idle_fraction", "{:.0%}", 1),
@@ -32,6 +34,7 @@ def bench_motion(
     episodes: int,
     seed: int,
     steps: int,
+    executors: Sequence[str],
     processes: int,
     world: str,
     folder: Path,
@@ -57,7 +60,7 @@ def bench_motion(
                 told, left = now, (now - began) / done * (total - done) / 60
                 console.print(f"{done} of {total} episodes, {left:.1f} min left")
 
-        document = room.bench_motion(setup, latencies_s, episodes, seed, steps, processes, note)
+        document = room.bench_motion(setup, latencies_s, episodes, seed, steps, processes, note, executors)
     room.write(document, folder)
     return document
 

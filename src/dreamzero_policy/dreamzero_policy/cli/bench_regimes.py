@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ament_index_python.packages import get_package_share_directory
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -15,6 +16,17 @@ from dreamzero_policy.evaluation.closed_loop import Played
 from dreamzero_policy.evaluation.regimes import CASES, Case, Episodes, compare
 from dreamzero_policy.evaluation.stage import Job, Setup
 from dreamzero_policy.inference.worker_process import checkpoint_hash
+
+COLUMNS = (  # heading, key, format, factor
+    ("suc-\ncess", "success", "{:.0%}", 1),
+    ("prog-\nress", "progress", "{:.2f}", 1),
+    ("idle", "idle_fraction", "{:.0%}", 1),
+    ("at\nbest", "idle_arithmetic", "{:.0%}", 1),
+    ("apart\nmrad", "seam_position_jump_rad", "{:.1f}", 1e3),
+    ("jump\nrad/s", "max_seam_velocity_jump_rad_s", "{:.3f}", 1),
+    ("jerk\nrad/s³", "max_seam_jerk_rad_s3", "{:.0f}", 1),
+    ("age\ns", "observation_to_row_s", "{:.2f}", 1),
+)
 
 
 def bench_regimes(
@@ -56,26 +68,18 @@ def bench_regimes(
 def report(document: dict[str, Any], console: Console) -> None:
     """Print a document of :func:`bench_regimes`."""
     table = Table(
-        title=f"{document['count']} {document['split']} episodes, {document['steps']} steps", title_justify="left"
+        title=f"{document['count']} {document['split']} episodes, {document['steps']} steps",
+        title_justify="left",
+        box=SIMPLE,
+        padding=0,
     )
-    table.add_column("latency s", justify="right")
-    table.add_column("regime")
-    for column in ("success", "progress", "idle", "by arithmetic", "seam jump rad/s", "age of a row s", "rejected"):
-        table.add_column(column, justify="right")
+    table.add_column("s", justify="right", no_wrap=True)
+    table.add_column("regime", no_wrap=True)
+    for title, *_ in COLUMNS:
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("re-\njected", justify="right", no_wrap=True)
     for row in document["rows"]:
-        table.add_row(
-            f"{row['latency_s']:g}",
-            row["regime"],
-            f"{row['success']:.0%}",
-            f"{row['progress']:.3f}",
-            _number(row["idle_fraction"], ".1%"),
-            f"{row['idle_arithmetic']:.1%}",
-            _number(row["max_seam_velocity_jump_rad_s"], ".3f"),
-            _number(row["observation_to_row_s"], ".2f"),
-            f"{row['rejected']} of {row['chunks']}",
-        )
+        values = ["–" if row[key] is None else form.format(factor * row[key]) for _, key, form, factor in COLUMNS]
+        rejected = f"{row['rejected']}/{row['chunks']}"
+        table.add_row(f"{row['latency_s']:g}", row["regime"], *values, rejected)
     console.print(table)
-
-
-def _number(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)

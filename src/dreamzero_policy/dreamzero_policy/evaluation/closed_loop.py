@@ -59,6 +59,8 @@ class NodeParameters:
                 max_plan_s=values["max_plan_s"],
                 regime=RegimeSettings(values["regime"], values["overlap"], values["slowest_speed_share"]),
                 deadline_steps=values["deadline_steps"],
+                prefix_conditioning=values["prefix_conditioning"],
+                prefix_soft_mask=values["prefix_soft_mask"],
             )
             return cls(loop, values["max_consecutive_rejections"])
         except (OSError, KeyError, TypeError, yaml.YAMLError) as error:

@@ -15,6 +15,8 @@ class Motion:
 
     covered_ns: list[tuple[int, int]] = field(default_factory=list)  # from the first executed row to behind the last
     seam_velocity_jumps: list[float] = field(default_factory=list)  # [rad/s]
+    seam_position_jumps: list[float] = field(default_factory=list)  # [rad] between plan and chunk, before any blending
+    seam_jerks: list[float] = field(default_factory=list)  # [rad/s³]
     ages_s: list[float] = field(default_factory=list)  # from the observation to the first executed row
 
     def add(self, chunk: Chunk) -> None:
@@ -26,6 +28,8 @@ class Motion:
         length_ns = round(rows * chunk.step_s * NS_PER_S)
         self.covered_ns.append((chunk.start_ns, chunk.start_ns + length_ns))
         self.seam_velocity_jumps.append(chunk.seam_velocity_jump)
+        self.seam_position_jumps.append(chunk.seam_position_jump)
+        self.seam_jerks.append(chunk.seam_jerk)
         self.ages_s.append((chunk.start_ns - chunk.block.observation_ns) / NS_PER_S)
 
     def idle_fraction(self, until_ns: int) -> float | None:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from dreamzero_policy.evaluation.crew import Crew
-from dreamzero_policy.evaluation.rehearsal import JITTER, NAMES, PLAN, Rehearsal, Rehearsed, rehearse
+from dreamzero_policy.evaluation.motion import mean
+from dreamzero_policy.evaluation.rehearsal import JITTER, NAMES, PLAN, PLANS, Rehearsal, Rehearsed, rehearse
 from dreamzero_policy.evaluation.stage import Setup
 
 BOUND_RAD_S, SHARE_OF_BEST = 0.02, 0.2  # what the plan's seams have to stay below
@@ -22,13 +23,14 @@ def bench_motion(
     steps: int,
     processes: int,
     note: Callable[[int, int], None],
+    executors: Sequence[str] = NAMES,
 ) -> dict[str, Any]:
     """Play all episodes and sum up; `note` is told how many of how many are done."""
     todo = [
         Rehearsal(name, latency_s, "seen", number, steps)
         for number in range(seed, seed + episodes)
         for latency_s in latencies_s
-        for name in NAMES
+        for name in executors
     ]
     done: list[Rehearsed] = []
     with Crew(setup, processes) as crew:
@@ -38,7 +40,7 @@ def bench_motion(
     rows = [
         row_of([found for found in done if (found.rehearsal.executor, found.rehearsal.latency_s) == (name, latency_s)])
         for latency_s in latencies_s
-        for name in NAMES
+        for name in executors
     ]
     return {
         "rows": rows,
@@ -52,7 +54,10 @@ def bench_motion(
 
 
 def row_of(found: Sequence[Rehearsed]) -> dict[str, Any]:
-    """One executor at one latency. Jumps and jerk are the largest of all episodes, the others means over episodes."""
+    """One executor at one latency. Jumps of velocity and jerk are the largest of all episodes, the others means.
+
+    `seam_position_jump_rad` is over all seams, and None for an executor that has no plan to be apart from.
+    """
     measured = [item.measures for item in found if item.measures is not None]
 
     def over(name: str, combine: Callable[[list[float]], Any]) -> float | None:
@@ -62,6 +67,7 @@ def row_of(found: Sequence[Rehearsed]) -> dict[str, Any]:
     return {
         "executor": found[0].rehearsal.executor,
         "latency_s": found[0].rehearsal.latency_s,
+        "seam_position_jump_rad": mean([jump for item in found for jump in item.seam_position_jumps]),
         "max_seam_velocity_jump_rad_s": over("seam_velocity_jump", max),
         "peak_jerk_rad_s3": over("peak_jerk", max),
         "idle_fraction": over("idle_fraction", np.mean),
@@ -76,12 +82,15 @@ def row_of(found: Sequence[Rehearsed]) -> dict[str, Any]:
 
 
 def claims(rows: Sequence[dict[str, Any]], latencies_s: Sequence[float]) -> list[dict[str, Any]]:
-    """At every latency: whether the plan's largest jump is within its bound and a share of the best of the others."""
+    """At every latency: whether the plan's largest jump is within its bound and a share of the best of the others.
+
+    Nothing is claimed where the plan or all others were left out.
+    """
     found = []
     for latency_s in latencies_s:
         jumps = {row["executor"]: row["max_seam_velocity_jump_rad_s"] for row in rows if row["latency_s"] == latency_s}
-        others = [jump for name, jump in jumps.items() if name != PLAN and jump is not None]
-        if jumps[PLAN] is None or not others:
+        others = [jump for name, jump in jumps.items() if name not in PLANS and jump is not None]
+        if jumps.get(PLAN) is None or not others:
             continue
         bound = min(BOUND_RAD_S, SHARE_OF_BEST * min(others))
         found.append(

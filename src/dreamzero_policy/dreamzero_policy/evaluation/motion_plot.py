@@ -1,4 +1,4 @@
-"""The plot of `dreamzero bench motion`: five executors, a panel for each quantity, latency to the right."""
+"""The plot of `dreamzero bench motion`: all executors, a panel for each quantity, latency to the right."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -35,7 +35,7 @@ def motion_plot(rows: Sequence[Mapping[str, Any]]) -> str:
                 [latencies.index(row["latency_s"]) for row in shown],
                 [row[key] for row in shown],
                 "o-",
-                color=COLOURS[number],
+                color=COLOURS[number % len(COLOURS)],
                 linewidth=2.2 if first else 1.2,
                 markersize=5 if first else 3.5,
                 zorder=3 if first else 2,

@@ -12,9 +12,11 @@ from dreamzero_policy.runtime.loop import LoopSettings
 from dreamzero_policy.runtime.regime import LOOK_AHEAD, OVERLAP, SLOWED, STOP_AND_GO, TWO_SESSIONS, RegimeSettings
 from dreamzero_policy.runtime.rest import longest_plan_s
 
+PREFIX = "two_sessions_prefix"  # two_sessions with prefix conditioning
 CASES = {
     STOP_AND_GO: RegimeSettings(STOP_AND_GO),
     TWO_SESSIONS: RegimeSettings(OVERLAP, TWO_SESSIONS),
+    PREFIX: RegimeSettings(OVERLAP, TWO_SESSIONS),
     LOOK_AHEAD: RegimeSettings(OVERLAP, LOOK_AHEAD),
     SLOWED: RegimeSettings(SLOWED, LOOK_AHEAD),
 }
@@ -69,15 +71,17 @@ def compare(
 
 
 def settings_of(case: Case, node: LoopSettings, contract: Contract) -> LoopSettings:
-    """The node's settings in a case's regime, with plans as long as it wants them."""
+    """The node's settings in a case's regime, with plans as long as it wants and a prefix where its name says so."""
     regime = CASES[case.regime]
     wanted_s = (longest_plan_s(contract, node.lead_s, mode) for mode in regime.modes())
-    return replace(node, regime=regime, max_plan_s=max(node.max_plan_s, *wanted_s))
+    max_plan_s = max(node.max_plan_s, *wanted_s)
+    return replace(node, regime=regime, max_plan_s=max_plan_s, prefix_conditioning=case.regime == PREFIX)
 
 
 def row(case: Case, episodes: Sequence[Played], model: ModelSection, lead_s: float) -> dict[str, Any]:
     """What a case came to. `idle_arithmetic` is what its regime allows for this latency, steps of the grid aside."""
-    jumps = [jump for played in episodes for jump in played.motion.seam_velocity_jumps]
+    motions = [played.motion for played in episodes]
+    jumps = [jump for motion in motions for jump in motion.seam_velocity_jumps]
     return {
         "regime": case.regime,
         "latency_s": case.latency_s,
@@ -86,7 +90,9 @@ def row(case: Case, episodes: Sequence[Played], model: ModelSection, lead_s: flo
         "progress": mean([played.outcome.progress for played in episodes]),
         "idle_fraction": mean([played.motion.idle_fraction(played.end_ns) for played in episodes]),
         "idle_arithmetic": idle(case.regime, case.latency_s + lead_s, model.chunk.actions * model.step_s),
+        "seam_position_jump_rad": mean([jump for motion in motions for jump in motion.seam_position_jumps]),
         "max_seam_velocity_jump_rad_s": max(jumps, default=None),
+        "max_seam_jerk_rad_s3": max((jerk for motion in motions for jerk in motion.seam_jerks), default=None),
         "observation_to_row_s": mean([played.motion.age_s() for played in episodes]),
         "chunks": sum(played.chunks for played in episodes),
         "rejected": sum(sum(played.rejected.values()) for played in episodes),
@@ -102,5 +108,5 @@ def idle(regime: str, latency_s: float, horizon_s: float) -> float:
         return latency_s / (horizon_s + latency_s)
     way, speed = settings.modes()[-1], settings.slowest_speed if regime == SLOWED else 1.0
     gap_s = max(0.0, latency_s - replace(way, speed=speed).longest_s(horizon_s))
-    period_s = horizon_s / 2 if regime == TWO_SESSIONS else horizon_s / speed
+    period_s = horizon_s / 2 if way.way == TWO_SESSIONS else horizon_s / speed
     return gap_s / (period_s + gap_s)

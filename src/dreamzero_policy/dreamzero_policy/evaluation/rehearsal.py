@@ -4,10 +4,12 @@ All have the same model, the same sessions, smoothing and latency, in a suite's 
 chunk before it asks observes whole blocks, as the loop does. One that asks all the time opens a window with every
 question, since the newest frame is the only whole observation then.
 
-The latency of an answer is drawn evenly from ±20 % around its mean.
+The latency of an answer is drawn evenly from ±20 % around its mean. The plan is played as the node plays it; by other
+names it is played with two sessions: without prefix conditioning, with it, and with its soft mask too.
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -23,8 +25,17 @@ from dreamzero_policy.runtime.embodiment import Embodiment
 from dreamzero_policy.runtime.limits import Limits
 from dreamzero_policy.runtime.observation import NS_PER_S, Block, ObservationBuffer
 from dreamzero_policy.runtime.policy import Reply, Request
+from dreamzero_policy.runtime.regime import OVERLAP, TWO_SESSIONS, RegimeSettings
 
 PLAN = "plan"  # the loop's own
+TOGETHER = RegimeSettings(OVERLAP, TWO_SESSIONS)
+PLANS: dict[str, dict[str, Any]] = {  # by name: how the loop's settings differ from the node's
+    PLAN: {},
+    "plan_overlap": {"regime": TOGETHER, "prefix_conditioning": False},
+    "plan_prefix": {"regime": TOGETHER, "prefix_conditioning": True, "prefix_soft_mask": False},
+    "plan_soft_prefix": {"regime": TOGETHER, "prefix_conditioning": True, "prefix_soft_mask": True},
+}
+OVERLAPPING = tuple(name for name in PLANS if name != PLAN)
 NAMES = (PLAN, *EXECUTORS)
 JITTER = 0.2  # share of the mean latency, to both sides
 
@@ -50,6 +61,7 @@ class Rehearsed:
     success: bool
     chunks: int
     rejected: int
+    seam_position_jumps: tuple[float, ...] = ()  # between plan and chunk, before any blending; none without a plan
 
 
 class RecordedWorld(SuiteWorld):
@@ -212,8 +224,9 @@ def rehearse(stage: Stage, rehearsal: Rehearsal) -> Rehearsed:
     world = RecordedWorld(stage.suite, stage.contract)
     model, embodiment = stage.model("checkpoint")
     policy = JitteredPolicy(model, world, rehearsal.latency_s, rehearsal.seed)
-    if rehearsal.executor == PLAN:
-        episode = Episode(world, embodiment, policy, stage.parameters, rehearsal.steps)
+    if rehearsal.executor in PLANS:
+        loop = replace(stage.parameters.loop, **PLANS[rehearsal.executor])
+        episode = Episode(world, embodiment, policy, replace(stage.parameters, loop=loop), rehearsal.steps)
     else:
         executor = EXECUTORS[rehearsal.executor](NS_PER_S / stage.contract.model.action_hz)
         episode = ExecutorEpisode(world, embodiment, policy, stage.parameters, rehearsal.steps, executor)
@@ -229,4 +242,5 @@ def rehearse(stage: Stage, rehearsal: Rehearsal) -> Rehearsed:
         bool(played.outcome.success),
         played.chunks,
         sum(played.rejected.values()),
+        tuple(played.motion.seam_position_jumps),
     )

@@ -31,8 +31,8 @@ class Prediction:
     ``actions`` [actions_per_chunk, max_action_dim] float32 are normalised; row i is meant for i action steps after the
     last observed frame. ``video_latents`` [C, f, h, w] float32 are the predicted latents, ``past_latents`` the observed
     ones that they continue. ``evaluations`` counts the velocities computed in ``steps`` steps. ``seed`` is None where
-    the noise was given. ``timings_s`` holds the seconds of this prediction (``denoise``) and of the observation before
-    it (``encode``, ``observe``).
+    the noise was given. The first ``held_rows`` of the actions are those of a prefix. ``timings_s`` holds the seconds
+    of this prediction (``denoise``) and of the observation before it (``encode``, ``observe``).
     """
 
     actions: np.ndarray
@@ -46,6 +46,7 @@ class Prediction:
     chunk_index: int
     first_frame: int
     past_latents: tuple[Tensor, ...]
+    held_rows: int
     timings_s: dict[str, float]
 
 

@@ -35,6 +35,7 @@ from dreamzero_policy.model.autoencoder import Stream, to_video
 from dreamzero_policy.model.cache import KVCache
 from dreamzero_policy.model.flow import noise, sampling_schedule
 from dreamzero_policy.model.transformer import Context
+from dreamzero_policy.runtime.policy import ActionPrefix
 
 WINDOW_MODES = ("reset", "rolling")
 
@@ -167,12 +168,14 @@ class Session:
         steps: int | None = None,
         seed: int | None = None,
         start: tuple[Tensor, Tensor] | None = None,
+        prefix: ActionPrefix | None = None,
     ) -> Prediction:
         """The next chunk, given the observed past and the state of the newest observation. Only reads the memory.
 
         ``state`` is the normalised state, float32 [n] with n ≤ max_state_dim; missing entries are the zeros that the
         model was trained with. ``start`` is the noise to start from, video [1, C, f, h, w] and action [1, A, D], where
-        it shall not be drawn from the seed.
+        it shall not be drawn from the seed. ``prefix`` are the first rows of the chunk where they are settled already:
+        the chunk has them as they are given, is drawn to the soft ones, and continues them.
         Raises ValueError for another shape, for values that are not finite, and before the first observation.
         """
         policy, sampler, geometry = self.policy, self.policy.config.sampler, self.policy.config.geometry
@@ -198,6 +201,7 @@ class Session:
             shift=sampler.shift,
             video_final_noise=self.video_final_noise,
             state_attention=self.state_attention,
+            prefix=prefix,
         )
         actions = sample.action[0].cpu().numpy()  # waits for the device
         return Prediction(
@@ -212,17 +216,25 @@ class Session:
             chunk_index=self.chunk_index,
             first_frame=window.frames,
             past_latents=window.latents,
+            held_rows=0 if prefix is None else prefix.held_rows,
             timings_s={**memory.timings_s, "denoise": time.perf_counter() - began},
         )
 
     @torch.inference_mode()
     def look_ahead(
-        self, prediction: Prediction, state: np.ndarray, *, steps: int | None = None, seed: int | None = None
+        self,
+        prediction: Prediction,
+        state: np.ndarray,
+        *,
+        steps: int | None = None,
+        seed: int | None = None,
+        prefix: ActionPrefix | None = None,
     ) -> Prediction:
         """The chunk behind a prediction, from a fork that takes the predicted latents as observed. Changes nothing.
 
-        ``state`` is the state expected at the end of the predicted chunk. Where the window has no room for another
-        chunk, the fork does what :meth:`observe` does: it opens a window with the newest frame, here a decoded one.
+        ``state`` is the state expected at the end of the predicted chunk, ``prefix`` is that of the chunk behind.
+        Where the window has no room for another chunk, the fork does what :meth:`observe` does: it opens a window with
+        the newest frame, here a decoded one.
         ``timings_s`` of the result has the seconds of the fork's observation as ``imagine``.
         Raises ValueError for a prediction that does not continue what this session has observed.
         """
@@ -244,7 +256,7 @@ class Session:
             fork._append(window, prediction.video_latents[None].to(self.policy.dtype))
             memory.chunk_index += 1
         memory.timings_s = timings_s | {"imagine": time.perf_counter() - began}
-        return fork.predict(state, steps=steps, seed=seed)
+        return fork.predict(state, steps=steps, seed=seed, prefix=prefix)
 
     @torch.inference_mode()
     def decode(self, prediction: Prediction) -> np.ndarray:

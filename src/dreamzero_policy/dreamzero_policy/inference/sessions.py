@@ -48,11 +48,11 @@ class Sessions:
             session.observe(request.canvas)
         if request.purpose is Purpose.OBSERVE:
             return Observed(request.epoch)
+        options = {"steps": request.steps, "seed": request.seed, "prefix": request.prefix}
         if request.purpose is Purpose.LOOK_AHEAD:
-            given = self._given[request.session]
-            prediction = session.look_ahead(given, request.state, steps=request.steps, seed=request.seed)
+            prediction = session.look_ahead(self._given[request.session], request.state, **options)
         else:
-            prediction = session.predict(request.state, steps=request.steps, seed=request.seed)
+            prediction = session.predict(request.state, **options)
         self._given[request.session] = prediction
         self._newest = session, prediction
         timings_s = dict(prediction.timings_s)
@@ -66,6 +66,7 @@ class Sessions:
             seed=prediction.seed,
             guidance_scale=prediction.cfg_scale,
             timings_s=timings_s | {"prompt": waited_s, "model": waited_s + time.perf_counter() - began},
+            held_rows=prediction.held_rows,
         )
 
     def dream(self) -> np.ndarray | None:

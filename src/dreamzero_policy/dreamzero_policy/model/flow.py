@@ -7,6 +7,10 @@ Sampling uses two independent second-order UniPC solvers (diffusers'), one for t
 schedule shifted towards noise. Guidance acts on the video only; actions take the conditional branch. Some steps may be
 skipped: a skipped step uses the last velocities again. Which ones are skipped is fixed (:func:`evaluated_steps`) or
 follows from how much the velocity still changes (:class:`SkipWhileSteady`).
+
+Where the first actions of a chunk are known already, they stand at every step at its own noise level
+(:class:`KnownActions`), so that the network sees them and continues them; they come out as they were given. Further
+ones may draw the chunk towards them.
 """
 
 from __future__ import annotations
@@ -175,6 +179,44 @@ class Sample(NamedTuple):
     evaluations: int
 
 
+@dataclass(frozen=True, eq=False)
+class KnownActions:
+    """What is known of a chunk's actions: its first k rows, in some of the D columns.
+
+    ``rows`` [k, n] or [B, k, n] float32, ``columns`` [n] int64, both where the actions are. The last of the rows, as
+    many as there are ``weights`` [s] between 0 and 1, are not held: the chunk is drawn towards them so strongly.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    weights: Tensor
+
+    @property
+    def held(self) -> int:
+        """How many rows are."""
+        return self.rows.shape[-2] - len(self.weights)
+
+    def put(self, action: Tensor, noise: Tensor, sigma: float) -> Tensor:
+        """``action`` [B, A, D] with the held entries at a noise level, made of the chunk's own ``noise`` [B, A, D]."""
+        held = slice(self.held)
+        action = action.clone()
+        action[:, held, self.columns] = add_noise(self.rows[..., held, :], noise[:, held, self.columns], sigma)
+        return action
+
+    def draw(self, velocity: Tensor, action: Tensor, sigma: float) -> Tensor:
+        """``velocity`` [B, A, D] at ``action`` with what draws the rows that are not held.
+
+        The data that a velocity leads to, x0 = x − σ v, become a mean of themselves and of what is known. A model that
+        follows is drawn again from where it has come to, so that more steps may lead nearer than the weight says.
+        """
+        drawn = slice(self.held, self.rows.shape[-2])
+        entries = velocity[:, drawn, self.columns]
+        beside = action[:, drawn, self.columns] - sigma * entries - self.rows[..., drawn, :]
+        velocity = velocity.clone()
+        velocity[:, drawn, self.columns] = entries + self.weights[:, None] * beside / sigma
+        return velocity
+
+
 def sample_chunk(
     velocity: Velocity,
     video: Tensor,
@@ -183,10 +225,13 @@ def sample_chunk(
     video_schedule: Schedule,
     action_schedule: Schedule,
     evaluated: frozenset[int] | EvaluationRule,
+    known: KnownActions | None = None,
 ) -> Sample:
     """Carry noise ``video`` [B, C, f, H, W] and ``action`` [B, A, D] along their schedules.
 
-    ``evaluated`` says which steps ask for the velocity; the others use the last one again.
+    ``evaluated`` says which steps ask for the velocity; the others use the last one again. What is ``known`` of the
+    actions takes its place before every step and at the end, or draws the velocities of its rows; all other entries go
+    along the solver's own trajectory.
     Returns both in the shapes given: latents (at the schedule's final noise) and actions.
     """
     if video_schedule.steps != action_schedule.steps:
@@ -196,14 +241,20 @@ def sample_chunk(
         raise ValueError("the first step has no velocity to reuse, it must be evaluated")
     video_path, action_path = Trajectory(video_schedule, video), Trajectory(action_schedule, action)
     last_two: list[Tensor] = []
-    evaluations = 0
+    evaluations, start = 0, action
+    if known is not None:
+        action = known.put(action, start, action_schedule.sigmas[0])
     for i in range(video_schedule.steps):
         if rule(i, last_two):
             video_velocity, action_velocity = velocity(video, action, video_schedule.times[i], action_schedule.times[i])
+            if known is not None:
+                action_velocity = known.draw(action_velocity, action, action_schedule.sigmas[i])
             last_two = [*last_two[-1:], video_velocity]
             evaluations += 1
         video = video_path.step(video_velocity, i)
         action = action_path.step(action_velocity, i)
+        if known is not None:
+            action = known.put(action, start, action_schedule.sigmas[i + 1])
     return Sample(video, action, evaluations)
 
 
@@ -251,7 +302,7 @@ class NoiseTable:
         return (self.times - times[..., None]).abs().argmin(-1)
 
 
-def add_noise(data: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+def add_noise(data: Tensor, noise: Tensor, sigma: Tensor | float) -> Tensor:
     """x_t = (1 − σ) x0 + σ ε; σ broadcasts against the data."""
     return (1 - sigma) * data + sigma * noise
 

@@ -122,6 +122,18 @@ PARAMETERS = (
         1.0,
     ),
     Parameter(
+        "prefix_conditioning",
+        False,
+        "Give the model the rows that are executed until its answer can take over; it continues them. Only where "
+        "chunks overlap (two_sessions).",
+    ),
+    Parameter(
+        "prefix_soft_mask",
+        True,
+        "With prefix_conditioning: also draw the chunk towards the rows in hand behind those, each less than the one "
+        "before.",
+    ),
+    Parameter(
         "lead_s",
         0.06,
         "Least time from a decision to the first row of its chunk [s]; below first_point_s rows come too late.",
@@ -196,6 +208,8 @@ class Parameters:
     regime: str
     overlap: str
     slowest_speed_share: float
+    prefix_conditioning: bool
+    prefix_soft_mask: bool
     lead_s: float
     first_point_s: float
     inference_timeout_s: float

@@ -130,6 +130,8 @@ class PolicyNode(ManagedNode):
                 max_plan_s=settings.max_plan_s,
                 regime=regime,
                 deadline_steps=settings.deadline_steps,
+                prefix_conditioning=settings.prefix_conditioning,
+                prefix_soft_mask=settings.prefix_soft_mask,
             ),
             session=uuid.uuid4().hex,
             wants_dream=self._world.wants_dream,

@@ -7,8 +7,9 @@ replay share the very same objects; no rule here depends on a robot's name. Pure
 
 Number rules are those of DreamZero (dreamzero0/dreamzero at ab790c1): quantile normalisation clamped to [-1, 1] on the
 way in (a part of the numbers the networks were trained with) and not clamped on the way out, relative rows added to the
-state of the observation instant. The original also fills an absent joint state with zeros, answers with zeros where it
-finds no action, and repeats frames that have not come; here each of these is an error.
+state of the observation instant. Rows that a plan gives back to the model are not clamped either. The original also
+fills an absent joint state with zeros, answers with zeros where it finds no action, and repeats frames that have not
+come; here each of these is an error.
 """
 
 import ast
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 
 from dreamzero_policy.runtime.canvas import Image, canvas_of, view_of
 from dreamzero_policy.runtime.contract import Contract, ContractError, JointGroup, ModelSection
+from dreamzero_policy.runtime.policy import ActionPrefix
 
 Floats = NDArray[np.float64]
 
@@ -210,12 +212,16 @@ class Transforms:
             actions[..., columns] += anchor[..., None, state_columns]
         return actions
 
-    def normalised_actions(self, actions: Floats, anchor: Floats) -> NDArray[np.float32]:
-        """Actions [..., H, A] in the contract's units, state [..., D] at the anchor → rows: what training sees."""
+    def normalised_actions(self, actions: Floats, anchor: Floats, *, clamped: bool = True) -> NDArray[np.float32]:
+        """Actions [..., H, A] in the contract's units, state [..., D] at the anchor → rows: what training sees.
+
+        Not ``clamped``: what the numbers are, however far they lie outside of what training sees.
+        """
         rows = actions.copy()
         for columns, state_columns in self._relative:
             rows[..., columns] -= anchor[..., None, state_columns]
-        return self.statistics.action.normalise(rows, largest=self._largest).astype(np.float32)
+        largest = self._largest if clamped else np.inf
+        return self.statistics.action.normalise(rows, largest=largest).astype(np.float32)
 
     def as_actions(self, states: Floats) -> Floats:
         """States [..., D] as targets → actions [..., A], in the contract's units; what is never commanded is zero."""
@@ -261,6 +267,20 @@ class Embodiment(Transforms):
             if stops := self._stops.get(joint):
                 targets[..., i] = stops[0] + targets[..., i] * (stops[1] - stops[0])
         return targets
+
+    def prefix(self, targets: Floats, anchor: Floats, soft_rows: int = 0) -> ActionPrefix:
+        """Targets [k, J] of the commanded joints in rad and m, state [D] at the chunk's anchor → its first rows.
+
+        The inverse of :meth:`positions` and, like it, not clamped. What is not commanded is left to the model.
+        """
+        targets = targets.copy()
+        for i, joint in enumerate(self.model.commanded_joints):
+            if stops := self._stops.get(joint):
+                targets[:, i] = (targets[:, i] - stops[0]) / (stops[1] - stops[0])
+        actions = np.zeros((len(targets), self.model.action_width))
+        actions[:, self._commanded] = targets
+        rows = self.normalised_actions(actions, anchor, clamped=False)
+        return ActionPrefix(rows[:, self._commanded], self._commanded, soft_rows)
 
     def at_stops(self, positions: Floats) -> Floats:
         """Joint targets [H, J] with grippers kept between their stops, beyond which a fraction means nothing."""

@@ -7,11 +7,13 @@ request + handover + model + command is the time from the observation instant to
 """
 
 from bisect import bisect_left
+from collections import deque
 from dataclasses import dataclass, field
 
 from dreamzero_policy.runtime.chunk import Chunk
 from dreamzero_policy.runtime.observation import NS_PER_S
 
+REMEMBERED = 8  # answers
 EDGES_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 MODEL_STAGES = ("encode", "observe", "imagine", "denoise")
 STAGES_TO_ANSWER = ("request", "handover", "model", *MODEL_STAGES)
@@ -51,10 +53,22 @@ class Histogram:
 
 @dataclass
 class LatencyRecord:
-    """Histograms of all chunks since it was made."""
+    """Histograms of all chunks since it was made, and how long the last answers took."""
 
     histograms: dict[str, Histogram] = field(default_factory=lambda: {stage: Histogram() for stage in STAGES})
 
+    answers_s: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+
+    @property
+    def answer_s(self) -> float | None:
+        """From a request to its answer: the slowest of the last. None before a block was answered.
+
+        A frame that opens a window costs less than a block, and waits for its prompt: it tells nothing.
+        """
+        return max(self.answers_s, default=None)
+
     def add(self, chunk: Chunk) -> None:
+        if len(chunk.block.canvas) > 1:
+            self.answers_s.append((chunk.answered_ns - chunk.asked_ns) / NS_PER_S)
         for stage, seconds in stages_s(chunk).items():
             self.histograms[stage].add(seconds)

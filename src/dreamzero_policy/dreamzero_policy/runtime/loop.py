@@ -28,7 +28,7 @@ from dreamzero_policy.runtime.observation import (
     ObservationError,
 )
 from dreamzero_policy.runtime.plan import Plan, Rows, seam
-from dreamzero_policy.runtime.policy import Dream, Failure, Observed, Policy, Purpose, Reply, Request
+from dreamzero_policy.runtime.policy import ActionPrefix, Dream, Failure, Observed, Policy, Purpose, Reply, Request
 from dreamzero_policy.runtime.regime import RegimeSettings
 from dreamzero_policy.runtime.scheduler import Entry, Scheduler, Turn
 from dreamzero_policy.runtime.splice import splice
@@ -60,6 +60,8 @@ class LoopSettings:
     max_plan_s: float  # what is sent is over by then, if this process dies
     regime: RegimeSettings = field(default_factory=RegimeSettings)
     deadline_steps: bool = False  # fewer steps for a chunk that would come too late with all of them
+    prefix_conditioning: bool = False  # the model is told what is executed until its answer is there, and continues it
+    prefix_soft_mask: bool = True  # and is drawn towards the rows in hand behind that
 
 
 @dataclass
@@ -279,6 +281,7 @@ class Loop:
         anchor = self._foreseen(turn, seen) if turn.purpose is Purpose.LOOK_AHEAD else seen.state
         now_ns = self.world.now_ns()
         deadline_s = self.scheduler.time_left_s(turn, now_ns)
+        prefix = self._settled(turn, anchor, now_ns) if self.settings.prefix_conditioning else None
         self._pending = Pending(turn, seen, anchor, deadline_s, now_ns, time.monotonic_ns())
         self._opened, self._observed[turn.session] = True, seen
         self.phase = Phase.THINKING
@@ -294,8 +297,23 @@ class Loop:
                 sent_monotonic_ns=self._pending.submitted_monotonic_ns,
                 session=turn.session,
                 purpose=turn.purpose,
+                prefix=prefix,
             )
         )
+
+    def _settled(self, turn: Turn, anchor: Floats, now_ns: int) -> ActionPrefix | None:
+        """The rows of the turn's chunk that the plan executes before an answer can take over that takes its usual time.
+
+        With a soft mask also those in hand behind them. None where there are none, or where that time is not known yet.
+        """
+        answer_s = self.latency.answer_s
+        if self.plan is None or answer_s is None or turn.purpose is Purpose.OBSERVE:
+            return None
+        held = self.scheduler.entry(turn, now_ns + round(answer_s * NS_PER_S)).row
+        instants_ns = self.scheduler.rows_in_hand_ns(turn)[: None if self.settings.prefix_soft_mask else held]
+        if not instants_ns:
+            return None
+        return self.embodiment.prefix(self.plan.sample(instants_ns)[0], anchor, soft_rows=len(instants_ns) - held)
 
     def _foreseen(self, turn: Turn, block: Block) -> Floats:
         """State [D] where the chunk in hand will have led: as measured, moved by what the plan still adds.
@@ -358,7 +376,7 @@ class Loop:
         rows = self.embodiment.positions(reply.actions, pending.anchor)
         if np.isfinite(rows).all():
             rows = without_noise(self.embodiment.at_stops(rows), self.settings.smoothing_window, self._grippers)
-        entry = self.scheduler.entry(turn, now_ns)
+        entry = self.scheduler.entry(turn, now_ns, reply.held_rows)
         self._steps.took(reply, (pending.answered_ns - pending.submitted_ns) / NS_PER_S)
         chunk = Chunk(
             self.session,

@@ -26,6 +26,20 @@ class Purpose(Enum):
     OBSERVE = "observe"  # no chunk; the answer is `Observed`
 
 
+@dataclass(frozen=True, eq=False)
+class ActionPrefix:
+    """The first k rows of a chunk, as they are executed if it does not take over before. The model continues them."""
+
+    rows: NDArray[np.float32]  # [k, n] normalised
+    columns: NDArray[np.int64]  # [n] of the network's action columns, in the order of the rows' entries
+    soft_rows: int = 0  # the last ones, which the chunk need not have: they draw it, each less than the one before
+
+    @property
+    def held_rows(self) -> int:
+        """How many rows the chunk has as they are given."""
+        return len(self.rows) - self.soft_rows
+
+
 @dataclass(frozen=True)
 class Request:
     """One block to observe, and what to predict then."""
@@ -38,6 +52,7 @@ class Request:
     sent_monotonic_ns: int  # on this machine's monotonic clock
     session: int = 0
     purpose: Purpose = Purpose.CHUNK
+    prefix: ActionPrefix | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +67,7 @@ class Reply:
     guidance_scale: float
     # prompt, encode, observe, imagine (looking ahead), denoise; model: all
     timings_s: Mapping[str, float] = field(default_factory=dict)
+    held_rows: int = 0  # the first ones, which are as the request's prefix has them
 
 
 @dataclass(frozen=True)

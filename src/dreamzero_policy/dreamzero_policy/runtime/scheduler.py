@@ -125,12 +125,12 @@ class Scheduler:
 
     # Answers
 
-    def entry(self, turn: Turn, now_ns: int) -> Entry:
-        """Where the turn's chunk takes over if it is accepted now."""
+    def entry(self, turn: Turn, now_ns: int, held_rows: int = 0) -> Entry:
+        """Where the turn's chunk takes over if it is accepted now. Its held rows are in hand: it comes behind them."""
         first = turn.base + self.model.chunk.first_action_step
         earliest_ns = now_ns + round(self.lead_s * NS_PER_S)
         period_s = self.model.step_s / self.mode.speed
-        for step in range(first, self.rows_end + 1):
+        for step in range(first + held_rows, self.rows_end + 1):
             if (reached_ns := self.timeline.instant_ns(step)) >= earliest_ns:
                 return Entry(step - first, reached_ns, period_s, 0, joins=step == first == self.rows_end)
         rest_ns = self.timeline.instant_ns(self.timeline.end)
@@ -139,6 +139,11 @@ class Scheduler:
         step = max(self.rows_end, first)
         pause_ns = start_ns - self.timeline.instant_ns(min(step, self.timeline.end))
         return Entry(step - first, start_ns, period_s, pause_ns)
+
+    def rows_in_hand_ns(self, turn: Turn) -> list[int]:
+        """When those rows of the turn's chunk are due that are in hand already, its first ones."""
+        first = turn.base + self.model.chunk.first_action_step
+        return [self.timeline.executed_ns(step) for step in range(first, self.rows_end)]
 
     def accepted(self, turn: Turn, entry: Entry) -> None:
         """The chunk is being executed from its entry on."""

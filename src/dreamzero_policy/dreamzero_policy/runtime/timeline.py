@@ -46,6 +46,16 @@ class Timeline:
         begun = (segment for segment in reversed(self.segments) if segment.step < step)
         return next(begun, self.segments[0]).instant_ns(step)
 
+    def executed_ns(self, step: int) -> int:
+        """When the row of a step is due: behind a pause before it, unlike :meth:`instant_ns`.
+
+        Raises ValueError for a step that nobody has filled.
+        """
+        if step >= self.end:
+            raise ValueError(f"step {step} has no row, the timeline ends at {self.end}")
+        begun = (segment for segment in reversed(self.segments) if segment.step <= step)
+        return next(begun, self.segments[0]).instant_ns(step)
+
     def go_on(self, step: int, ns: int, period_s: float, end: int) -> None:
         """From `step`, at `ns`, steps are filled up to `end`; what was to follow `step` is dropped."""
         kept = [segment for segment in self.segments if segment.step < step or segment is self.segments[0]]

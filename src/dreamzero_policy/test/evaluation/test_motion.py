@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from dreamzero_policy.cli.main import app
 from dreamzero_policy.evaluation.command_stream import SAMPLE_NS, Record, measure
 from dreamzero_policy.evaluation.executors import EXECUTORS, Executor
 from dreamzero_policy.evaluation.motion_bench import bench_motion, claims, write
-from dreamzero_policy.evaluation.rehearsal import NAMES, PLAN
+from dreamzero_policy.evaluation.rehearsal import NAMES, OVERLAPPING, PLAN
 from dreamzero_policy.evaluation.stage import Setup
 
 STEP_NS = 40_000_000
@@ -115,6 +117,26 @@ def test_all_executors_are_compared_in_the_same_episodes(setup: Setup, tmp_path)
     write(document, tmp_path)
     assert json.loads((tmp_path / "motion.json").read_text()) == document
     assert (tmp_path / "motion.svg").read_text().startswith("<svg")
+
+
+def test_the_plan_is_compared_with_a_prefix_and_without_in_the_same_episodes(setup: Setup, tmp_path):
+    setup = Setup(TELLING, setup.contract, setup.parameters, setup.weights)
+    document = bench_motion(setup, (0.15,), 1, 0, 2, 1, lambda *_: None, (*OVERLAPPING, "broker"))
+    rows = {row["executor"]: row for row in document["rows"]}
+    assert set(rows) == {*OVERLAPPING, "broker"}
+    for name in OVERLAPPING:
+        assert rows[name]["chunks"] > 4 and not rows[name]["rejected"]
+        assert rows[name]["idle_fraction"] == 0  # an answer takes less than half a chunk
+    assert len({rows[name]["seam_position_jump_rad"] for name in OVERLAPPING}) == 3
+    assert rows["broker"]["seam_position_jump_rad"] is None
+    assert document["claims"] == []  # the plan in stop_and_go was left out
+    write(document, tmp_path)
+
+
+def test_an_unknown_executor_is_refused_with_those_there_are(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["bench", "motion", "--executor", "hurry", "--out", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "no executor 'hurry'; expected plan, single_point" in " ".join(result.output.replace("│", " ").split())
 
 
 def test_the_claim_needs_both_the_share_of_the_best_and_the_absolute_bound():

@@ -30,7 +30,10 @@ def play(stage: Stage, regime: str, latency_s: float) -> Played:
         stage.parameters, stage.setup = node, setup
 
 
-@pytest.mark.parametrize(("regime", "latency_s"), [("two_sessions", 0.15), ("look_ahead", 0.6), ("slowed", 1.1)])
+@pytest.mark.parametrize(
+    ("regime", "latency_s"),
+    [("two_sessions", 0.15), ("two_sessions_prefix", 0.15), ("look_ahead", 0.6), ("slowed", 1.1)],
+)
 def test_where_the_arithmetic_allows_none_there_is_no_gap(stage: Stage, regime: str, latency_s: float) -> None:
     played = play(stage, regime, latency_s)
     assert played.chunks >= 3 and not played.rejected
@@ -48,6 +51,7 @@ def test_stop_and_go_stands_still_for_the_latency(stage: Stage) -> None:
     [
         ("stop_and_go", 0.8, 0.5),
         ("two_sessions", 0.4, 0.0),
+        ("two_sessions_prefix", 0.6, 1 / 3),
         ("two_sessions", 0.6, 1 / 3),  # 0.4 s of motion, 0.2 s of waiting
         ("look_ahead", 0.8, 0.0),
         ("look_ahead", 1.0, 0.2),
@@ -93,6 +97,7 @@ def test_idle_is_the_time_without_a_row_from_the_first_one_on() -> None:
     motion.add(chunk(2_400, first_row=12))  # 12 rows, until 2.8 s
     assert motion.idle_fraction(3_000 * MS) == pytest.approx((0.2 + 0.2) / 2)
     assert motion.idle_fraction(2_600 * MS) == pytest.approx(0.2 / 1.6)
+    assert len(motion.seam_position_jumps) == len(motion.seam_jerks) == 3
     assert motion.age_s() == pytest.approx((1.0 + 2.0 + 2.4) / 3)
 
 
@@ -108,10 +113,14 @@ def test_the_command_plays_every_case_and_prints_rows(setup: Setup, parameters: 
         ("look_ahead", 1, 0.15),
     ]
     expected = 0.21 / (0.8 + 0.21)
+    for row in document["rows"]:
+        assert row["seam_position_jump_rad"] > 0 and row["max_seam_jerk_rad_s3"] > 0
     assert document["rows"][0]["idle_arithmetic"] == pytest.approx(expected)
 
 
 def test_an_unknown_regime_is_refused_with_those_there_are(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["bench", "regimes", "--regime", "hurry", "--checkpoint", str(tmp_path)])
     assert result.exit_code == 2
-    assert "stop_and_go, two_sessions, look_ahead, slowed" in " ".join(result.output.replace("│", " ").split())
+    assert "stop_and_go, two_sessions, two_sessions_prefix, look_ahead, slowed" in " ".join(
+        result.output.replace("│", " ").split()
+    )

@@ -16,7 +16,7 @@ from dreamzero_policy.inference.loading import Policy
 from dreamzero_policy.inference.sessions import Sessions
 from dreamzero_policy.inference.worker import WorkerError, WorkerPolicy
 from dreamzero_policy.inference.worker_process import failure
-from dreamzero_policy.runtime.policy import Dream, Failure, Observed, Purpose, Reply, Request
+from dreamzero_policy.runtime.policy import ActionPrefix, Dream, Failure, Observed, Purpose, Reply, Request
 
 STATE = np.linspace(-1, 1, 5, dtype=np.float32)
 EPOCH, PATIENCE_S = 3, 300.0
@@ -39,8 +39,12 @@ def answer(worker: WorkerPolicy) -> Reply | Observed | Dream | Failure:
 
 
 def requests(frames: np.ndarray) -> list[Request]:
-    def request(canvas: np.ndarray | None, session: int, purpose: Purpose) -> Request:
-        return Request(EPOCH, canvas, STATE, 1, 3, time.monotonic_ns(), session, purpose)
+    def request(
+        canvas: np.ndarray | None, session: int, purpose: Purpose, prefix: ActionPrefix | None = None
+    ) -> Request:
+        return Request(EPOCH, canvas, STATE, 1, 3, time.monotonic_ns(), session, purpose, prefix)
+
+    held = ActionPrefix(np.array([[0.3, -2.5], [0.2, -2.0]], np.float32), np.array([1, 4]), soft_rows=1)
 
     return [
         request(frames[0, :1], 0, Purpose.CHUNK),
@@ -50,6 +54,7 @@ def requests(frames: np.ndarray) -> list[Request]:
         request(frames[3], 1, Purpose.CHUNK),
         request(frames[4], 0, Purpose.OBSERVE),
         request(frames[5], 0, Purpose.CHUNK),
+        request(frames[6], 1, Purpose.CHUNK, held),
     ]
 
 
@@ -64,6 +69,7 @@ def test_requests_to_the_process_are_answered_as_here(worker: WorkerPolicy, poli
         assert theirs.epoch == EPOCH
         if isinstance(ours, Reply):
             np.testing.assert_array_equal(theirs.actions, ours.actions)
+            assert theirs.held_rows == ours.held_rows == (0 if request.prefix is None else 1)
             assert theirs.timings_s["model"] >= theirs.timings_s["denoise"] > 0
 
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dreamzero_policy.model.flow import (
+    KnownActions,
     Schedule,
     SkipWhileSteady,
     Solver,
@@ -62,6 +63,93 @@ def test_a_perfect_velocity_reaches_the_data_in_any_number_of_steps(steps, seed)
     )
     torch.testing.assert_close(video, video0, rtol=0, atol=1e-3)
     torch.testing.assert_close(action, action0, rtol=0, atol=1e-3)
+
+
+@given(steps=st.integers(1, 20), rows=st.integers(0, 4), seed=st.integers(0, 5))
+@settings(deadline=None, max_examples=20)
+def test_known_actions_are_seen_at_the_noise_level_of_every_step_and_come_out_as_given(steps, rows, seed):
+    torch.manual_seed(seed)
+    columns = torch.tensor([4, 0, 2])
+    known, start, seen = KnownActions(torch.randn(rows, 3), columns, torch.empty(0)), torch.randn(2, 4, 5), []
+    schedule = sampling_schedule(steps, 5.0)
+
+    def velocity(video, action, *times):
+        seen.append(action)
+        return video, torch.randn_like(action)
+
+    torch.manual_seed(seed)
+    _, action, evaluations = sample_chunk(
+        velocity,
+        torch.randn(2, 2, 2, 3, 3),
+        start,
+        video_schedule=schedule,
+        action_schedule=schedule,
+        evaluated=frozenset(range(steps)),
+        known=known,
+    )
+    assert evaluations == len(seen) == steps
+    for sigma, shown in zip(schedule.sigmas, seen, strict=False):
+        expected = (1 - sigma) * known.rows + sigma * start[:, :rows][:, :, columns]
+        torch.testing.assert_close(shown[:, :rows][:, :, columns], expected, rtol=0, atol=1e-6)
+    assert torch.equal(action[:, :rows][:, :, columns], known.rows.expand(2, -1, -1))
+
+
+@given(steps=st.integers(1, 20), seed=st.integers(0, 5))
+@settings(deadline=None, max_examples=20)
+def test_what_is_not_known_goes_the_way_that_its_velocities_lead(steps, seed):
+    """Velocities that do not look at what is known give all other entries the same, bit for bit."""
+    schedule = sampling_schedule(steps, 5.0)
+
+    def sampled(known):
+        torch.manual_seed(seed)
+        return sample_chunk(
+            lambda video, action, *times: (torch.randn_like(video), torch.randn_like(action)),
+            torch.randn(1, 2, 2, 3, 3),
+            torch.randn(1, 4, 5),
+            video_schedule=schedule,
+            action_schedule=schedule,
+            evaluated=frozenset(range(steps)),
+            known=known,
+        )
+
+    known = KnownActions(torch.full((2, 2), 7.0), torch.tensor([1, 3]), torch.tensor([0.5]))
+    free, held = sampled(None), sampled(known)
+    assert torch.equal(free.video, held.video)
+    assert torch.equal(free.action[:, 2:], held.action[:, 2:])
+    assert torch.equal(free.action[..., [0, 2, 4]], held.action[..., [0, 2, 4]])
+    assert (held.action[:, 0, [1, 3]] == 7.0).all()
+    assert not torch.equal(held.action[:, 1, [1, 3]], free.action[:, 1, [1, 3]])
+
+
+@given(
+    steps=st.integers(1, 20),
+    every=st.integers(1, 3),
+    weights=st.lists(st.floats(0, 1), min_size=1, max_size=4),
+    seed=st.integers(0, 5),
+)
+@settings(deadline=None, max_examples=20)
+def test_a_row_that_is_drawn_comes_to_lie_between_what_the_model_wants_and_what_is_known(steps, every, weights, seed):
+    """The velocity of a single data point x0 is (x − x0) / σ; a weight of 1 leads to what is known.
+
+    So it does where a velocity is used again.
+    """
+    torch.manual_seed(seed)
+    wanted, weight = torch.randn(1, 4, 5), torch.tensor(weights)[:, None]
+    known = KnownActions(torch.randn(len(weights), 5), torch.arange(5), weight[:, 0])
+    schedule = sampling_schedule(steps, 5.0)
+    sigma = dict(zip(schedule.times, schedule.sigmas, strict=False))
+    _, action, _ = sample_chunk(
+        lambda video, action, video_time, action_time: (video, (action - wanted) / sigma[action_time]),
+        torch.randn(1, 2, 2, 3, 3),
+        torch.randn(1, 4, 5),
+        video_schedule=schedule,
+        action_schedule=schedule,
+        evaluated=frozenset(range(0, steps, every)),
+        known=known,
+    )
+    expected = wanted.clone()
+    expected[:, : len(weights)] = weight * known.rows + (1 - weight) * wanted[:, : len(weights)]
+    torch.testing.assert_close(action, expected, rtol=0, atol=2e-3)
 
 
 def test_sixteen_steps_are_evaluated_eight_times_and_others_always():

@@ -8,6 +8,7 @@ outputs of either kind (ADVERSARIAL_OUTPUTS).
 
 import os
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from dreamzero_policy.runtime.loop import Loop, LoopSettings
 from dreamzero_policy.runtime.observation import NS_PER_S, ObservationBuffer
 from dreamzero_policy.runtime.plan import Plan, Rows
 from dreamzero_policy.runtime.policy import Reply, Request
+from dreamzero_policy.runtime.regime import RegimeSettings
 from dreamzero_policy.runtime.splice import splice
 
 OUTPUTS = int(os.environ.get("ADVERSARIAL_OUTPUTS", "300"))  # of either kind
@@ -83,6 +85,7 @@ class Adversary:
         self.robot, self.width, self.rng = robot, width, rng
         self.answers: list[tuple[int, Reply]] = []
         self.side = 1.0
+        self.settled = 0  # answers that hold rows
 
     def reset(self, prompt: str, epoch: int) -> None:
         self.answers.clear()
@@ -91,7 +94,11 @@ class Adversary:
         self.side = -self.side
         with np.errstate(all="ignore"):
             rows = anything(self.rng, self.width, self.side).astype(np.float32)
-        reply = Reply(request.epoch, rows, request.steps, 0, request.seed, 1.0)
+        held = 0 if request.prefix is None else request.prefix.held_rows
+        if held:
+            rows[:held, request.prefix.columns] = request.prefix.rows[:held]
+            self.settled += 1
+        reply = Reply(request.epoch, rows, request.steps, 0, request.seed, 1.0, held_rows=held)
         latency_ns = round(self.rng.choice([0.01, 0.15, 0.6, 1.1, 3.0]) * self.rng.uniform(0.5, 1.5) * NS_PER_S)
         self.answers.append((self.robot.ns + latency_ns, reply))
 
@@ -246,3 +253,19 @@ def test_no_answer_to_the_loop_leads_out_of_the_limits(embodiment: Embodiment, s
     verdicts = {chunk.verdict for chunk in robot.chunks}
     assert verdicts >= {Verdict.ACCEPTED, Verdict.REJECTED_NOT_FINITE, Verdict.REJECTED_STEP}
     assert robot.commands[1:], "something must be left to execute"
+
+
+def test_no_answer_that_continues_the_plan_leads_out_of_the_limits(embodiment: Embodiment) -> None:
+    rng = np.random.default_rng(7339)
+    robot = Robot(embodiment, rng)
+    adversary = Adversary(robot, embodiment.model.action_width, rng)
+    together = RegimeSettings("overlap", "two_sessions")
+    settings = replace(SETTINGS, regime=together, prefix_conditioning=True)
+    loop = Loop(embodiment, robot.buffer, adversary, robot, settings, session="adversarial")
+    loop.run("go")
+    while len(robot.chunks) < LENGTH:
+        robot.tick()
+        loop.advance()
+    require_inside(loop.limits, robot.commands)
+    assert adversary.settled > 0.1 * LENGTH, "something must be held"
+    assert sum(chunk.verdict is Verdict.ACCEPTED for chunk in robot.chunks) > 0.1 * LENGTH

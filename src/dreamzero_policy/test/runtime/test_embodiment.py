@@ -127,6 +127,23 @@ def test_an_action_chunk_of_every_robot_survives_the_way_to_the_model_and_back(
 
 
 @given(data=st.data())
+def test_what_a_plan_commands_survives_the_way_to_the_model_and_back_however_far_it_lies(
+    any_robot: Embodiment, data: st.DataObject
+) -> None:
+    model = any_robot.model
+    numbers = st.floats(-50, 50)
+    anchor = data.draw(arrays(np.float64, len(model.state_joints), elements=numbers))
+    targets = data.draw(arrays(np.float64, (5, len(model.commanded_joints)), elements=numbers))
+    prefix = any_robot.prefix(targets, anchor)
+    rows = np.zeros((model.chunk.actions, 32), np.float32)
+    rows[:5, prefix.columns] = prefix.rows
+    np.testing.assert_allclose(any_robot.positions(rows, anchor)[:5], targets, atol=1e-4)
+    assert prefix.columns.tolist() == [
+        column for column, joint, _ in columns_of(any_robot) if joint in model.commanded_joints
+    ]
+
+
+@given(data=st.data())
 def test_joint_positions_of_every_robot_survive_the_way_to_a_state_and_back(
     any_robot: Embodiment, data: st.DataObject
 ) -> None:

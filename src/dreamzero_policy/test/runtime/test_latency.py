@@ -1,5 +1,7 @@
 """The latency protocol: stages that add up, and histograms of them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -52,6 +54,19 @@ def test_the_stages_add_up_to_the_first_commanded_point() -> None:
     assert tuple(stages) == STAGES
     parts = sum(stages[stage] for stage in ("request", "handover", "model", "command"))
     assert parts == pytest.approx(stages["observation_to_command"])
+
+
+def test_the_usual_time_of_an_answer_is_the_slowest_of_the_last_eight_blocks() -> None:
+    record = LatencyRecord()
+    opening = chunk()
+    opening.block = replace(opening.block, canvas=opening.block.canvas[:1])
+    record.add(opening)  # waited for its prompt
+    assert record.answer_s is None
+    for answer_ms in (300, 200, *[105] * 7):
+        made = chunk()
+        made.answered_ns = made.asked_ns + answer_ms * MS
+        record.add(made)
+    assert record.answer_s == pytest.approx(0.2)  # nine answers: the first is forgotten
 
 
 def test_a_chunk_that_is_not_executed_has_no_stage_behind_its_answer() -> None:

@@ -239,6 +239,47 @@ def test_a_model_that_grows_slow_leaves_the_overlap_without_a_block_lost(model) 
     assert played.scheduler.mode.regime == "stop_and_go"
 
 
+@given(Ways, Latencies, st.lists(st.floats(0.0, 3.0), min_size=1, max_size=5), Accepts)
+def test_rows_in_hand_are_those_that_are_executed_if_the_chunk_does_not_take_over(
+    model, way, latencies_s, expected_s, accepts
+) -> None:
+    """However long an answer was expected to take: what was held is in hand, and the chunk comes behind it."""
+    expected = forever(expected_s)
+
+    class Foreseeing(Robot):
+        def execute(self, turn: Turn, entry: Entry) -> None:
+            due, in_hand = dict(self.rows), self.scheduler.rows_in_hand_ns(turn)
+            for row, instant_ns in enumerate(in_hand):
+                assert instant_ns == pytest.approx(due[turn.base + row], abs=1_000)
+            held = self.scheduler.entry(turn, self.now_ns + round(next(expected) * NS_PER_S)).row
+            assert held <= len(in_hand)
+            behind = self.scheduler.entry(turn, self.now_ns, held)
+            assert behind.row == max(entry.row, held)
+            assert behind.pause_ns == entry.pause_ns or behind.row == held
+            super().execute(turn, entry)
+
+    settings = RegimeSettings(*way)
+    Foreseeing(Scheduler(model, LEAD_S, settings), forever(latencies_s), forever(list(accepts))).play(30)
+
+
+def test_only_a_chunk_that_is_joined_on_the_way_has_rows_in_hand(model) -> None:
+    def in_hand(regime: str, overlap: str) -> int:
+        scheduler = robot(model, regime, [0.1], overlap).play(4).scheduler
+        return len(scheduler.rows_in_hand_ns(scheduler.turn(0)))
+
+    assert in_hand("overlap", "two_sessions") == 12  # half a chunk
+    assert in_hand("overlap", "look_ahead") == in_hand("stop_and_go", "auto") == 0
+
+
+def test_behind_a_pause_a_row_is_executed_long_after_its_step_was_seen() -> None:
+    timeline = Timeline.opened(BEGIN_NS, STEP_S, 0)
+    timeline.go_on(0, BEGIN_NS + 500 * MS, STEP_S, 24)
+    assert (timeline.instant_ns(0), timeline.executed_ns(0)) == (BEGIN_NS, BEGIN_NS + 500 * MS)
+    assert timeline.instant_ns(3) == timeline.executed_ns(3) == BEGIN_NS + 600 * MS
+    with pytest.raises(ValueError, match="step 24 has no row, the timeline ends at 24"):
+        timeline.executed_ns(24)
+
+
 def test_a_step_that_nobody_has_filled_yet_has_no_instant() -> None:
     timeline = Timeline.opened(BEGIN_NS, STEP_S, 0)
     timeline.go_on(0, BEGIN_NS + 500 * MS, STEP_S, 24)

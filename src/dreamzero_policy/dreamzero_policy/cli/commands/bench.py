@@ -80,6 +80,14 @@ def bench_motion(
     episodes: Annotated[int, typer.Option(min=1, help="Episodes of every executor at every latency.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode.")] = 0,
     steps: Annotated[int, typer.Option(min=1, max=64, help="Denoising steps per chunk.")] = 4,
+    executor: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="plan, single_point, broker, weighted_average, newest_wins; repeat for several, else all of these. "
+            "Also plan_overlap, plan_prefix, plan_soft_prefix: the plan in regime overlap, without and with "
+            "prefix conditioning, and with its soft mask."
+        ),
+    ] = None,
     processes: Annotated[int, typer.Option(min=1, help="Episodes played at a time.")] = 2,
     world: Annotated[str, typer.Option(help="Installed suite, or its place.")] = "agibot_twin",
     out: Annotated[Path, typer.Option(help="Folder of motion.json and motion.svg.")] = Path("out/bench/motion"),
@@ -87,11 +95,17 @@ def bench_motion(
 ) -> None:
     """Jumps, jerk, idle time and age of commands: the plan beside four ways others use, with injected latency."""
     from dreamzero_policy.cli import bench_motion as room
+    from dreamzero_policy.evaluation.rehearsal import NAMES, OVERLAPPING
 
     console = console_for(json)
     latencies = latency or [0.15, 0.6, 1.1, 3.0]
+    if unknown := set(executor or ()) - set(NAMES + OVERLAPPING):
+        expected = ", ".join(NAMES + OVERLAPPING)
+        raise typer.BadParameter(f"no executor {sorted(unknown)[0]!r}; expected {expected}")
     with one_line(console):
-        document = room.bench_motion(checkpoint, latencies, episodes, seed, steps, processes, world, out, console)
+        document = room.bench_motion(
+            checkpoint, latencies, episodes, seed, steps, executor or NAMES, processes, world, out, console
+        )
     if json:
         print_json(document)
     else:
@@ -124,7 +138,11 @@ def bench_regimes(
     ] = None,
     regimes: Annotated[
         list[str] | None,
-        typer.Option("--regime", help="stop_and_go, two_sessions, look_ahead or slowed; repeat for several, else all."),
+        typer.Option(
+            "--regime",
+            help="stop_and_go, two_sessions, two_sessions_prefix, look_ahead or slowed; repeat for several, else all "
+            "but two_sessions_prefix.",
+        ),
     ] = None,
     episodes: Annotated[int, typer.Option(min=1, help="Episodes of each case.")] = 8,
     suite: Annotated[str, typer.Option(help="seen or unseen.")] = "seen",
