@@ -51,6 +51,7 @@ class NodeParameters:
             loop = LoopSettings(
                 steps=values["denoise_steps"],
                 seed=values["noise_seed"],
+                fresh_noise=values["fresh_noise"],
                 lead_s=values["lead_s"],
                 first_point_s=values["first_point_s"],
                 inference_timeout_s=float("inf"),  # it counts wall time, which means nothing here

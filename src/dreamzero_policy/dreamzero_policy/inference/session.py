@@ -57,9 +57,11 @@ class Session:
         vae_mode: ``stream`` or ``release``, see ``encoding.py``; default from the checkpoint.
         window_mode: what happens when a window has no room for another chunk. ``reset``: the newest frame opens a new
             one, as the released server does. ``rolling``: the oldest chunk leaves, see :meth:`~.memory.Window.roll`.
+        window_chunks: how many chunks a window has at most; default from the checkpoint.
 
     Attributes:
-        policy, steps, evaluations, cfg_scale, seed, video_final_noise, state_attention, window_mode: as above.
+        policy, steps, evaluations, cfg_scale, seed, video_final_noise, state_attention, window_mode, window_chunks:
+            as above.
         epoch: counts resets and rollbacks, which are the same to whoever holds a chunk: one of another epoch is
             outdated.
 
@@ -79,6 +81,7 @@ class Session:
         state_attention: str | None = None,
         vae_mode: str | None = None,
         window_mode: str = "reset",
+        window_chunks: int | None = None,
     ) -> None:
         sampler, geometry = policy.config.sampler, policy.config.geometry
         self.policy = policy
@@ -89,13 +92,16 @@ class Session:
         self.video_final_noise = sampler.video_final_noise if video_final_noise is None else video_final_noise
         self.state_attention = sampler.state_attention if state_attention is None else state_attention
         self.window_mode = window_mode
+        self.window_chunks = window_chunks or sampler.window_chunks or geometry.chunks_per_window
         self._encoding = encoding(sampler.vae_mode if vae_mode is None else vae_mode, policy.config)
         sampling_schedule(self.steps, sampler.shift, self.video_final_noise or 0.0)  # raises if they are out of range
         evaluation_rule(self.steps, self.evaluations)
         if window_mode not in WINDOW_MODES:
             raise ValueError(f"window_mode is {window_mode!r}, expected one of {WINDOW_MODES}")
-        if window_mode == "rolling" and geometry.chunks_per_window < 2:
-            raise ValueError(f"a rolling window needs at least 2 chunks, this model has {geometry.chunks_per_window}")
+        if not 1 <= self.window_chunks <= geometry.chunks_per_window:
+            raise ValueError(f"window_chunks is {self.window_chunks}, expected 1 to {geometry.chunks_per_window}")
+        if window_mode == "rolling" and self.window_chunks < 2:
+            raise ValueError(f"a rolling window needs at least 2 chunks, this one has {self.window_chunks}")
         self.epoch = -1
         self._lineage = object()
         self._memory: Memory | None = None
@@ -342,8 +348,9 @@ class Session:
 
     def _full(self, window: Window) -> bool:
         """Whether a block and a chunk behind it no longer fit into the window."""
-        room = self.policy.config.latent_frames_per_window - window.frames
-        return room < 2 * self.policy.config.geometry.frames_per_chunk
+        frames_per_chunk = self.policy.config.geometry.frames_per_chunk
+        room = 1 + self.window_chunks * frames_per_chunk - window.frames
+        return room < 2 * frames_per_chunk
 
     def _empty_cache(self) -> KVCache:
         """The last chunk of a window is predicted and never observed into it, so the cache has no room for it."""

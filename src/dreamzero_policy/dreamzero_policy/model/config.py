@@ -116,6 +116,8 @@ class SamplerConfig:
 
     ``evaluations`` applies to 16 steps only: how many of them are evaluated, the others reuse the last velocity.
     ``video_final_noise`` is the noise level at which the video stops while the action goes on to zero.
+    ``window_chunks`` is how many chunks a window has at most, None for all that the geometry has room for. A shorter
+    one forgets sooner and shows the image encoder a newer frame.
     ``vae_mode`` says how camera frames are encoded: ``stream`` as in training, ``release`` as the released server does.
     """
 
@@ -128,6 +130,7 @@ class SamplerConfig:
     video_final_noise: float | None = None
     state_attention: str = "release"
     vae_mode: str = "stream"
+    window_chunks: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +179,11 @@ class ModelConfig:
         _require(
             self.sampler.state_attention in STATE_ATTENTION,
             f"sampler.state_attention is {self.sampler.state_attention!r}, expected one of {STATE_ATTENTION}",
+        )
+        _require(
+            self.sampler.window_chunks is None or 1 <= self.sampler.window_chunks <= geometry.chunks_per_window,
+            f"sampler.window_chunks is {self.sampler.window_chunks}, expected 1 to geometry.chunks_per_window "
+            f"= {geometry.chunks_per_window}",
         )
         _require(
             self.sampler.vae_mode in VAE_MODES,

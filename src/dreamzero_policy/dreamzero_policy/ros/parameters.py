@@ -97,9 +97,15 @@ PARAMETERS = (
     Parameter(
         "noise_seed",
         1140,
-        "Seed of the noise every chunk is denoised from; the same for each, as in DreamZero.",
+        "Seed of the noise that chunks are denoised from.",
         0,
         2**31 - 1,
+    ),
+    Parameter(
+        "fresh_noise",
+        True,
+        "Every chunk of an epoch starts from noise of its own, noise_seed plus its number; false: all from the same, "
+        "as in DreamZero. Chunks from the same noise err to the same side, and the robot drifts.",
     ),
     Parameter(
         "regime",
@@ -205,6 +211,7 @@ class Parameters:
     denoise_steps: int
     deadline_steps: bool
     noise_seed: int
+    fresh_noise: bool
     regime: str
     overlap: str
     slowest_speed_share: float

@@ -122,6 +122,7 @@ class PolicyNode(ManagedNode):
             LoopSettings(
                 steps=settings.denoise_steps,
                 seed=settings.noise_seed,
+                fresh_noise=settings.fresh_noise,
                 lead_s=settings.lead_s,
                 first_point_s=settings.first_point_s,
                 inference_timeout_s=settings.inference_timeout_s,

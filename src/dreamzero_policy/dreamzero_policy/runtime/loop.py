@@ -60,6 +60,7 @@ class LoopSettings:
     max_plan_s: float  # what is sent is over by then, if this process dies
     regime: RegimeSettings = field(default_factory=RegimeSettings)
     deadline_steps: bool = False  # fewer steps for a chunk that would come too late with all of them
+    fresh_noise: bool = True  # for every chunk, else the same for all
     prefix_conditioning: bool = False  # the model is told what is executed until its answer is there, and continues it
     prefix_soft_mask: bool = True  # and is drawn towards the rows in hand behind that
 
@@ -292,13 +293,18 @@ class Loop:
                 canvas=None if block is None else block.canvas,
                 state=self.embodiment.normalised_state(anchor),
                 steps=self._steps.steps(deadline_s if self.settings.deadline_steps else None),
-                # The same noise would give the same chunk again, and it would be rejected again.
-                seed=self.settings.seed + self.counters.consecutive_rejections,
+                seed=self._noise_seed(),
                 sent_monotonic_ns=self._pending.submitted_monotonic_ns,
                 session=turn.session,
                 purpose=turn.purpose,
                 prefix=prefix,
             )
+        )
+
+    def _noise_seed(self) -> int:
+        """Of the next chunk. None is asked for from the noise of one that was rejected: it would be rejected again."""
+        return self.settings.seed + (
+            self.chunk_index if self.settings.fresh_noise else self.counters.consecutive_rejections
         )
 
     def _settled(self, turn: Turn, anchor: Floats, now_ns: int) -> ActionPrefix | None:

@@ -110,8 +110,9 @@ def test_one_frame_opens_a_window_at_any_time(policy, frames):
 def test_a_window_of_one_chunk_cannot_roll(policy):
     geometry = dataclasses.replace(policy.config.geometry, chunks_per_window=1)
     one_chunk = dataclasses.replace(policy, config=dataclasses.replace(policy.config, geometry=geometry))
-    with pytest.raises(ValueError, match="a rolling window needs at least 2 chunks, this model has 1"):
-        Session(one_chunk, "push", window_mode="rolling")
+    for short, options in ((one_chunk, {}), (policy, {"window_chunks": 1})):
+        with pytest.raises(ValueError, match="a rolling window needs at least 2 chunks, this one has 1"):
+            Session(short, "push", window_mode="rolling", **options)
 
 
 def test_a_window_of_two_chunks_rolls(policy, frames):

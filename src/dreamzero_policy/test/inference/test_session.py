@@ -1,5 +1,7 @@
 """A session from frame to chunk: what it remembers, what a prediction depends on, what it refuses."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -69,6 +71,25 @@ def test_a_window_takes_three_blocks_and_the_fourth_opens_the_next(policy, frame
         windows.append((session.observe(block).window, session._memory.window.frames))
     assert windows == [(0, 3), (0, 5), (0, 7), (1, 1), (1, 3), (1, 5), (1, 7), (2, 1), (2, 3)]
     assert (session.window, session.chunk_index, session.frames_observed) == (2, 9, 73)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "frames_of_windows"), [(1, [1, 1, 1, 1, 1]), (2, [3, 1, 3, 1, 3]), (3, [3, 5, 1, 3, 5])]
+)
+def test_a_window_may_be_shorter_than_the_model_has_room_for(policy, frames, chunks, frames_of_windows):
+    session, found = opened(policy, frames, window_chunks=chunks), []
+    for block in frames[1:6]:
+        session.observe(block)
+        found.append(session._memory.window.frames)
+    assert found == frames_of_windows
+    sampler = dataclasses.replace(policy.config.sampler, window_chunks=chunks)
+    config = dataclasses.replace(policy.config, sampler=sampler)
+    assert Session(dataclasses.replace(policy, config=config), "push").window_chunks == chunks
+
+
+def test_a_window_of_more_chunks_than_the_model_was_made_for_is_refused(policy):
+    with pytest.raises(ValueError, match="window_chunks is 5, expected 1 to 4"):
+        Session(policy, "push", window_chunks=5)
 
 
 def test_a_new_window_begins_with_the_newest_frame_and_forgets_the_rest(policy, frames):
