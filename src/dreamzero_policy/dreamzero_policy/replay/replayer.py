@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dreamzero_policy.data.episodes import EpisodeError
 from dreamzero_policy.replay.comparison import Comparison
 from dreamzero_policy.replay.feed import Feed, ReplayBuffer
 from dreamzero_policy.replay.live import LiveChunk
@@ -145,8 +146,11 @@ class Replayer:
 
     def finish(self) -> None:
         """Read on until the last chunk is over, and complete what there is."""
-        if self._unfinished:
-            self.feed.until(lambda: self.motion.covers(self._unfinished[-1][2][-1]))
+        try:
+            if self._unfinished:
+                self.feed.until(lambda: self.motion.covers(self._unfinished[-1][2][-1]))
+        except EpisodeError as error:
+            self.problems.note("damage", str(self.stream.bag), self.feed.fed_ns, str(error))
         self._finish(lambda _: True)
 
     def note_broken_block(self, instant_ns: int) -> None:

@@ -106,11 +106,11 @@ class Replay:
                     LiveBlocks(replayer, comparison, live.seed, self._told).play(_readable(stream))
                 else:
                     self._play_own(stream, replayer, live, comparison)
-                replayer.finish()
             except EpisodeError as error:
                 if not replayer.chunks:
                     raise
                 problems.note("damage", str(bag), replayer.feed.fed_ns, str(error))
+            replayer.finish()
             if not replayer.chunks:
                 raise EpisodeError(_nothing(bag, problems, comparison, replayer))
             wall_s = time.perf_counter() - began

@@ -94,6 +94,12 @@ class BagMaker:
         topic = f"/{self.contract.site.cameras[camera].topic}/compressed"
         self.write(topic, "sensor_msgs/msg/CompressedImage", stamp_ns, b"", late_ns, format="png", data=jpeg)
 
+    def raw_image(self, camera: str, stamp_ns: int, image: np.ndarray, late_ns: int = 1_000_000) -> None:
+        height, width = image.shape[:2]
+        fields = {"height": height, "width": width, "encoding": "rgb8", "step": 3 * width, "data": image.ravel()}
+        topic = f"/{self.contract.site.cameras[camera].topic}"
+        self.write(topic, "sensor_msgs/msg/Image", stamp_ns, b"", late_ns, **fields)
+
     def joints(self, stamp_ns: int, positions: dict[str, float], late_ns: int = 1_000_000) -> None:
         """As Jazzy's serializer writes a message that ends in an empty array: spare bytes of anything behind it."""
         self.write(
