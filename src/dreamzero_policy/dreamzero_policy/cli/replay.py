@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dreamzero_policy.cli.share import shipped_checkpoint, shipped_contract_path, shipped_parameters_path
+from dreamzero_policy.data.episodes import EpisodeError
 from dreamzero_policy.evaluation.closed_loop import NodeParameters, ParametersError
 from dreamzero_policy.inference.loading import Policy, load_policy
 from dreamzero_policy.inference.sessions import Sessions
@@ -19,8 +20,10 @@ from dreamzero_policy.replay.document import Results
 from dreamzero_policy.replay.run import COUNTERFACTUAL, PARITY, Model, Replay, ReplaySettings
 from dreamzero_policy.runtime.contract import Contract, load_contract
 from dreamzero_policy.runtime.embodiment import Embodiment
+from dreamzero_policy.runtime.loop import LoopSettings
 from dreamzero_policy.runtime.trained import load_statistics
 
+DTYPES = ("float32", "bfloat16")
 FIRST_PROBLEMS = 10  # printed; --json has more
 
 
@@ -39,7 +42,7 @@ class Options:
     contract: Path | None
     parameters: Path | None
     device: str
-    dtype: str
+    dtype: str | None  # None: that of the run in the bag, where it shows, else float32
     threads: int
     folder: Path | None
 
@@ -60,7 +63,10 @@ def run(options: Options) -> dict[str, Any]:
         raise ReplayError(str(error)) from error
     forks = options.settings.mode == COUNTERFACTUAL
     acting = options.recorded_checkpoint if forks else options.checkpoint
-    policy, model = load_model(acting or shipped_checkpoint(), contract, options)
+    acting = acting or shipped_checkpoint()
+    if options.dtype is None:
+        options = replace(options, dtype=dtype_of_run(acting, contract, node, options))
+    policy, model = load_model(acting, contract, options)
     other = None
     if forks and options.checkpoint is not None:
         _, other = load_model(options.checkpoint, contract, options)
@@ -71,6 +77,22 @@ def run(options: Options) -> dict[str, Any]:
         document["tolerance"] = tolerance(options)
         results.write(document)
     return document
+
+
+def dtype_of_run(checkpoint: Path, contract: Contract, node: LoopSettings, options: Options) -> str:
+    """What the node of the bag computed in: chunks do not say, but the first one shows it."""
+    for dtype in DTYPES:
+        _, model = load_model(checkpoint, contract, replace(options, dtype=dtype))
+        try:
+            with Results() as results:
+                live = Replay(model, node, ReplaySettings(most=1), results).play(options.bag)["live"]
+        except EpisodeError:
+            break  # what is wrong is told when it is replayed in earnest
+        if live is None or live["first_difference"] is None:
+            return dtype
+        if not live["first_difference"]["field"].startswith("positions"):
+            break
+    return DTYPES[0]
 
 
 def load_model(checkpoint: Path, contract: Contract, options: Options) -> tuple[Policy, Model]:

@@ -37,6 +37,8 @@ class LiveBlocks:
     def play(self, chunks: Iterable[LiveChunk]) -> None:
         """Raises EpisodeError: the bag cannot be read further, or is of another robot."""
         for live in chunks:
+            if self._replayer.done:
+                return
             self._play(live)
 
     def _play(self, live: LiveChunk) -> None:

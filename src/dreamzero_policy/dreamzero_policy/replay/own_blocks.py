@@ -12,7 +12,7 @@ from dreamzero_policy.replay.replayer import Replayer
 
 
 def play_own_blocks(replayer: Replayer, prompts: Sequence[tuple[int, str]], early_ns: int) -> None:
-    """Follow each prompt from its instant on, the first from the begin, to the end of the recording.
+    """Follow each prompt from its instant on, the first from the begin, until the replayer is done or the bag ends.
 
     Raises:
         EpisodeError: the bag cannot be read further, or is of another robot.
@@ -21,7 +21,7 @@ def play_own_blocks(replayer: Replayer, prompts: Sequence[tuple[int, str]], earl
     upcoming = deque(prompts)
     opened, tried_ns = -1, 0  # epoch whose window is open; newest instant at which one could not be opened
     loop.run(upcoming.popleft()[1])
-    while True:
+    while not replayer.done:
         if feed.restarted_ns is not None:
             world.set_to(feed.restarted_ns)
             tried_ns, feed.restarted_ns = 0, None

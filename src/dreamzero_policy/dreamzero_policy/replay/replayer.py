@@ -100,10 +100,15 @@ class Replayer:
         self.motion = RecordedMotion(embodiment.contract)
         self.feed = Feed(stream.events(), self.buffer, self.motion, problems)
         self.chunks = 0
+        self.most: int | None = None  # after so many it is enough
         self._hash = hashlib.sha256()
         self._unfinished: deque[tuple[dict[str, Any], Floats, list[int]]] = deque()
         if fork:
             fork.sessions.state_of_recorded = lambda _: embodiment.normalised_state(self.loop.pending.anchor)
+
+    @property
+    def done(self) -> bool:
+        return self.most is not None and self.chunks >= self.most
 
     @property
     def chunk_hash(self) -> str:

@@ -46,6 +46,7 @@ class ReplaySettings:
     from_s: float = 0.0  # where the counterfactual begins, from the begin of the bag
     latency_s: float | None = None  # of an answer in `timing`; None: as recorded
     rate: float = 0.0  # times real time; 0: as fast as possible
+    most: int | None = None  # chunks; None: all
     tolerance: float = 0.0  # up to which a position is the live one [rad, m]
 
 
@@ -101,6 +102,7 @@ class Replay:
                     self.contract.hash, self.model.checkpoint_hash, self.contract.model.commanded_joints
                 )
                 comparison = Comparison(identity, replayer.loop.rows, settings.tolerance)
+            replayer.most = settings.most
             try:
                 if self._follows(live):
                     LiveBlocks(replayer, comparison, live.seed, self._told).play(_readable(stream))

@@ -258,10 +258,14 @@ def live(
     digest = checkpoint_hash(checkpoint)
 
     def run(
-        seconds: float, prompts: dict[float, str], settings: LoopSettings = node, robot: Embodiment = embodiment
+        seconds: float,
+        prompts: dict[float, str],
+        settings: LoopSettings = node,
+        robot: Embodiment = embodiment,
+        model: Policy = policy,
     ) -> LiveRecording:
         world = LiveWorld(robot.contract)
-        sessions = VaryingPolicy(policy, world.now_ns, 0)
+        sessions = VaryingPolicy(model, world.now_ns, 0)
         loop = Loop(robot, ObservationBuffer(robot), sessions, world, settings, session="live")
         messages, upcoming = said(robot.contract, seconds), dict(prompts)
         for message in messages:

@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dreamzero_policy.cli.main import app
+from dreamzero_policy.inference.loading import load_policy
 
 from .conftest import CONFIG
 
@@ -50,6 +51,18 @@ def test_parity_ends_with_0_where_all_is_equal_and_with_1_where_something_differ
     assert run(live_bag, "--seed", 7).exit_code == 0  # in open loop that is no failure
 
 
+def test_what_the_node_computed_in_is_seen_in_its_first_chunk(run, live, checkpoint, tmp_path):
+    half = load_policy(checkpoint, dtype="bfloat16", threads=1)
+    bag = live(3.0, {0.2: "touch the cube"}, model=half).write(tmp_path / "half")
+    document = json.loads(run(bag, "--json").stdout)
+    assert (document["matches_live"], document["tolerance"]["dtype"]) == (True, "bfloat16")
+    forced = json.loads(run(bag, "--json", "--dtype", "float32").stdout)
+    assert (forced["matches_live"], forced["tolerance"]["dtype"]) == (False, "float32")
+    assert forced["live"]["first_difference"]["field"].startswith("positions: row 0 of")
+    far = forced["live"]["largest_difference"]
+    assert json.loads(run(bag, "--json", "--dtype", "float32", "--tolerance", 2 * far).stdout)["matches_live"] is True
+
+
 def test_a_counterfactual_is_asked_for_by_from(run, guided):
     result = run(guided, "--from", 1.5, "--prompt", "lift the bowl", "--json", acting="--recorded-checkpoint")
     assert result.exit_code == 0, result.output
@@ -76,6 +89,7 @@ def test_what_cannot_be_replayed_is_told_in_one_line_and_ends_with_1(run, guided
         ("--mode", "counterfactual", "--prompt", "lift"),
         ("--mode", "parity", "--recorded-checkpoint", "x"),
         ("--latency", 0.1),
+        ("--dtype", "auto"),
         ("--prompt", " "),
     ],
 )

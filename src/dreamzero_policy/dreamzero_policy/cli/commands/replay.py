@@ -43,7 +43,10 @@ def replay(
     contract: Annotated[Path | None, typer.Option(help="Contract file; the shipped one by default.")] = None,
     parameters: Annotated[Path | None, typer.Option(help="Parameter file of the node; the shipped one.")] = None,
     device: Annotated[str, typer.Option(help="Torch device of the model.")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, or auto: the faster one on this machine.")] = "float32",
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="float32 or bfloat16; that of the node in the bag where its first chunk shows it."),
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, max=256, help="Threads of the model, on a CPU.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Folder for replay.json and chunks.jsonl.")] = None,
     json: Json = False,
@@ -62,6 +65,8 @@ def replay(
         raise typer.BadParameter("a counterfactual needs --from, and --prompt or --checkpoint")
     if mode != modes.COUNTERFACTUAL and (begin is not None or recorded_checkpoint is not None):
         raise typer.BadParameter(f"--from and --recorded-checkpoint are about mode counterfactual, --mode is {mode}")
+    if dtype not in (None, *room.DTYPES):
+        raise typer.BadParameter(f"--dtype is {dtype}; expected {' or '.join(room.DTYPES)}")
     if latency is not None and mode != modes.TIMING:
         raise typer.BadParameter(f"--latency is about mode timing, --mode is {mode}")
     if prompt is not None and not prompt.strip():
@@ -69,7 +74,16 @@ def replay(
     console = console_for(json)
     options = room.Options(
         bag=bag,
-        settings=room.ReplaySettings(mode, prompt, seed, steps, begin or 0.0, latency, rate, tolerance),
+        settings=room.ReplaySettings(
+            mode=mode,
+            prompt=prompt,
+            seed=seed,
+            steps=steps,
+            from_s=begin or 0.0,
+            latency_s=latency,
+            rate=rate,
+            tolerance=tolerance,
+        ),
         checkpoint=checkpoint,
         recorded_checkpoint=recorded_checkpoint,
         contract=contract,
