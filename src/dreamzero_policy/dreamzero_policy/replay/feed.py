@@ -30,8 +30,10 @@ class Feed:
     ) -> None:
         self._events, self._buffer, self._motion, self._problems = events, buffer, motion, problems
         self.fed_ns = 0  # when the newest message was recorded
+        self.ended = False  # there is nothing more in the bag
         self.restarted_ns: int | None = None  # the clock of the recording was set back to here, and nobody knows yet
-        self._newest_ns = 0  # stamp
+        self.first_ns = 0  # stamp of the first message
+        self._newest_ns = 0
         self._known_good = False  # a joint state of this robot was heard
 
     def until(self, reached: Callable[[], bool]) -> bool:
@@ -45,6 +47,7 @@ class Feed:
         """Feed a message; false at the end of the bag. Raises EpisodeError for a bag of another robot."""
         event = next(self._events, None)
         if event is None:
+            self.ended = True
             return False
         self.fed_ns = event.recorded_ns
         if isinstance(event, Unreadable):
@@ -85,6 +88,7 @@ class Feed:
     def _watch_clock(self, event: Picture | Joints) -> None:
         if event.stamp_ns < self._newest_ns - HISTORY_S * NS_PER_S:
             self._newest_ns = self.restarted_ns = event.stamp_ns
+        self.first_ns = self.first_ns or event.stamp_ns
         self._newest_ns = max(self._newest_ns, event.stamp_ns)
 
     def _warn_of_stamp(self, event: Picture | Joints, items) -> None:

@@ -51,9 +51,10 @@ class BagWorld:
 
     def set_to(self, instant_ns: int) -> None:
         """Go to an instant, not before its time has come."""
+        if self._began is None or instant_ns < self.ns:
+            self._began = time.monotonic(), instant_ns
         self.ns = instant_ns
         if self.rate > 0:
-            self._began = self._began or (time.monotonic(), instant_ns)
             wall_s, begin_ns = self._began
             time.sleep(max(0.0, wall_s + (instant_ns - begin_ns) / NS_PER_S / self.rate - time.monotonic()))
 
@@ -74,7 +75,7 @@ class Fork:
     sessions: ForkedSessions
     embodiment: Embodiment  # of the other
     prompt: str | None  # as the user gave it
-    from_ns: int
+    from_s: float  # behind the first stamp of the recording
 
 
 class Replayer:
@@ -119,8 +120,9 @@ class Replayer:
 
     def ask(self, observation_ns: int, now_ns: int) -> bool:
         """Let the loop ask for the chunk behind an observation; whether it did."""
-        if self.fork is not None and observation_ns >= self.fork.from_ns:
-            self.fork.sessions.forked, self.loop.embodiment = True, self.fork.embodiment
+        fork, since_s = self.fork, (observation_ns - self.feed.first_ns) / NS_PER_S
+        if fork is not None and since_s >= fork.from_s:
+            fork.sessions.forked, self.loop.embodiment = True, fork.embodiment
         self.world.set_to(now_ns)
         self.loop.advance()
         return self.loop.phase is Phase.THINKING

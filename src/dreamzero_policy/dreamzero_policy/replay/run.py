@@ -22,7 +22,7 @@ from dreamzero_policy.replay.comparison import Comparison, Identity
 from dreamzero_policy.replay.document import Results
 from dreamzero_policy.replay.live import LiveChunk, LiveRun
 from dreamzero_policy.replay.live_blocks import LiveBlocks
-from dreamzero_policy.replay.own_blocks import play_own_blocks
+from dreamzero_policy.replay.own_blocks import OwnBlocks
 from dreamzero_policy.replay.policy import ForkedSessions, Sessions
 from dreamzero_policy.replay.problems import Problems
 from dreamzero_policy.replay.recording import BagStream, Unreadable, require_bag
@@ -95,7 +95,7 @@ class Replay:
                 problems,
                 self.results.add,
                 settings.rate,
-                self._fork(stream) if settings.mode == COUNTERFACTUAL else None,
+                self._fork() if settings.mode == COUNTERFACTUAL else None,
             )
             if live.chunks and settings.mode != TIMING:
                 identity = Identity(
@@ -161,7 +161,7 @@ class Replay:
         return node if self._follows(live) else replace(node, regime=RegimeSettings(STOP_AND_GO))
 
     def _play_own(self, stream: BagStream, replayer: Replayer, live: LiveRun, comparison: Comparison | None) -> None:
-        settings, early_ns = self.settings, round(replayer.loop.settings.lead_s * NS_PER_S)
+        settings = self.settings
         if settings.mode == PARITY and live.first is None:
             raise EpisodeError(f"bag {stream.bag} holds no chunks of a policy_node: there is nothing to be equal to")
         if comparison is not None:
@@ -173,25 +173,24 @@ class Replay:
                 )
             latencies_s = cycle(live.answers_s if settings.latency_s is None else [settings.latency_s])
             replayer.policy.latency_ns = lambda _: round(next(latencies_s) * NS_PER_S)
-            early_ns = 0
-        play_own_blocks(replayer, self._prompts(stream, live), early_ns)
+        OwnBlocks(replayer, self._prompts(stream, live), at_once=settings.mode != TIMING).play()
 
     def _prompts(self, stream: BagStream, live: LiveRun) -> list[tuple[int, str]]:
         """What is to be followed from which instant on."""
+        if self._told is None and live.prompts:
+            return live.prompts
         if told := self._told or stream.instruction:
             return [(0, told)]
-        if live.prompts:
-            return live.prompts
         remedy = "write one" if self.settings.mode == COUNTERFACTUAL else "give --prompt"
         raise EpisodeError(
             f"bag {stream.bag} does not say what was done: no ActionChunk in it, no {INSTRUCTIONS} beside it; {remedy}"
         )
 
-    def _fork(self, stream: BagStream) -> Fork:
+    def _fork(self) -> Fork:
         other, prompt = self.other, self.settings.prompt
         told = None if prompt is None else other.embodiment.prompt(prompt)
         sessions = ForkedSessions(self.model.sessions, other.sessions, told)
-        return Fork(sessions, other.embodiment, prompt, stream.begin_ns + round(self.settings.from_s * NS_PER_S))
+        return Fork(sessions, other.embodiment, prompt, self.settings.from_s)
 
 
 def _chunks(stream: BagStream, problems: Problems) -> Iterator[LiveChunk]:
