@@ -17,6 +17,7 @@ from dreamzero_policy.inference.loading import Policy, load_policy
 from dreamzero_policy.inference.sessions import Sessions
 from dreamzero_policy.inference.worker_process import checkpoint_hash
 from dreamzero_policy.replay.document import Results
+from dreamzero_policy.replay.policy import ModelFailed
 from dreamzero_policy.replay.run import COUNTERFACTUAL, PARITY, Model, Replay, ReplaySettings
 from dreamzero_policy.runtime.contract import Contract, load_contract
 from dreamzero_policy.runtime.embodiment import Embodiment
@@ -28,7 +29,7 @@ FIRST_PROBLEMS = 10  # printed; --json has more
 
 
 class ReplayError(RuntimeError):
-    """The replay cannot begin; the message says why and what to do."""
+    """The replay cannot begin or go on; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def run(options: Options) -> dict[str, Any]:
     """Replay and give the result back.
 
     Raises:
-        ReplayError: the node's parameters or the folder for results cannot be used.
+        ReplayError: the node's parameters or the folder for results cannot be used, or the model failed.
         CheckpointError, ContractError, EpisodeError: checkpoint, contract or bag is refused.
     """
     if options.folder is not None and options.folder.exists() and any(options.folder.iterdir()):
@@ -73,7 +74,10 @@ def run(options: Options) -> dict[str, Any]:
     elif forks:
         other = replace(model, sessions=Sessions(policy))
     with Results(options.folder) as results:
-        document = Replay(model, node, options.settings, results, other).play(options.bag)
+        try:
+            document = Replay(model, node, options.settings, results, other).play(options.bag)
+        except ModelFailed as error:
+            raise ReplayError(str(error)) from error
         document["tolerance"] = tolerance(options)
         results.write(document)
     return document
@@ -86,7 +90,7 @@ def dtype_of_run(checkpoint: Path, contract: Contract, node: LoopSettings, optio
         try:
             with Results() as results:
                 live = Replay(model, node, ReplaySettings(most=1), results).play(options.bag)["live"]
-        except EpisodeError:
+        except (EpisodeError, ModelFailed):
             break  # what is wrong is told when it is replayed in earnest
         if live is None or live["first_difference"] is None:
             return dtype

@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 from dreamzero_policy.runtime.policy import Observed, Purpose, Reply, Request
 
 
+class ModelFailed(Exception):  # noqa: N818 (it tells what happened)
+    """A model raised; the message says what. That is nothing a recording is to blame for."""
+
+
 class Sessions(Protocol):
     """The sessions of one prompt and epoch at a time."""
 
@@ -48,8 +52,12 @@ class ReplayPolicy:
         self._answers.clear()
 
     def submit(self, request: Request) -> None:
+        """Raises ModelFailed."""
         began = perf_counter()
-        answer = self._sessions.answer(self.amend(request))
+        try:
+            answer = self._sessions.answer(self.amend(request))
+        except Exception as error:  # models raise their own kinds
+            raise ModelFailed(f"the model failed: {type(error).__name__}: {error}") from error
         self.model_s = perf_counter() - began
         self._answers.append((self._now_ns() + self.latency_ns(request), answer))
 

@@ -96,7 +96,7 @@ class Replayer:
         self._embodiment, self._sink = embodiment, sink
         self.world = BagWorld(rate)
         self.buffer = ReplayBuffer(embodiment)
-        self.policy = ReplayPolicy(fork.sessions if fork else sessions, self.world.now_ns)
+        self.policy = ReplayPolicy(sessions, self.world.now_ns)
         self.loop = Loop(embodiment, self.buffer, self.policy, self.world, settings, session="replay")
         self.motion = RecordedMotion(embodiment.contract)
         self.feed = Feed(stream.events(), self.buffer, self.motion, problems)

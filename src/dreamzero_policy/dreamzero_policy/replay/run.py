@@ -86,23 +86,8 @@ class Replay:
         with OpenBag(bag) as reader:
             stream = BagStream(reader, bag, self.contract)
             live = LiveRun.of(_chunks(stream, problems))
-            node, comparison = self._node(live), None
-            replayer = Replayer(
-                stream,
-                self.model.embodiment,
-                self.model.sessions,
-                node,
-                problems,
-                self.results.add,
-                settings.rate,
-                self._fork() if settings.mode == COUNTERFACTUAL else None,
-            )
-            if live.chunks and settings.mode != TIMING:
-                identity = Identity(
-                    self.contract.hash, self.model.checkpoint_hash, self.contract.model.commanded_joints
-                )
-                comparison = Comparison(identity, replayer.loop.rows, settings.tolerance)
-            replayer.most = settings.most
+            replayer = self._replayer(stream, live, problems)
+            comparison = self._comparison(replayer) if live.chunks and settings.mode != TIMING else None
             try:
                 if self._follows(live):
                     LiveBlocks(replayer, comparison, live.seed, self._told).play(_readable(stream))
@@ -116,7 +101,7 @@ class Replay:
             if not replayer.chunks:
                 raise EpisodeError(_nothing(bag, problems, comparison, replayer))
             wall_s = time.perf_counter() - began
-            return {
+            document = {
                 "bag": str(bag),
                 "mode": settings.mode,
                 "blocks": "live" if self._follows(live) else "own",
@@ -126,8 +111,8 @@ class Replay:
                 "embodiment": self.contract.model.embodiment,
                 "contract_hash": self.contract.hash,
                 "checkpoint_hash": self.model.checkpoint_hash,
-                "seed": node.seed,
-                "steps": node.steps,
+                "seed": replayer.loop.settings.seed,
+                "steps": replayer.loop.settings.steps,
                 "chunk_hash": replayer.chunk_hash,
                 "matches_live": comparison.matches if comparison is not None else None,
                 "live": comparison.as_dict() if comparison is not None else None,
@@ -135,6 +120,23 @@ class Replay:
                 **self.results.as_dict(),
                 "problems": problems.as_dict(),
             }
+        if settings.mode == COUNTERFACTUAL and document["counterfactual"] is None:
+            raise EpisodeError(f"no chunk of bag {bag} lies behind --from {settings.from_s:g} s")
+        return document
+
+    def _replayer(self, stream: BagStream, live: LiveRun, problems: Problems) -> Replayer:
+        model, settings = self.model, self.settings
+        fork = self._fork() if settings.mode == COUNTERFACTUAL else None
+        sessions = model.sessions if fork is None else fork.sessions
+        replayer = Replayer(
+            stream, model.embodiment, sessions, self._node(live), problems, self.results.add, settings.rate, fork
+        )
+        replayer.most = settings.most
+        return replayer
+
+    def _comparison(self, replayer: Replayer) -> Comparison:
+        identity = Identity(self.contract.hash, self.model.checkpoint_hash, self.contract.model.commanded_joints)
+        return Comparison(identity, replayer.loop.rows, self.settings.tolerance)
 
     @property
     def _told(self) -> str | None:

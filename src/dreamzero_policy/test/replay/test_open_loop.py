@@ -11,6 +11,7 @@ from dreamzero_policy.data.episodes import EpisodeError
 from dreamzero_policy.inference.sessions import Sessions
 from dreamzero_policy.replay.document import Results
 from dreamzero_policy.replay.own_blocks import OwnBlocks
+from dreamzero_policy.replay.policy import ModelFailed
 from dreamzero_policy.replay.problems import Problems
 from dreamzero_policy.replay.recording import BagStream
 from dreamzero_policy.replay.replayer import BagWorld, Replayer
@@ -177,6 +178,22 @@ def test_a_checkpoint_that_takes_over_acts_with_its_own_statistics(
     alone = play(guided, other=Model(Sessions(policy), embodiment, ""), mode="counterfactual", from_s=1.5)
     assert alone["chunk_hash"] == before["chunk_hash"]  # the same policy takes over: nothing changes
     assert alone["counterfactual"]["largest_change"] == 0.0
+
+
+def test_a_fork_behind_the_last_chunk_is_refused(guided, play, policy, model):
+    other = Model(Sessions(policy), model.embodiment, "other")
+    with pytest.raises(EpisodeError, match=r"no chunk of bag .*guided lies behind --from 9 s"):
+        play(guided, other=other, mode="counterfactual", from_s=9.0, prompt="lift the bowl")
+
+
+class Failing(Still):
+    def answer(self, request):
+        raise RuntimeError("out of memory")
+
+
+def test_a_model_that_fails_is_not_taken_for_a_damaged_bag(guided, embodiment, node):
+    with Results() as results, pytest.raises(ModelFailed, match="the model failed: RuntimeError: out of memory"):
+        Replay(Model(Failing(), embodiment, "none"), node, ReplaySettings(), results).play(guided)
 
 
 # Answers that take time
