@@ -126,9 +126,9 @@ class Comparison:
             return "positions", list(theirs.shape), list(ours.shape)
         distances = np.abs(theirs - ours)
         distances[np.isnan(theirs) & np.isnan(ours)] = 0.0
-        self.largest = max(self.largest, float(distances.max()))
+        self.largest = max(self.largest, float(distances[np.isfinite(distances)].max(initial=0.0)))
         if not (apart := np.argwhere(~(distances <= self.tolerance))).size:
             return None
         row, column = (int(index) for index in apart[0])
         what = f"positions: row {row} of {self.identity.joints[column]}"
-        return what, float(theirs[row, column]), float(ours[row, column])
+        return what, *(float(x[row, column]) if np.isfinite(x[row, column]) else None for x in (theirs, ours))

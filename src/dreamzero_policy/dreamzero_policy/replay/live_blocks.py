@@ -23,9 +23,17 @@ MOST_OBSERVED = 4  # blocks between two chunks that no chunk tells of
 class LiveBlocks:
     """The chunks of one recording, one after the other."""
 
-    def __init__(self, replayer: Replayer, comparison: Comparison, seed: int, prompt: str | None = None) -> None:
-        """`seed` of the recording, without what rejections added; `prompt` instead of the recorded ones."""
-        self._replayer, self._comparison, self._seed, self._prompt = replayer, comparison, seed, prompt
+    def __init__(
+        self,
+        replayer: Replayer,
+        comparison: Comparison,
+        seed: int,
+        prompt: str | None = None,
+        steps: int | None = None,
+    ) -> None:
+        """`seed` of the recording, without what rejections added; `prompt` and `steps` instead of the recorded ones."""
+        self._replayer, self._comparison = replayer, comparison
+        self._seed, self._prompt, self._steps = seed, prompt, steps
         loop = replayer.loop
         self._scheduler = RecordedScheduler(loop.model, loop.settings.lead_s, loop.settings.regime)
         loop.scheduler = self._scheduler
@@ -123,8 +131,7 @@ class LiveBlocks:
             return request
         if live.look_ahead and live.anchor is not None:
             request = replace(request, state=self._replayer.loop.embodiment.normalised_state(live.anchor))
-        shortened = live.steps < live.full_steps
-        return replace(request, steps=live.steps) if shortened else request
+        return replace(request, steps=self._steps or live.steps)
 
     def _absent(self, live: LiveChunk, last_only: bool) -> str:
         """The first frame that a chunk names and the bag lacks; empty if all are there."""
@@ -145,8 +152,7 @@ class LiveBlocks:
                     text = (
                         f"camera {camera}: frame {stamp_ns / NS_PER_S:.6f} s, named by {live.name}, is not in the bag"
                     )
-                    topic = replayer.stream.contract.site.cameras[camera].topic
-                    replayer.problems.note("gap", topic, stamp_ns, text)
+                    replayer.problems.note("gap", replayer.stream.topics[f"camera {camera}"], stamp_ns, text)
                     return text
         return ""
 

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from dreamzero_policy.runtime.policy import Observed, Purpose, Reply, Request
 
+State = NDArray[np.float32]  # [D] normalised
+
 
 class ModelFailed(Exception):  # noqa: N818 (it tells what happened)
     """A model raised; the message says what. That is nothing a recording is to blame for."""
@@ -81,8 +83,9 @@ class ForkedSessions:
         """`prompt` of the second, in the form it was trained with; None: that of the first."""
         self._recorded, self._other, self._prompt = recorded, other, prompt
         self._given: set[int] = set()  # sessions of the second that predicted already
-        self.forked = False  # whether requests are of behind the fork
-        self.state_of_recorded: Callable[[Request], NDArray[np.float32]] = lambda request: request.state
+        self.forked = False  # whether requests are of behind the fork, and so in the second's terms
+        self.state_of_recorded: Callable[[Request], State] = lambda request: request.state  # the same in the first's
+        self.state_observed: Callable[[Request], State] = lambda request: request.state  # not foreseen, in the second's
         self.kept: Reply | None = None  # what the first says where the second was followed just now
 
     def reset(self, prompt: str) -> None:
@@ -91,13 +94,25 @@ class ForkedSessions:
         self._given, self.kept = set(), None
 
     def answer(self, request: Request) -> Reply | Observed:
-        first = self._recorded.answer(replace(request, state=self.state_of_recorded(request)))
+        ours = replace(request, state=self.state_of_recorded(request)) if self.forked else request
+        first = self._recorded.answer(ours)
         self.kept = None
-        known = request.purpose is Purpose.CHUNK or request.session in self._given
-        if self.forked and known and request.purpose is not Purpose.OBSERVE:
-            self._given.add(request.session)
-            self.kept = first
-            return self._other.answer(request)
+        if not self.forked or request.purpose is Purpose.OBSERVE:
+            self._observe(request)
+            return first
+        self.kept = first
+        if request.purpose is Purpose.LOOK_AHEAD and request.session not in self._given:
+            request = self._look_beyond(request)
+        self._given.add(request.session)
+        return self._other.answer(request)
+
+    def _observe(self, request: Request) -> None:
         if request.canvas is not None:
             self._other.answer(replace(request, purpose=Purpose.OBSERVE))
-        return first
+
+    def _look_beyond(self, request: Request) -> Request:
+        """Let the second predict the chunk in hand, which the first had given: it looks ahead of its own."""
+        self._observe(request)
+        request = replace(request, canvas=None)
+        self._other.answer(replace(request, purpose=Purpose.CHUNK, state=self.state_observed(request)))
+        return request

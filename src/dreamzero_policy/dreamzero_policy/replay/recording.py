@@ -92,6 +92,8 @@ class BagStream:
         cameras = camera_topics(reader, contract, bag)
         self._cameras = {connection.topic: camera for camera, connection in cameras.items()}
         self._states = required_topic(reader, site.joint_states.topic, (STATES,), bag, "joint states").topic
+        self.topics = {f"camera {camera}": connection.topic for camera, connection in cameras.items()}
+        self.topics["joint states"] = self._states  # by the names that the observation buffer calls its sources
         found = {c.name: topic_of(reader, f"{c.name}/joint_trajectory", (TRAJECTORY,), bag) for c in site.controllers}
         self._controllers = {found[c.name].topic: c for c in site.controllers if found[c.name] is not None}
         self.has_commands = len(self._controllers) == len(site.controllers)

@@ -4,8 +4,8 @@ Embodiment, buffer, loop, scheduler, plan and limits are those of the node; the 
 as in `evaluation/closed_loop.py`. Who moves it is in two files beside: `own_blocks.py`, where the loop decides what it
 sees when, and `live_blocks.py`, where a node decided that when the recording was made.
 
-The robot of a recording does not follow. What it executes is the plan of the loop as long as the chunks are those that
-drove it; any other chunk is judged as one that takes over a robot at rest where it was measured.
+The robot of a recording does not follow. Where live chunks drove it, the plan in execution is made of them, whatever is
+predicted now; elsewhere every chunk is judged as one that takes over a robot at rest where it was measured.
 """
 
 import hashlib
@@ -30,7 +30,8 @@ from dreamzero_policy.runtime.chunk import Chunk
 from dreamzero_policy.runtime.embodiment import Embodiment, Floats
 from dreamzero_policy.runtime.loop import Loop, LoopSettings, Phase
 from dreamzero_policy.runtime.observation import NS_PER_S
-from dreamzero_policy.runtime.plan import Plan
+from dreamzero_policy.runtime.plan import Plan, Rows
+from dreamzero_policy.runtime.splice import splice
 
 RETRY_NS = 10_000_000  # a chunk that waits for a better moment is tried again
 Sink = Callable[[dict[str, Any], Floats], None]  # a chunk's result, and its positions [H, J]
@@ -102,10 +103,12 @@ class Replayer:
         self.feed = Feed(stream.events(), self.buffer, self.motion, problems)
         self.chunks = 0
         self.most: int | None = None  # after so many it is enough
+        self._before: Plan | None = None  # what was in execution when the newest answer came
         self._hash = hashlib.sha256()
         self._unfinished: deque[tuple[dict[str, Any], Floats, list[int]]] = deque()
         if fork:
             fork.sessions.state_of_recorded = lambda _: embodiment.normalised_state(self.loop.pending.anchor)
+            fork.sessions.state_observed = lambda _: fork.embodiment.normalised_state(self.loop.pending.block.state)
 
     @property
     def done(self) -> bool:
@@ -129,7 +132,7 @@ class Replayer:
 
     def conclude(self, answered_ns: int) -> Chunk | None:
         """Let the loop take the answer; the chunk, or None where only a block was observed."""
-        self.world.shown = None
+        self.world.shown, self._before = None, self.loop.plan
         self.world.set_to(answered_ns)
         self.loop.advance(may_observe=False)
         while self.loop.phase is Phase.THINKING:
@@ -138,15 +141,17 @@ class Replayer:
         return self.world.shown
 
     def keep(self, chunk: Chunk, live: LiveChunk | None = None, comparison: Comparison | None = None) -> None:
-        """Take note of a chunk, and of what the live one was. If they are one, the robot executes the loop's plan."""
+        """Take note of a chunk, and of what the live one was, which the robot executes."""
         equal = comparison.compare(live, chunk) if comparison is not None else None
         result, positions = self._result(chunk, live, equal), chunk.positions
         instants_ns = self._instants_ns(chunk, live)
         self._hash.update(as_bytes(positions))
         self._unfinished.append((result, positions, instants_ns))
         self.chunks += 1
-        if not equal or live.verdict is not chunk.verdict:
+        if live is None:
             self.loop.forget_plan()
+        elif not equal or live.verdict is not chunk.verdict:
+            self.loop.plan = self._driven_by(live, self._before or Plan.rest(chunk.block.positions, live.asked_ns))
         self._finish(lambda instants: self.motion.covers(instants[-1]))
         oldest = self._unfinished[0][2][0] if self._unfinished else chunk.block.observation_ns
         self.motion.forget_before(min(oldest, chunk.block.observation_ns))
@@ -164,11 +169,20 @@ class Replayer:
         """The loop could not observe a block and says why."""
         for camera, stream in self.buffer.cameras.items():
             if stream.fault:
-                topic = self.stream.contract.site.cameras[camera].topic
-                self.problems.note("damage", topic, instant_ns, stream.fault)
+                self.problems.note("damage", self.stream.topics[f"camera {camera}"], instant_ns, stream.fault)
                 return
         reason = self.loop.message.removeprefix("window reopened: ")
-        self.problems.note("gap", reason.partition(":")[0], instant_ns, reason)
+        source = reason.partition(":")[0]
+        self.problems.note("gap", self.stream.topics.get(source, source), instant_ns, reason)
+
+    def _driven_by(self, live: LiveChunk, before: Plan) -> Plan:
+        """The plan in execution behind a live chunk; one that cannot be made again leaves the robot where it was."""
+        joints = self.loop.model.commanded_joints
+        if not live.accepted or live.joints != joints:
+            return before
+        step_ns = round(live.step_s * NS_PER_S)
+        rows = Rows(live.positions, live.start_ns - live.first_row * step_ns, step_ns)
+        return splice(before, rows, live.start_ns, self.loop.settings.blend_s, self.loop.limits).plan
 
     # Results
 

@@ -90,7 +90,8 @@ class Replay:
             comparison = self._comparison(replayer) if live.chunks and settings.mode != TIMING else None
             try:
                 if self._follows(live):
-                    LiveBlocks(replayer, comparison, live.seed, self._told).play(_readable(stream))
+                    blocks = LiveBlocks(replayer, comparison, live.seed, self._told, settings.steps)
+                    blocks.play(_readable(stream))
                 else:
                     self._play_own(stream, replayer, live, comparison)
             except EpisodeError as error:

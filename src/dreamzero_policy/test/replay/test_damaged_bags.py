@@ -124,7 +124,7 @@ def test_a_picture_that_is_none_is_told_with_its_camera(contract, play, tmp_path
                 bag.joints(message.stamp_ns, message.content)
     document = play(tmp_path / "bag", prompt="touch")
     problem = document["problems"]["named"][0]
-    assert (problem["kind"], problem["topic"]) == ("damage", "head/color/image_raw")
+    assert (problem["kind"], problem["topic"]) == ("damage", "/head/color/image_raw/compressed")
     assert problem["problem"].startswith("camera head: compressed image of format 'jpeg', 50 bytes, cannot be decoded")
 
 

@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin
 
+from dreamzero_policy.data.bag_messages import CHUNK, OpenBag
 from dreamzero_policy.data.episodes import EpisodeError
+from dreamzero_policy.inference.sessions import Sessions
+from dreamzero_policy.replay.run import Model
 from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.regime import LOOK_AHEAD, OVERLAP, TWO_SESSIONS, RegimeSettings
 
+from ..data.conftest import BagMaker
 from .conftest import BEGIN_NS, LiveRecording, LiveWorld
 
 pytest.importorskip("rclpy")
@@ -86,7 +90,7 @@ def test_a_frame_that_a_chunk_names_and_the_bag_lacks_is_named_and_nothing_is_gu
     assert document["matches_live"] is None
     assert document["problems"]["gaps"] == 1 and document["problems"]["damage"] == 0
     gap = document["problems"]["named"][0]
-    assert (gap["kind"], gap["topic"], gap["problem"]) == ("gap", "head/color/image_raw", named)
+    assert (gap["kind"], gap["topic"], gap["problem"]) == ("gap", "/head/color/image_raw/compressed", named)
     assert document["live"]["not_compared_because"] == [
         f"chunk 1 of epoch 1: {named}",
         "chunk 2 of epoch 1: what was observed before it is not in the bag",
@@ -109,6 +113,39 @@ def test_a_recording_that_begins_in_the_middle_of_an_epoch_is_compared_from_the_
     assert {chunk["epoch"] for chunk in document["chunks"]} == {2}
     assert document["live"]["equal"] == len(document["chunks"])
     assert document["live"]["not_compared"] == sum(chunk.epoch == 1 for _, chunk in late.world.chunks)
+
+
+def test_a_chunk_message_that_is_broken_is_told_and_what_follows_it_waits_for_a_window(recording, play, tmp_path):
+    bag = recording.write(tmp_path / "whole")
+    with OpenBag(bag) as reader, BagMaker(tmp_path / "broken", recording.contract) as maker:
+        chunks = 0
+        for connection, recorded_ns, data in reader.messages():
+            chunks += connection.msgtype == CHUNK
+            broken = connection.msgtype == CHUNK and chunks == 2
+            maker.serialised(connection.topic, connection.msgtype, recorded_ns, data[:40] if broken else data)
+    document = play(tmp_path / "broken")
+    problem = document["problems"]["named"][0]
+    assert (problem["kind"], problem["topic"]) == ("damage", "/policy_node/chunk")
+    assert problem["problem"].startswith("cannot be read: ")
+    assert [chunk["live"]["index"] for chunk in document["chunks"]][:2] == [0, 4]
+    assert all(chunk["live"]["equal"] for chunk in document["chunks"])
+    # It is not counted among the live chunks: nobody knows what it was. Two behind it could not be compared.
+    assert (document["matches_live"], document["live"]["not_compared"]) == (None, 2)
+
+
+def test_a_fork_in_a_live_run_leaves_what_is_before_it_equal(live, node, play, policy, model, tmp_path):
+    overlapping = replace(node, regime=RegimeSettings(OVERLAP, LOOK_AHEAD), max_plan_s=4.0)
+    bag = live(6.0, {0.2: "touch the cube"}, overlapping).write(tmp_path / "live")
+    other = Model(Sessions(policy), model.embodiment, model.checkpoint_hash)
+    asked = {"mode": "counterfactual", "from_s": 3.0, "prompt": "lift the bowl"}
+    document = play(bag, settings_of_node=overlapping, other=other, **asked)
+    assert document["matches_live"] is True
+    changed = [chunk["counterfactual"] is not None for chunk in document["chunks"]]
+    assert any(changed) and not all(changed)
+    assert [chunk["live"]["equal"] for chunk, other in zip(document["chunks"], changed, strict=True) if other] == [
+        None
+    ] * sum(changed)
+    assert document["live"]["compared"] >= changed.index(True) - 1
 
 
 @pytest.mark.parametrize(
