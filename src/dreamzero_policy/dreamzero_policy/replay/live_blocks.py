@@ -39,6 +39,7 @@ class LiveBlocks:
         loop.scheduler = self._scheduler
         replayer.policy.amend = self._amended
         self._last: LiveChunk | None = None
+        self._asked: LiveChunk | None = None  # whose request is on its way
         self._following = False  # the loop has seen all that the node had seen
         self._plain = False  # all chunks of this epoch so far were of one session that stopped and went
 
@@ -64,7 +65,9 @@ class LiveBlocks:
         if refusal:
             self._comparison.skip(live, refusal)
             return
+        self._scheduler.live = live
         chunk = self._replayer.conclude(live.answered_ns)
+        self._scheduler.live = None
         behind_fork = self._replayer.fork is not None and self._replayer.fork.sessions.forked
         self._replayer.keep(chunk, live, None if behind_fork else self._comparison)
 
@@ -114,20 +117,19 @@ class LiveBlocks:
                 return ""
             end_ns = turn.instants_ns[-1]
             replayer.feed.until(lambda end_ns=end_ns: replayer.buffer.covers(end_ns))
-            self._scheduler.live = None
             if not replayer.ask(end_ns, end_ns):
                 return self._broken(live)
             replayer.conclude(end_ns + round(live.answer_s * NS_PER_S))
         return f"this loop would observe more than {MOST_OBSERVED} blocks before it; give the node's own --parameters"
 
     def _expect(self, live: LiveChunk) -> None:
-        self._scheduler.live = live
+        self._asked = live
         self._replayer.loop.counters.consecutive_rejections = live.seed - self._seed
 
     def _amended(self, request: Request) -> Request:
         """As the node asked: with its number of steps, and looking ahead from where it foresaw the robot."""
-        live = self._scheduler.live
-        if live is None:
+        live = self._asked
+        if live is None or request.purpose is Purpose.OBSERVE:
             return request
         if live.look_ahead and live.anchor is not None:
             request = replace(request, state=self._replayer.loop.embodiment.normalised_state(live.anchor))

@@ -11,13 +11,13 @@ from dreamzero_policy.runtime.scheduler import Entry, Scheduler, Turn
 
 
 class RecordedScheduler(Scheduler):
-    """`live` is the chunk that is answered next; None where nothing is known of it."""
+    """`live` is the chunk that is being concluded; None where nothing is known of it, and before it is answered."""
 
     live: LiveChunk | None = None
     _concluded: tuple[Turn, Entry] | None = None
 
-    def entry(self, turn: Turn, now_ns: int) -> Entry:
-        entry = super().entry(turn, now_ns)
+    def entry(self, turn: Turn, now_ns: int, *more: int) -> Entry:
+        entry = super().entry(turn, now_ns, *more)
         if self.live is not None and self.live.accepted:
             live = self.live
             entry = replace(entry, row=live.first_row, start_ns=live.start_ns, period_s=live.step_s)
