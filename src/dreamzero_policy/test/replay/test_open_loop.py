@@ -2,6 +2,7 @@
 
 import re
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -89,6 +90,28 @@ def test_rows_behind_the_end_of_the_bag_are_not_compared(contract, play, tmp_pat
         write_said(bag, said(contract, 2.0))
     errors = [chunk["error"]["states"] for chunk in play(tmp_path / "bag", prompt="touch")["chunks"]]
     assert [error["rows"] for error in errors] == [24, 24, 12]  # the last one begins 0.4 s before the end
+
+
+def test_a_recorder_on_another_clock_than_the_stamps_changes_nothing_but_leaves_commands_aside(
+    guided, contract, play, tmp_path
+):
+    def hold(bag: BagMaker, late_ns: int) -> None:
+        for controller in contract.site.controllers:
+            points = [(0.1, [pose(contract, 0)[joint] for joint in controller.joints], [])]
+            bag.trajectory(controller.name, BEGIN_NS + late_ns, controller.joints, points)
+
+    documents = []
+    for late_ns in (0, 1_000_000_000_000):
+        with BagMaker(tmp_path / f"{late_ns}", contract) as bag:
+            hold(bag, late_ns)
+            write_said(bag, [replace(m, recorded_ns=m.recorded_ns + late_ns) for m in said(contract, 4.0)])
+        documents.append(play(tmp_path / f"{late_ns}", prompt="touch the cube"))
+    same, other = documents
+    assert same["chunk_hash"] == other["chunk_hash"] == play(guided)["chunk_hash"]
+    # Commands hold the pose of the begin: the chunks want to be within their reach of it.
+    assert same["error"]["commands"]["chunks"] == 5 and same["error"]["commands"]["mean"] < 0.1
+    assert other["error"]["commands"] is None
+    assert same["error"]["states"] == other["error"]["states"]
 
 
 def test_what_is_kept_does_not_grow_with_the_bag(contract, policy, embodiment, node, tmp_path):
