@@ -130,6 +130,8 @@ def passed(document: dict[str, Any]) -> bool:
 def report(document: dict[str, Any], console: Console) -> None:
     """The result for a person."""
     table = Table(title=f"replay of {document['bag']}", show_header=False, title_justify="left")
+    table.add_column()
+    table.add_column(overflow="fold")
     rejected = ", ".join(f"{count} {verdict}" for verdict, count in document["rejected"].items())
     blocks = "of the node that was recorded" if document["blocks"] == "live" else "of the loop's own choice"
     rows = [
