@@ -40,8 +40,8 @@ KEYS = {
 }
 
 
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "dreamzero_policy.cli.main", "demo", *map(str, arguments)]
+def command(*arguments: object, name: str = "demo") -> list[str]:
+    return [sys.executable, "-m", "dreamzero_policy.cli.main", name, *map(str, arguments)]
 
 
 def leftovers(domain: str) -> list[str]:
@@ -118,6 +118,17 @@ def test_every_frame_a_chunk_names_is_in_the_bag(run: tuple[dict, Path]) -> None
 
 def stamp(message) -> tuple[int, int]:
     return message.header.stamp.sec, message.header.stamp.nanosec
+
+
+def test_the_bag_replayed_gives_the_chunks_that_drove_the_robot_bit_for_bit(run: tuple[dict, Path]) -> None:
+    summary, folder = run
+    asked = command(folder / "bag", "--mode", "parity", "--contract", folder / "contract.yaml", "--json", name="replay")
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=240, check=False)
+    document = json.loads(done.stdout)
+    assert document["live"]["first_difference"] is None, document["live"]
+    assert (done.returncode, document["matches_live"]) == (0, True), document["live"]
+    assert len(document["chunks"]) == summary["chunks"] + sum(summary["rejected_chunks"].values())
+    assert [c["verdict"] for c in document["chunks"]] == [c["live"]["verdict"] for c in document["chunks"]]
 
 
 def test_every_trajectory_sent_begins_in_the_future_and_ends_at_rest(run: tuple[dict, Path]) -> None:

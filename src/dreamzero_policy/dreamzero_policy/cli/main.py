@@ -13,6 +13,7 @@ from dreamzero_policy.cli.commands.data import data
 from dreamzero_policy.cli.commands.demo import demo
 from dreamzero_policy.cli.commands.evaluate import evaluate
 from dreamzero_policy.cli.commands.inspect import inspect
+from dreamzero_policy.cli.commands.replay import replay
 from dreamzero_policy.cli.commands.train import train
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ app.command()(chaos)
 app.command()(collect)
 app.command()(demo)
 app.command("eval")(evaluate)
+app.command()(replay)
 app.command()(train)
 app.command()(inspect)
 app.add_typer(bench, name="bench")

@@ -22,6 +22,7 @@ from rosbags.typesys import Stores, TypesysError, get_typestore
 from rosbags.typesys.store import Typestore
 
 from dreamzero_policy.data.episodes import EpisodeError
+from dreamzero_policy.runtime.contract import Contract
 from dreamzero_policy.runtime.embodiment import Image
 from dreamzero_policy.runtime.observation import NS_PER_S, ObservationError
 
@@ -32,6 +33,8 @@ else:
 
 ENCODINGS = ("rgb8", "bgr8")
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+CHUNK, STATES = "dreamzero_msgs/msg/ActionChunk", "sensor_msgs/msg/JointState"
+TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"
 # What the readers, decompressors and deserialisers below raise for damaged bytes.
 DAMAGED = (AnyReaderError, ReaderError, SerdeError, TypesysError, ZstdError, sqlite3.Error, struct.error)
 DAMAGED += (OSError, EOFError, ValueError, LookupError, OverflowError, RuntimeError, MemoryError, AssertionError)
@@ -94,6 +97,29 @@ def topic_of(reader: AnyReader, name: str, kinds: tuple[str, ...], bag: Path) ->
     if found and found[0].msgtype not in kinds:
         raise EpisodeError(f"bag {bag}: {found[0].topic} holds {found[0].msgtype}, expected {' or '.join(kinds)}")
     return found[0] if found else None
+
+
+def required_topic(
+    reader: AnyReader, topic: str, kinds: tuple[str, ...], bag: Path, what: str, remedy: str = ""
+) -> Connection:
+    """The same where there must be one. Raises EpisodeError that says what is missing and what the bag has."""
+    found = topic_of(reader, topic, kinds, bag)
+    if found is None:
+        has = ", ".join(sorted(c.topic for c in reader.connections))
+        raise EpisodeError(f"{what} is missing: no topic {topic} in {bag}{remedy}. It has {has}")
+    return found
+
+
+def camera_topics(reader: AnyReader, contract: Contract, bag: Path) -> dict[str, Connection]:
+    """Where each camera of a contract was recorded: raw, or else compressed. Raises EpisodeError."""
+    found = {}
+    for camera in contract.model.cameras:
+        topic = contract.site.cameras[camera].topic
+        raw = topic_of(reader, topic, (IMAGE,), bag)
+        found[camera] = raw or required_topic(
+            reader, f"{topic}/compressed", (COMPRESSED,), bag, f"camera {camera}", f"; neither is {topic}"
+        )
+    return found
 
 
 def image_decoder(camera: str, data: bytes, kind: str, types: Typestore) -> Callable[[], Image]:

@@ -23,13 +23,16 @@ from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 
 from dreamzero_policy.data.bag_messages import (
-    COMPRESSED,
-    IMAGE,
+    CHUNK,
+    STATES,
+    TRAJECTORY,
     OpenBag,
+    camera_topics,
     decoded,
     duration_ns,
     image_decoder,
     is_bag,
+    required_topic,
     stamp_ns,
     topic_of,
 )
@@ -42,8 +45,6 @@ from dreamzero_policy.runtime.observation import NS_PER_S, MissingObservation, O
 
 Actions = Literal["commands", "next_state"]
 INSTRUCTIONS = "instructions.txt"
-CHUNK, STATES = "dreamzero_msgs/msg/ActionChunk", "sensor_msgs/msg/JointState"
-TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"
 ACCEPTED = 0  # ActionChunk.verdict
 
 
@@ -173,14 +174,15 @@ class BagSource:
     def _contents(self, reader: AnyReader, bag: Path) -> Contents:
         """First and last stamps of every source, and the commands. Raises EpisodeError for a missing topic."""
         site = self.contract.site
-        sources = {f"camera {camera}": connection for camera, connection in self._cameras(reader, bag).items()}
-        states = _required(reader, site.joint_states.topic, (STATES,), bag, "joint states")
+        cameras = camera_topics(reader, self.contract, bag)
+        sources = {f"camera {camera}": connection for camera, connection in cameras.items()}
+        states = required_topic(reader, site.joint_states.topic, (STATES,), bag, "joint states")
         sources["joint states"] = states
         histories = {}
         if self.reading.actions == "commands":
             for controller in site.controllers:
                 topic = f"{controller.name}/joint_trajectory"
-                connection = _required(
+                connection = required_topic(
                     reader, topic, (TRAJECTORY,), bag, f"controller {controller.name}", "; or take --actions next_state"
                 )
                 histories[connection.topic] = CommandHistory(controller)
@@ -190,7 +192,7 @@ class BagSource:
         wanted = [c for c in reader.connections if c.topic in by_topic or c.topic in histories]
         for connection, recorded_ns, data in _messages(reader, wanted):
             if history := histories.get(connection.topic):
-                _add(history, recorded_ns, decoded(data, TRAJECTORY, reader.typestore), connection.topic)
+                add_trajectory(history, recorded_ns, decoded(data, TRAJECTORY, reader.typestore), connection.topic)
                 continue
             source, stamp = by_topic[connection.topic], stamp_ns(data)
             first, last = spans.get(source, (stamp, stamp))
@@ -204,17 +206,6 @@ class BagSource:
             raise EpisodeError(f"{silent[0]}: no message in {bag}")
         begins, ends = zip(*spans.values(), strict=True)
         return Contents(max(begins), min(ends), list(histories.values()), skew_s)
-
-    def _cameras(self, reader: AnyReader, bag: Path) -> dict[str, Connection]:
-        """Where each camera was recorded: raw, or else compressed."""
-        found = {}
-        for camera in self.contract.model.cameras:
-            topic = self.contract.site.cameras[camera].topic
-            raw = topic_of(reader, topic, (IMAGE,), bag)
-            found[camera] = raw or _required(
-                reader, f"{topic}/compressed", (COMPRESSED,), bag, f"camera {camera}", f"; neither is {topic}"
-            )
-        return found
 
     def _grid(self, segment: Segment, contents: Contents) -> list[int]:
         """Instants of the steps: from where everything is there, in whole steps from the first observation."""
@@ -277,7 +268,7 @@ class BagSource:
     def _images(self, reader: AnyReader, bag: Path, instants_ns: Sequence[int]) -> Iterator[Images]:
         """Raw images of every camera at each instant: those that the observation buffer makes its block of."""
         buffer = ObservationBuffer(self._embodiment)
-        cameras = {connection.topic: camera for camera, connection in self._cameras(reader, bag).items()}
+        cameras = {connection.topic: camera for camera, connection in camera_topics(reader, self.contract, bag).items()}
         states = topic_of(reader, self.contract.site.joint_states.topic, (STATES,), bag)
         feed = _feed(buffer, reader, cameras, states.topic)
         for instant_ns in instants_ns:
@@ -332,16 +323,6 @@ def _end_ns(chunk: Any) -> int:
     return duration_ns(chunk.start) + round((chunk.steps - getattr(chunk, "first_row", 0)) * chunk.step_s * NS_PER_S)
 
 
-def _required(
-    reader: AnyReader, topic: str, kinds: tuple[str, ...], bag: Path, what: str, remedy: str = ""
-) -> Connection:
-    found = topic_of(reader, topic, kinds, bag)
-    if found is None:
-        has = ", ".join(sorted(c.topic for c in reader.connections))
-        raise EpisodeError(f"{what} is missing: no topic {topic} in {bag}{remedy}. It has {has}")
-    return found
-
-
 def _feed(buffer: ObservationBuffer, reader: AnyReader, cameras: dict[str, str], states: str) -> Iterator[None]:
     """Message by message into the buffer, in the order of recording."""
     wanted = [c for c in reader.connections if c.topic in cameras or c.topic == states]
@@ -362,7 +343,8 @@ def _advance(feed: Iterator[None], covered: Callable[[], bool]) -> None:
             return
 
 
-def _add(history: CommandHistory, recorded_ns: int, message: Any, topic: str) -> None:
+def add_trajectory(history: CommandHistory, recorded_ns: int, message: Any, topic: str) -> None:
+    """Keep a JointTrajectory message. Raises EpisodeError for one that no controller could follow."""
     points = message.points
     history.add(
         recorded_ns,

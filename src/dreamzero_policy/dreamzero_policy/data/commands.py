@@ -109,6 +109,12 @@ class CommandHistory:
             raise EpisodeError(f"controller {self.controller.name} had no command at {instant_ns * 1e-9:.3f} s")
         return self.commands[index].at(instant_ns, self._before[index])
 
+    def forget_before(self, instant_ns: int) -> None:
+        """Drop commands that were over by then; the one that was in execution stays."""
+        over = bisect_right(self.commands, instant_ns, key=lambda command: command.received_ns) - 1
+        if over > 0:
+            del self.commands[:over], self._before[:over]
+
     def _append(self, command: Command) -> None:
         self._before.append(self.at(command.received_ns) if self.commands else None)
         self.commands.append(command)

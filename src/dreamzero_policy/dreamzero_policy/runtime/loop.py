@@ -188,6 +188,11 @@ class Loop:
             self._at_rest_ns = self.plan.end_ns
         self.reset(f"the clock jumped by {jump_ns / NS_PER_S:+.1f} s: new epoch")
 
+    @property
+    def pending(self) -> Pending | None:
+        """The request under way."""
+        return self._pending
+
     # Progress
 
     def advance(self, may_observe: bool = True) -> None:
@@ -375,13 +380,18 @@ class Loop:
             if (mode := self.scheduler.mode) != before:
                 self.message = f"{mode}: an answer takes {waited_s:.2f} s"
 
+    def rows(self, reply: Reply, anchor: Floats) -> Floats:
+        """Joint targets [H, J] that a reply wants from the state [D] on, smoothed; as they are if any is not finite."""
+        rows = self.embodiment.positions(reply.actions, anchor)
+        if np.isfinite(rows).all():
+            rows = without_noise(self.embodiment.at_stops(rows), self.settings.smoothing_window, self._grippers)
+        return rows
+
     def _conclude(self, pending: Pending) -> None:
         self.phase, self._pending = Phase.WAITING, None
         now_ns = self.world.now_ns()
         turn, block, reply = pending.turn, pending.block, pending.reply
-        rows = self.embodiment.positions(reply.actions, pending.anchor)
-        if np.isfinite(rows).all():
-            rows = without_noise(self.embodiment.at_stops(rows), self.settings.smoothing_window, self._grippers)
+        rows = self.rows(reply, pending.anchor)
         entry = self.scheduler.entry(turn, now_ns, reply.held_rows)
         self._steps.took(reply, (pending.answered_ns - pending.submitted_ns) / NS_PER_S)
         chunk = Chunk(

@@ -82,15 +82,23 @@ class BagMaker:
         self.raw(topic, kind, stamp_ns + late_ns, message(kind, header=header, **fields), spare)
 
     def raw(self, topic: str, kind: str, recorded_ns: int, content: object, spare: bytes = b"") -> None:
+        self.serialised(topic, kind, recorded_ns, bytes(TYPES.serialize_cdr(content, kind)) + spare)
+
+    def serialised(self, topic: str, kind: str, recorded_ns: int, data: bytes) -> None:
         if topic not in self._connections:
             self._connections[topic] = self.writer.add_connection(topic, kind, typestore=TYPES)
-        data = bytes(TYPES.serialize_cdr(content, kind)) + spare
         self.writer.write(self._connections[topic], recorded_ns, data)
 
-    def image(self, camera: str, stamp_ns: int, image: np.ndarray) -> None:
+    def image(self, camera: str, stamp_ns: int, image: np.ndarray, late_ns: int = 1_000_000) -> None:
         jpeg = cv2.imencode(".png", image[..., ::-1])[1].ravel()
         topic = f"/{self.contract.site.cameras[camera].topic}/compressed"
-        self.write(topic, "sensor_msgs/msg/CompressedImage", stamp_ns, format="png", data=jpeg)
+        self.write(topic, "sensor_msgs/msg/CompressedImage", stamp_ns, b"", late_ns, format="png", data=jpeg)
+
+    def raw_image(self, camera: str, stamp_ns: int, image: np.ndarray, late_ns: int = 1_000_000) -> None:
+        height, width = image.shape[:2]
+        fields = {"height": height, "width": width, "encoding": "rgb8", "step": 3 * width, "data": image.ravel()}
+        topic = f"/{self.contract.site.cameras[camera].topic}"
+        self.write(topic, "sensor_msgs/msg/Image", stamp_ns, b"", late_ns, **fields)
 
     def joints(self, stamp_ns: int, positions: dict[str, float], late_ns: int = 1_000_000) -> None:
         """As Jazzy's serializer writes a message that ends in an empty array: spare bytes of anything behind it."""
