@@ -70,10 +70,11 @@ class Gate:
         self.estop = EmergencyStop()
         self.absent: Sequence[str] = ()  # controllers that nobody plays, told by whoever knows
         self.opened = False
-        self.message = "closed: open it by ~/open"  # the last thing that happened
+        self.message = "nobody has opened it yet"  # why it is closed
         self.passed = 0
         self.rejected: Counter[Reason] = Counter()
         self.last_rejection = ""
+        self.rejecting = False  # the last trajectory that came to the open gate was rejected
         self._checks: tuple[Check, ...] = checks_of(contract)
         self._joints = contract.model.commanded_joints
         self._passed_ns: int | None = None  # since it was opened
@@ -123,7 +124,7 @@ class Gate:
             return "the robot is still coming to rest"
         for channel in self.channels.values():
             channel.place(self.joint_states.of(channel.controller.joints), now_ns)
-        self.opened, self._passed_ns, self.message = True, None, "opened"
+        self.opened, self.rejecting, self._passed_ns = True, False, None
         return ""
 
     def close(self, why: str, now_ns: int) -> None:
@@ -144,11 +145,11 @@ class Gate:
         except Rejected as rejection:
             self.rejected[rejection.reason] += 1
             if rejection.reason is not Reason.CLOSED:
-                self.last_rejection = f"{rejection.reason.value} {rejection.reason.name.lower()}: {rejection.text}"
+                self.last_rejection, self.rejecting = str(rejection), True
             return rejection
         for channel, way in ways:
             self._follow(channel, way, now_ns)
-        self.passed, self._passed_ns = self.passed + 1, now_ns
+        self.passed, self.rejecting, self._passed_ns = self.passed + 1, False, now_ns
         return None
 
     def _ways(self, received: Received, now_ns: int) -> list[tuple[Channel, Way]]:
@@ -222,7 +223,7 @@ class Gate:
 
     def _close(self, why: str, now_ns: int) -> None:
         if self.opened:
-            self.opened, self.message = False, f"closed: {why}"
+            self.opened, self.message = False, why
             self._unbraked = set(self.channels)
         self._brake(now_ns)
 

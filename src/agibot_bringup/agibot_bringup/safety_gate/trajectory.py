@@ -43,7 +43,7 @@ class Rejected(Exception):  # noqa: N818 (an answer to the sender)
     """A message that does not pass: the numbered reason, and a text with both values."""
 
     def __init__(self, reason: Reason, text: str) -> None:
-        super().__init__(text)
+        super().__init__(f"{reason.value} {reason.name.lower()}: {text}")
         self.reason, self.text = reason, text
 
     @classmethod
