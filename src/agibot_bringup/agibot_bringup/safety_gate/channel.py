@@ -52,7 +52,7 @@ class Channel:
         self.limits = Limits(controller.joints, contract.site.limits)
         self.command: Plan | None = None  # None before anything is known of the robot
         self._engagement: Engagement | None = None
-        self._engage_s = engage_s
+        self._engage_ns = round(engage_s * NS_PER_S)
         self._first_points_ns = [round(seconds * NS_PER_S) for seconds in sorted(first_points_s)]
         self._tail_step_ns = round(contract.model.step_s * NS_PER_S)
         self._tracking = contract.site.tolerances.tracking
@@ -103,7 +103,7 @@ class Channel:
         engagement = self._engagement
         if engagement is None:
             (pose,), _ = self.command.sample([now_ns])
-            engagement = Engagement(pose, now_ns, self._engage_s)
+            engagement = Engagement(pose, now_ns, self._engage_ns)
         outgoing = engagement.blended(wanted)
         left_s, first_s = ((ns - now_ns) / NS_PER_S for ns in (wanted.end_ns, now_ns + self._first_points_ns[0]))
         judgement = Judgement(

@@ -24,16 +24,16 @@ class Engagement:
 
     pose: Floats
     begin_ns: int
-    engage_s: float
+    engage_ns: int
 
     @property
     def end_ns(self) -> int:
-        return self.begin_ns + round(self.engage_s * NS_PER_S)
+        return self.begin_ns + self.engage_ns
 
     def ratio(self, instants_ns: np.ndarray) -> tuple[Floats, Floats]:
         """The ratio and its rate per second, [T, 1] each."""
-        x = np.clip((instants_ns - self.begin_ns) / (self.engage_s * NS_PER_S), 0.0, 1.0)[:, None]
-        return smootherstep(x), 30 * x * x * (1 - x) ** 2 / self.engage_s
+        x = np.clip((instants_ns - self.begin_ns) / self.engage_ns, 0.0, 1.0)[:, None]
+        return smootherstep(x), 30 * x * x * (1 - x) ** 2 * NS_PER_S / self.engage_ns
 
     def blended(self, wanted: Plan) -> Plan:
         """The outgoing trajectory, from the first point of `wanted` on; that one must end at rest."""
