@@ -121,7 +121,7 @@ def test_the_safety_gate_knows_only_the_runtime_and_only_its_node_knows_ros() ->
     gate = BRINGUP / "safety_gate"
     assert modules(gate)
     for module in modules(gate):
-        of_the_node = module.stem in ("node", "messages", "parameters", "reports")
+        of_the_node = module.stem in ("node", "messages", "parameters", "reports", "bench")
         forbidden = TORCH | {"agibot_twin"} | (set() if of_the_node else ROS)
         found = violations(module.read_text(), package_of(module, BRINGUP), {"runtime"}, forbidden)
         assert not found, f"{module.relative_to(SOURCES)}: {found}"

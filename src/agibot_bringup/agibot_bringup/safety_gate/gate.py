@@ -22,7 +22,7 @@ from agibot_bringup.safety_gate.interlocks import Deadman, Interlock, JointState
 from agibot_bringup.safety_gate.trajectory import Bounds, Reason, Received, Rejected, wanted
 from dreamzero_policy.runtime.contract import Contract, Controller
 from dreamzero_policy.runtime.emergency_stop import EmergencyStop
-from dreamzero_policy.runtime.geometry import Check, checks_of
+from dreamzero_policy.runtime.geometry import Check
 from dreamzero_policy.runtime.limits import LOOK_NS
 from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.plan import Plan
@@ -54,12 +54,15 @@ class Settings:
 class Gate:
     """Every method takes the present: `now_ns` on the clock of trajectories, `monotonic_ns` on that of silence."""
 
-    def __init__(self, contract: Contract, settings: Settings, deadman: Deadman | None, send: Send) -> None:
-        """Without a deadman nobody has to hold on.
-
-        Raises:
-            ContractError: the contract asks for something about the robot's shape that is not installed.
-        """
+    def __init__(
+        self,
+        contract: Contract,
+        settings: Settings,
+        deadman: Deadman | None,
+        send: Send,
+        checks: Sequence[Check] = (),
+    ) -> None:
+        """Without a deadman nobody has to hold on. `checks` are those of the robot's shape, on all commanded joints."""
         self.settings, self.deadman, self._send = settings, deadman, send
         self.controllers = contract.site.controllers
         self.channels = {
@@ -75,7 +78,7 @@ class Gate:
         self.rejected: Counter[Reason] = Counter()
         self.last_rejection = ""
         self.rejecting = False  # the last trajectory that came to the open gate was rejected
-        self._checks: tuple[Check, ...] = checks_of(contract)
+        self._checks = tuple(checks)
         self._joints = contract.model.commanded_joints
         self._passed_ns: int | None = None  # since it was opened
         self._unbraked: set[str] = set()  # channels that follow a trajectory of the source, though the gate is closed

@@ -38,6 +38,7 @@ from agibot_bringup.safety_gate.trajectory import Reason
 from dreamzero_policy.runtime.allocator import keep_freed_memory
 from dreamzero_policy.runtime.clock import ClockWatch
 from dreamzero_policy.runtime.contract import ContractError, Controller, load_contract
+from dreamzero_policy.runtime.geometry import checks_of
 from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.plan import Plan
 
@@ -76,7 +77,7 @@ class SafetyGate(Node):
             controller.name: self.create_publisher(JointTrajectory, f"{controller.name}/joint_trajectory", COMMAND)
             for controller in contract.site.controllers
         }
-        self.gate = Gate(contract, values.settings, _deadman(values), self._send)
+        self.gate = Gate(contract, values.settings, _deadman(values), self._send, checks_of(contract))
         self.gate.estop.demand(values.estop_timeout_s if values.require_estop else None)
         self._status, self._shown = self.create_publisher(String, "~/status", LATCHED), ""
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", EVENT)

@@ -8,6 +8,7 @@ from agibot_bringup.safety_gate.gate import Gate, Settings
 from agibot_bringup.safety_gate.interlocks import Deadman
 from agibot_bringup.safety_gate.trajectory import Bounds, Point, Received, Rejected
 from dreamzero_policy.runtime.contract import Contract, Controller
+from dreamzero_policy.runtime.geometry import Check
 from dreamzero_policy.runtime.limits import Limits
 from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.plan import Plan
@@ -26,7 +27,7 @@ ARMS, LEFT, RIGHT, HEAD, WAIST = range(5)  # the contract's controllers
 class Scene:
     """Everything that was sent lies in `sent`; `commands` are what the controllers make of it, one after the other."""
 
-    def __init__(self, contract: Contract, settings: Settings = SETTINGS) -> None:
+    def __init__(self, contract: Contract, checks: Sequence[Check] = ()) -> None:
         self.contract = contract
         self.ns = BEGIN_NS
         self.controllers = contract.site.controllers
@@ -34,7 +35,7 @@ class Scene:
         middle = {name: (limits.lower + limits.upper) / 2 for name, limits in self.limits.items()}
         self.commands = {name: [Plan.rest(positions, self.ns)] for name, positions in middle.items()}
         self.sent: list[tuple[int, str, Plan]] = []
-        self.gate = Gate(contract, settings, Deadman(0.2, "the button"), self._send)
+        self.gate = Gate(contract, SETTINGS, Deadman(0.2, "the button"), self._send, checks)
         self.held = True
         self.tick()
 

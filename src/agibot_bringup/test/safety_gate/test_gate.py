@@ -1,17 +1,19 @@
 """The gate: closed nothing passes, open what keeps the limits does, and whatever closes it brings the robot to rest."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 
+from agibot_bringup.safety_gate.bench import added_s
 from agibot_bringup.safety_gate.gate import State
 from agibot_bringup.safety_gate.trajectory import Point, Reason, Received
 from dreamzero_policy.runtime.contract import Contract
+from dreamzero_policy.runtime.geometry import KeepsClearOfItself
 from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.rest import stopping_s
 
-from .scene import HEAD, TICK_NS, Scene, require_inside
+from .scene import HEAD, TICK_NS, WAIST, Scene, require_inside, wave
 
 
 @pytest.fixture
@@ -212,6 +214,31 @@ def test_a_clock_that_is_set_closes_and_brakes_from_where_the_robot_is(scene: Sc
     np.testing.assert_allclose(scene.positions(scene.arms.name), told, atol=1e-9)
 
 
+class TwoParts:
+    """A robot whose head and waist come nearer to each other as their angles do."""
+
+    hands = ()
+
+    def __init__(self, joints: Sequence[str]) -> None:
+        self.head, self.waist = joints.index("idx11_head_joint1"), joints.index("idx02_body_joint2")
+
+    def self_distances(self, positions: np.ndarray, reach_m: float) -> tuple[np.ndarray, list[str]]:
+        distances = np.abs(positions[:, self.waist] - positions[:, self.head] - 0.5)
+        return np.minimum(distances, reach_m), ["head and waist"] * len(distances)
+
+
+def test_the_shape_of_the_robot_is_judged_with_every_joint_on_its_way(contract: Contract) -> None:
+    scene = Scene(contract, [KeepsClearOfItself(TwoParts(contract.model.commanded_joints), 0.2)])
+    head, waist = scene.controllers[HEAD], scene.controllers[WAIST]
+    bow = wave(waist.joints, scene.positions(waist.name), -0.1, 8.0)
+    turn = wave(head.joints, scene.positions(head.name), -0.15, 8.0)
+    assert scene.open() == ""
+    rejection = scene.take(bow)  # they begin 0.285 apart
+    assert rejection.reason is Reason.SELF_COLLISION and "head and waist" in rejection.text
+    assert scene.take(turn) is None
+    assert scene.take(bow) is None  # the head gives way meanwhile
+
+
 @pytest.mark.parametrize("late_ns", [0, 3_000_000, -3_000_000])
 def test_what_goes_on_a_little_late_or_early_takes_over_in_motion_inside_the_limits(scene: Scene, late_ns: int) -> None:
     in_motion(scene)
@@ -221,3 +248,7 @@ def test_what_goes_on_a_little_late_or_early_takes_over_in_motion_inside_the_lim
     assert scene.take(Received(scene.arms.joints, points)) is None
     scene.pass_time(3.0)
     require_inside(scene.limits[scene.arms.name], scene.commands[scene.arms.name])
+
+
+def test_the_bench_sends_what_passes(contract: Contract) -> None:
+    assert len(added_s(contract, 20)) == 20

@@ -58,6 +58,42 @@ def waves(draw: st.DrawFn) -> Message:
 
 
 @st.composite
+def sprints(draw: st.DrawFn) -> Message:
+    """One controller to the stops of its joints and back, as fast as a share of its limits allows."""
+    index = draw(st.integers(0, 4))
+    share = draw(st.floats(0.8, 1.02))
+    reach = draw(st.floats(0.5, 1.0)) * draw(st.sampled_from([-1, 1]))
+    x = np.linspace(0, 1, 1001)[:, None]
+    shape = (1 - np.cos(2 * np.pi * x)) ** 2 / 4
+    rates = [shape]
+    for _ in range(3):
+        rates.append(np.gradient(rates[-1], x[:, 0], axis=0))
+
+    def sprint(scene: Scene) -> Received:
+        controller = scene.controllers[index]
+        limits, start = scene.limits[controller.name], scene.positions(controller.name)
+        amplitude = reach * ((limits.upper - start) if reach > 0 else (start - limits.lower))
+        peaks = [np.abs(amplitude) * np.abs(rate).max() for rate in rates[1:]]
+        most = (limits.velocity, limits.acceleration, limits.jerk)
+        seconds = max(
+            0.1,
+            *(
+                ((peak / (share * limit)).max()) ** (1 / n)
+                for n, peak, limit in zip((1, 2, 3), peaks, most, strict=True)
+            ),
+        )
+        rows = np.linspace(0, 1000, max(2, round(50 * seconds)) + 1).round().astype(int)
+        velocities = amplitude * rates[1][rows] / seconds
+        velocities[-1] = 0.0
+        positions = start + amplitude * shape[rows]
+        times_ns = (50_000_000 + x[rows, 0] * seconds * NS_PER_S).round().astype(int).tolist()
+        points = zip(times_ns, positions.tolist(), velocities.tolist(), strict=True)
+        return Received(controller.joints, [Point(*point) for point in points])
+
+    return sprint
+
+
+@st.composite
 def continuations(draw: st.DrawFn) -> Message:
     """What the arms are told already, a little early or late, somewhere else, or with noise."""
     late_ns = draw(st.integers(-20_000_000, 20_000_000))
@@ -132,7 +168,8 @@ def noise(received: Received, place: int, number: float) -> Received:
 
 MESSAGES = st.one_of(
     waves(),
-    waves(),
+    sprints(),
+    sprints(),
     continuations(),
     continuations(),
     changed(with_number("positions")),
