@@ -21,12 +21,8 @@ from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.plan import SHORTEST_NS, Plan
 
 SETTLED_NS = NS_PER_S // 2  # behind the end of a motion: what stands elsewhere then was moved by something else
-BRAKE_DELAYS_NS = (
-    0,
-    20_000_000,
-    50_000_000,
-    100_000_000,
-)  # a brake that a limit forbids at once is tried a little later
+# A brake that a limit forbids at once is tried a little later.
+BRAKE_DELAYS_NS = (0, 20_000_000, 50_000_000, 100_000_000)
 
 
 @dataclass(frozen=True, eq=False)

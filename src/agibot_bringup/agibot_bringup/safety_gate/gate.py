@@ -80,7 +80,7 @@ class Gate:
         self.rejecting = False  # the last trajectory that came to the open gate was rejected
         self._checks = tuple(checks)
         self._joints = contract.model.commanded_joints
-        self._passed_ns: int | None = None  # since it was opened
+        self._followed = False  # anything, since it was opened
         self._unbraked: set[str] = set()  # channels that follow a trajectory of the source, though the gate is closed
         self._last_ns: int | None = None
 
@@ -112,7 +112,7 @@ class Gate:
         for channel in self.channels.values():
             channel.shift(jump_ns)
         self._last_ns = now_ns
-        self._close(f"the clock jumped by {jump_ns / NS_PER_S:+.2f} s", now_ns)
+        self.close(f"the clock jumped by {jump_ns / NS_PER_S:+.2f} s", now_ns)
 
     # What a person says
 
@@ -127,12 +127,15 @@ class Gate:
             return "the robot is still coming to rest"
         for channel in self.channels.values():
             channel.place(self.joint_states.of(channel.controller.joints), now_ns)
-        self.opened, self.rejecting, self._passed_ns = True, False, None
+        self.opened, self.rejecting, self._followed = True, False, False
         return ""
 
     def close(self, why: str, now_ns: int) -> None:
         """Let nothing pass from now on, and bring the robot to rest."""
-        self._close(why, now_ns)
+        if self.opened:
+            self.opened, self.message = False, why
+            self._unbraked = set(self.channels)
+        self._brake(now_ns)
 
     # What a source sends
 
@@ -152,7 +155,7 @@ class Gate:
             return rejection
         for channel, way in ways:
             self._follow(channel, way, now_ns)
-        self.passed, self.rejecting, self._passed_ns = self.passed + 1, False, now_ns
+        self.passed, self.rejecting, self._followed = self.passed + 1, False, True
         return None
 
     def _ways(self, received: Received, now_ns: int) -> list[tuple[Channel, Way]]:
@@ -192,7 +195,7 @@ class Gate:
         """Close if an interlock asks for it, and go on bringing the robot to rest. To be called again and again."""
         self._last_ns = now_ns
         if self.opened and (interlocks := self.interlocks(monotonic_ns)):
-            self._close("; ".join(interlock.text for interlock in interlocks), now_ns)
+            self.close("; ".join(interlock.text for interlock in interlocks), now_ns)
         self._brake(now_ns)
 
     def interlocks(self, monotonic_ns: int) -> list[Interlock]:
@@ -217,18 +220,12 @@ class Gate:
 
     def silent_s(self, now_ns: int) -> float:
         """For how long the open gate has had nothing to follow [s]: 0 while something moves."""
-        if self._passed_ns is None or self._moving(now_ns):
+        if not self._followed or self._moving(now_ns):
             return 0.0
         return (now_ns - max(channel.command.end_ns for channel in self.channels.values())) / NS_PER_S
 
     def _moving(self, now_ns: int) -> bool:
         return any(channel.moving(now_ns) for channel in self.channels.values())
-
-    def _close(self, why: str, now_ns: int) -> None:
-        if self.opened:
-            self.opened, self.message = False, why
-            self._unbraked = set(self.channels)
-        self._brake(now_ns)
 
     def _brake(self, now_ns: int) -> None:
         """A way to rest that is not found now is looked for again; at worst what is followed ends at rest itself."""

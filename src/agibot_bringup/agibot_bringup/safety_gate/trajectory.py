@@ -4,6 +4,7 @@ What the limits say of it is judged later, in `channel.py`. Here it is rejected 
 times, the stamp, the set of joints, an end in motion. Nothing is repaired: a message is taken whole or rejected whole.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -113,7 +114,7 @@ def _controllers_meant(joints: Sequence[str], controllers: Sequence[Controller])
     asked = {joint for controller in meant for joint in controller.joints}
     if len(named) == len(joints) and named == asked and named:
         return meant
-    repeated = sorted({joint for joint in named if list(joints).count(joint) > 1})
+    repeated = sorted(joint for joint, count in Counter(joints).items() if count > 1)
     raise Rejected(
         Reason.JOINT_SET,
         f"{len(joints)} joints named; unknown {sorted(named - asked)}, missing {sorted(asked - named)}, "

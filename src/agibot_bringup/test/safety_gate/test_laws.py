@@ -9,16 +9,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from agibot_bringup.safety_gate.channel import Channel
 from agibot_bringup.safety_gate.engage import Engagement
-from agibot_bringup.safety_gate.trajectory import Point, Reason, Received
+from agibot_bringup.safety_gate.trajectory import Point, Reason, Received, Rejected, wanted
 from dreamzero_policy.runtime.contract import Contract
 from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.plan import SHORTEST_NS, Plan
 
-from .scene import BEGIN_NS, Scene, require_inside
+from .scene import BEGIN_NS, SETTINGS, Scene, carried_out, require_inside
 
 EXAMPLES = int(os.environ.get("GATE_EXAMPLES", "40"))
 NAN, INF = float("nan"), float("inf")
@@ -200,7 +201,7 @@ class Witness:
         received = message(scene)
         rejection = scene.take(received)
         if not self.permitted:
-            assert rejection.reason is Reason.CLOSED and len(scene.sent) == count
+            assert rejection is not None and rejection.reason is Reason.CLOSED and len(scene.sent) == count
         elif rejection is None:
             self.passed += 1
             told = [joint for _, name, _ in scene.sent[count:] for joint in scene.limits[name].joints]
@@ -309,6 +310,57 @@ def test_while_stopped_nothing_passes_and_all_that_is_sent_keeps_the_limits(
         witness.tick(10)
     for name, limits in scene.limits.items():
         require_inside(limits, scene.commands[name])
+
+
+def sprinting(scene: Scene, sprint: Message) -> Channel:
+    """A channel that has just taken a sprint; one that does not pass is left out."""
+    received = sprint(scene)
+    assume(received.points[-1].after_ns < SETTINGS.bounds.max_trajectory_s * NS_PER_S)
+    ((controller, plan),) = wanted(received, scene.controllers, SETTINGS.bounds, scene.ns)
+    channel = Channel(scene.contract, controller, SETTINGS.first_points_s, engage_s=0.1)
+    channel.place(scene.positions(controller.name), scene.ns)
+    try:
+        channel.take(channel.way_to(plan, scene.ns))
+    except Rejected:
+        assume(False)
+    return channel
+
+
+@settings(deadline=None, max_examples=5 * EXAMPLES)
+@given(sprint=sprints(), elapsed=st.floats(0.05, 1.0))
+def test_a_brake_at_any_moment_keeps_the_limits_and_is_the_sooner_way_to_rest(
+    contract: Contract, sprint: Message, elapsed: float
+) -> None:
+    scene = Scene(contract)
+    channel = sprinting(scene, sprint)
+    own = channel.command
+    now_ns = scene.ns + round(elapsed * (own.end_ns - scene.ns))
+    way = channel.brake(now_ns)
+    if way is not None:
+        assert way.command.end_ns < own.end_ns and way.first_ns >= now_ns + 50_000_000
+        require_inside(channel.limits, [own, carried_out(own, way.sent, now_ns)])
+
+
+@settings(deadline=None, max_examples=10 * EXAMPLES)
+@given(
+    sprint=sprints(),
+    elapsed=st.floats(0.05, 0.9),
+    late_ns=st.integers(-30_000_000, 30_000_000),
+    away=st.just(0.0) | st.floats(-0.02, 0.02),
+)
+def test_whatever_takes_over_in_motion_keeps_the_limits_across_the_seam(
+    contract: Contract, sprint: Message, elapsed: float, late_ns: int, away: float
+) -> None:
+    scene = Scene(contract)
+    channel = sprinting(scene, sprint)
+    own = channel.command
+    now_ns = scene.ns + round(elapsed * (own.end_ns - scene.ns))
+    rest = own.after(now_ns + 10_000_000)
+    try:
+        way = channel.way_to(Plan(rest.knots_ns + late_ns, rest.positions + away, rest.velocities), now_ns)
+    except Rejected:
+        return
+    require_inside(channel.limits, [own, carried_out(own, way.sent, now_ns)])
 
 
 @settings(deadline=None, max_examples=3 * EXAMPLES)
