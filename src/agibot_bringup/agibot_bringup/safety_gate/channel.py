@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import ruckig
 
 from agibot_bringup.safety_gate.engage import Engagement
 from agibot_bringup.safety_gate.trajectory import Rejected
@@ -131,7 +132,10 @@ class Channel:
             for delay_ns in BRAKE_DELAYS_NS:
                 if first_ns + delay_ns >= self.command.end_ns - SHORTEST_NS:
                     break
-                braked = followed.until(first_ns + delay_ns).with_tail(self.limits.by_joint, self._tail_step_ns)
+                try:
+                    braked = followed.until(first_ns + delay_ns).with_tail(self.limits.by_joint, self._tail_step_ns)
+                except (ruckig.RuckigError, ValueError):  # none from this state; a later one may have one
+                    continue
                 if braked.end_ns < self.command.end_ns and self.limits.judge(braked):
                     return Way(braked, first_ns, self._engagement)
         return None

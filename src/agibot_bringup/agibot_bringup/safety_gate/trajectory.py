@@ -5,7 +5,7 @@ times, the stamp, the set of joints, an end in motion. Nothing is repaired: a me
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -157,25 +157,26 @@ def _values(received: Received) -> tuple[Floats, Floats]:
     Accelerations and effort must be well-formed and are left out: what passes is the cubic through positions and
     velocities, and that is what is judged.
     """
-    width = len(received.joints)
-    for index, what, values in _fields(received):
-        optional = what in ("accelerations", "effort")
-        if len(values) != width and not (optional and len(values) == 0):
-            hint = ": a controller would step in velocity at every point" if what == "velocities" else ""
-            raise Rejected(Reason.LENGTHS, f"point {index} has {len(values)} {what} for {width} joints{hint}")
-    for index, what, values in _fields(received):
-        finite = np.isfinite(np.asarray(values, np.float64))
-        if not finite.all():
-            joint = int(np.argmin(finite))
-            raise Rejected(Reason.NOT_FINITE, f"{what} of {received.joints[joint]} is {values[joint]} in point {index}")
-    positions, velocities = (
-        np.array([getattr(point, what) for point in received.points], np.float64)
-        for what in ("positions", "velocities")
+    positions, velocities, _, _ = (
+        _finite(received, what) for what in ("positions", "velocities", "accelerations", "effort")
     )
     return positions, velocities
 
 
-def _fields(received: Received) -> Iterator[tuple[int, str, Sequence[float]]]:
-    for index, point in enumerate(received.points):
-        for what in ("positions", "velocities", "accelerations", "effort"):
-            yield index, what, getattr(point, what)
+def _finite(received: Received, what: str) -> Floats:
+    """One field of all points [N, J]; zeros where a point leaves out what it may leave out."""
+    width, optional = len(received.joints), what in ("accelerations", "effort")
+    rows = [getattr(point, what) for point in received.points]
+    if optional and not any(map(len, rows)):
+        return np.zeros((len(rows), width))
+    for index, row in enumerate(rows):
+        if len(row) != width and not (optional and len(row) == 0):
+            hint = ": a controller would step in velocity at every point" if what == "velocities" else ""
+            raise Rejected(Reason.LENGTHS, f"point {index} has {len(row)} {what} for {width} joints{hint}")
+    values = np.array([row if len(row) else [0.0] * width for row in rows], np.float64)
+    if not np.isfinite(values).all():
+        index, joint = np.argwhere(~np.isfinite(values))[0]
+        raise Rejected(
+            Reason.NOT_FINITE, f"{what} of {received.joints[joint]} is {values[index, joint]} in point {index}"
+        )
+    return values

@@ -19,7 +19,7 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import JointState, Joy
-from std_msgs.msg import Bool, String
+from std_msgs.msg import Bool, Empty, String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
@@ -246,8 +246,10 @@ def test_letting_go_of_the_button_brakes_and_a_bad_trajectory_is_told_by_number(
     assert len(stand.sent) == 2
 
 
-def test_a_gate_that_is_ended_in_motion_brakes_with_its_last_word(start: Callable[..., Stand]) -> None:
-    stand = start("engage_s:=0.3")
+def test_a_gate_with_a_heartbeat_that_is_ended_in_motion_brakes_with_its_last_word(start: Callable[..., Stand]) -> None:
+    stand = start("engage_s:=0.3", "deadman:=heartbeat", "deadman_topic:=operator_present")
+    beat = stand.node.create_publisher(Empty, "operator_present", 10)
+    stand.node.create_timer(0.05, lambda: beat.publish(Empty()))
     stand.connect()
     assert stand.ask("open").success
     stand.want(0.4)
