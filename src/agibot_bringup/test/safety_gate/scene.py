@@ -63,6 +63,7 @@ class Scene:
         if held is not None:
             self.held = held
         self.gate.hear_deadman(self.held, self.ns, self.ns)
+        self.heard_ns = self.ns
 
     def pass_time(self, seconds: float) -> None:
         for _ in range(round(seconds * NS_PER_S / TICK_NS)):

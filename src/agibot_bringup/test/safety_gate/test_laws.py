@@ -19,7 +19,7 @@ from dreamzero_policy.runtime.contract import Contract
 from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.plan import SHORTEST_NS, Plan
 
-from .scene import BEGIN_NS, SETTINGS, Scene, carried_out, require_inside
+from .scene import BEGIN_NS, SETTINGS, TICK_NS, Scene, carried_out, require_inside
 
 EXAMPLES = int(os.environ.get("GATE_EXAMPLES", "40"))
 NAN, INF = float("nan"), float("inf")
@@ -196,6 +196,11 @@ class Witness:
     def __init__(self, scene: Scene) -> None:
         self.scene, self.permitted, self.passed = scene, False, 0
 
+    @property
+    def silent(self) -> bool:
+        """Whether nobody is heard to hold on."""
+        return self.scene.ns - self.scene.heard_ns > 200_000_000
+
     def take(self, message: Message) -> None:
         scene, count = self.scene, len(self.scene.sent)
         received = message(scene)
@@ -245,7 +250,7 @@ class Witness:
         stopped = scene.gate.estop.trouble() is not None
         refusal = scene.open()
         if not self.permitted:
-            assert bool(refusal) == (stopped or not scene.held or scene.moving())
+            assert bool(refusal) == (stopped or not scene.held or self.silent or scene.moving())
             self.permitted = not refusal
 
     def blind(self) -> None:
@@ -256,10 +261,11 @@ class Witness:
 
     def sleep(self, seconds: float) -> None:
         """Nothing is heard of anybody; the gate itself is awake."""
-        self.permitted = self.permitted and seconds <= 0.2
+        scene = self.scene
         for _ in range(round(seconds * 100)):
-            self.scene.ns += 10_000_000
-            self.only_shortens(lambda: self.scene.gate.watch(self.scene.ns, self.scene.ns))
+            scene.ns += TICK_NS
+            self.permitted = self.permitted and not self.silent
+            self.only_shortens(lambda: scene.gate.watch(scene.ns, scene.ns))
 
 
 def let_go(witness: Witness) -> None:
