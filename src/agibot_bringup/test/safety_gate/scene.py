@@ -15,6 +15,7 @@ from dreamzero_policy.runtime.plan import Plan
 
 BEGIN_NS = 1_000 * NS_PER_S
 TICK_NS = 10_000_000
+DEADMAN_NS = 200_000_000  # of silence, and the gate closes
 SETTINGS = Settings(
     engage_s=1.0,
     first_points_s=(0.05, 0.1, 0.17),
@@ -35,7 +36,7 @@ class Scene:
         middle = {name: (limits.lower + limits.upper) / 2 for name, limits in self.limits.items()}
         self.commands = {name: [Plan.rest(positions, self.ns)] for name, positions in middle.items()}
         self.sent: list[tuple[int, str, Plan]] = []
-        self.gate = Gate(contract, SETTINGS, Deadman(0.2, "the button"), self._send, checks)
+        self.gate = Gate(contract, SETTINGS, Deadman(DEADMAN_NS / NS_PER_S, "the button"), self._send, checks)
         self.held = True
         self.tick()
 

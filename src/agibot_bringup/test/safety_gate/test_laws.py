@@ -19,7 +19,7 @@ from dreamzero_policy.runtime.contract import Contract
 from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.plan import SHORTEST_NS, Plan
 
-from .scene import BEGIN_NS, SETTINGS, TICK_NS, Scene, carried_out, require_inside
+from .scene import BEGIN_NS, DEADMAN_NS, SETTINGS, TICK_NS, Scene, carried_out, require_inside
 
 EXAMPLES = int(os.environ.get("GATE_EXAMPLES", "40"))
 NAN, INF = float("nan"), float("inf")
@@ -199,7 +199,7 @@ class Witness:
     @property
     def silent(self) -> bool:
         """Whether nobody is heard to hold on."""
-        return self.scene.ns - self.scene.heard_ns > 200_000_000
+        return self.scene.ns - self.scene.heard_ns > DEADMAN_NS
 
     def take(self, message: Message) -> None:
         scene, count = self.scene, len(self.scene.sent)
@@ -228,18 +228,23 @@ class Witness:
             ends_ns[name] = plan.end_ns
 
     def tick(self, times: int) -> None:
+        scene = self.scene
         for _ in range(times):
-            count = len(self.scene.sent)
-            self.only_shortens(self.scene.tick)
-            assert not self.permitted or len(self.scene.sent) == count
+            count = len(scene.sent)
+            self.permitted = self.permitted and scene.ns + TICK_NS - scene.heard_ns <= DEADMAN_NS
+            self.only_shortens(scene.tick)
+            assert not self.permitted or len(scene.sent) == count
+
+    def hold(self) -> None:
+        self.scene.held = True
+        self.tick(1)
 
     def open_somehow(self) -> None:
         """A patient person."""
         scene = self.scene
         scene.gate.hear_estop(False, scene.ns, scene.ns)
         assert scene.gate.estop.reset() == ""
-        scene.held = True
-        self.tick(1)
+        self.hold()
         while scene.moving() and not self.permitted:
             self.tick(10)
         assert scene.open() == ""
@@ -291,7 +296,7 @@ EVENTS = st.one_of(
     st.just(Witness.open_somehow),
     st.just(Witness.try_to_open),
     st.just(let_go),
-    st.just(lambda witness: witness.scene.tick(held=True)),
+    st.just(Witness.hold),
     st.just(press),
     st.just(release),
     st.just(lambda witness: witness.stops(lambda: witness.scene.gate.close("~/close", witness.scene.ns))),
