@@ -1,6 +1,6 @@
 """Laws of the gate, whatever is sent and whatever happens: closed nothing passes, and nothing leaves the limits.
 
-A short stream here; GATE_EXAMPLES=1000 looks longer.
+A short stream here; GATE_EXAMPLES=400 looks longer.
 """
 
 import os
