@@ -119,7 +119,8 @@ def require_inside(limits: Limits, commands: Sequence[Plan]) -> None:
         begin_ns = -(-command.knots_ns[0] // 1_000_000) * 1_000_000
         samples.append(command.sample(np.arange(begin_ns, until_ns, 1_000_000))[0])
     positions = np.concatenate(samples)
-    assert (positions >= limits.lower - 1e-9).all() and (positions <= limits.upper + 1e-9).all()
+    beyond = np.maximum(limits.lower - positions, positions - limits.upper).max()
+    assert beyond <= 1e-9, f"{beyond:.3e} beyond the range"
     velocities = np.diff(positions, axis=0) * 1e3
     shares = {
         "speed": np.abs(velocities) / limits.velocity,
