@@ -1,4 +1,4 @@
-"""Installs package agibot_bringup for colcon: Python modules, data files."""
+"""Installs package agibot_bringup for colcon: Python modules, data files and executables."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def shared(folder: str) -> list[tuple[str, list[str]]]:
 setup(
     name=NAME,
     version="0.1.0",
-    description="AgiBot G1: description, controllers, launch",
+    description="AgiBot G1: description, controllers, safety gate, launch",
     maintainer="DreamZero ROS 2 maintainers",
     maintainer_email="maintainers@dreamzero.example",
     license="Apache-2.0",
@@ -32,4 +32,5 @@ setup(
     ],
     install_requires=["setuptools"],
     zip_safe=False,
+    entry_points={"console_scripts": ["safety_gate = agibot_bringup.safety_gate.node:main"]},
 )

@@ -70,7 +70,7 @@ def test_package_xml_declares_what_the_sources_import(name: str) -> None:
         )
 
 
-@pytest.mark.parametrize("name", ["dreamzero_policy", "agibot_twin"])
+@pytest.mark.parametrize("name", ["dreamzero_policy", "agibot_bringup", "agibot_twin"])
 def test_every_executable_and_world_can_be_loaded(name: str) -> None:
     own = [
         entry

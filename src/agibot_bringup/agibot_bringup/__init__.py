@@ -1,1 +1,1 @@
-"""The AgiBot G1 as ROS 2 sees it: description, controllers and their start-up. No rclpy in this package's modules."""
+"""The AgiBot G1 as ROS 2 sees it: description, controllers, their start-up, and the safety gate before them."""

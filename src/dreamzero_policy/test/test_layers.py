@@ -110,11 +110,20 @@ def test_the_twin_knows_only_the_runtime_and_only_its_node_knows_ros() -> None:
 
 
 def test_the_description_of_the_robot_knows_nothing_of_the_policy() -> None:
-    assert modules(BRINGUP)
-    for module in modules(BRINGUP):
+    for module in BRINGUP.glob("*.py"):
         found = violations(
             module.read_text(), package_of(module, BRINGUP), set(), TORCH | {"dreamzero_policy", "agibot_twin"}
         )
+        assert not found, f"{module.relative_to(SOURCES)}: {found}"
+
+
+def test_the_safety_gate_knows_only_the_runtime_and_only_its_node_knows_ros() -> None:
+    gate = BRINGUP / "safety_gate"
+    assert modules(gate)
+    for module in modules(gate):
+        of_the_node = module.stem in ("node", "messages", "parameters", "reports", "bench")
+        forbidden = TORCH | {"agibot_twin"} | (set() if of_the_node else ROS)
+        found = violations(module.read_text(), package_of(module, BRINGUP), {"runtime"}, forbidden)
         assert not found, f"{module.relative_to(SOURCES)}: {found}"
 
 

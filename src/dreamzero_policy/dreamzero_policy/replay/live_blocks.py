@@ -31,7 +31,7 @@ class LiveBlocks:
         prompt: str | None = None,
         steps: int | None = None,
     ) -> None:
-        """`seed` of the recording, without what chunks and rejections added; `prompt`, `steps` instead of those recorded."""
+        """`seed` of the recording, without what chunks and rejections added; `prompt` and `steps` if not its own."""
         self._replayer, self._comparison = replayer, comparison
         self._seed, self._prompt, self._steps = seed, prompt, steps
         loop = replayer.loop

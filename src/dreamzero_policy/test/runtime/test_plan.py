@@ -1,6 +1,7 @@
 """Laws of the plan: continuous at seams, inside the limits or refused, at rest in the end."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -163,6 +164,25 @@ def test_a_jump_of_the_command_is_measured_where_it_is() -> None:
     rest, elsewhere = Plan.rest(np.zeros(2), BEGIN_NS), Plan.rest(np.array([0.0, 0.01]), BEGIN_NS)
     assert seam(rest, rest, BEGIN_NS, LIMITS.acceleration) == Seam(0.0, 0.0)
     assert abs(seam(rest, elsewhere, BEGIN_NS, LIMITS.acceleration).velocity_jump - (1.0 - 0.06)) < 1e-9
+
+
+@pytest.mark.parametrize(("highest", "accepted"), [(1.0 - 1e-6, True), (1.0 + 1e-6, False)])
+def test_a_position_beyond_the_limit_is_found_wherever_it_lies_between_two_knots(
+    highest: float, accepted: bool
+) -> None:
+    # From 1 rad/s to -0.9 in 2 s: at 0.95 rad/s² back, so the highest point is 1 / 1.9 rad above the start.
+    first = highest - 1 / 1.9
+    positions = np.array([[first, 0.0], [first + 0.1, 0.0]])
+    plan = Plan(BEGIN_NS + np.array([0, 2 * NS_PER_S]), positions, np.array([[1.0, 0.0], [-0.9, 0.0]]))
+    assert bool(LIMITS.judge(plan)) == accepted
+
+
+@pytest.mark.parametrize("rounded", [0.0, 1e-17, 1e-12])
+def test_a_joint_at_its_limit_may_not_go_beyond_it_though_rounding_puts_it_outside(rounded: float) -> None:
+    at = LIMIT.lower - rounded
+    knots_ns = BEGIN_NS + np.array([0, NS_PER_S])
+    plan = Plan(knots_ns, np.array([[at, 0.0], [LIMIT.lower - 0.005, 0.0]]), np.zeros((2, 2)))
+    assert LIMITS.judge(plan).verdict is Verdict.REJECTED_POSITION
 
 
 def test_a_joint_measured_just_outside_its_range_may_come_back_in_but_not_go_on() -> None:

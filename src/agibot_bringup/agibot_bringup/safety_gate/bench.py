@@ -1,0 +1,85 @@
+"""What the gate adds to a trajectory on its way: python -m agibot_bringup.safety_gate.bench CONTRACT [COUNT]
+
+A source sends the controller with the most joints one trajectory after the other, 100 a second in the gate's time, each
+of two seconds with a point every 1/30 s. Timed is everything between the bytes that come and the bytes that leave; the
+transport on either side is the middleware's.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from rclpy.serialization import deserialize_message, serialize_message
+from trajectory_msgs.msg import JointTrajectory
+
+from agibot_bringup.safety_gate.gate import Gate, Settings
+from agibot_bringup.safety_gate.messages import received, trajectory_message
+from agibot_bringup.safety_gate.trajectory import Bounds
+from dreamzero_policy.runtime.contract import Contract, Controller, load_contract
+from dreamzero_policy.runtime.observation import NS_PER_S
+from dreamzero_policy.runtime.plan import Plan
+
+PERIOD_NS, STEP_NS, POINTS = NS_PER_S // 100, NS_PER_S // 30, 60
+FIRST_POINT_NS = 50_000_000
+AMPLITUDE, PERIOD_S = 0.02, 3.0  # [rad, m] of the motion, and how long it takes there and back
+SETTINGS = Settings(
+    engage_s=1.0,
+    first_points_s=(0.05, 0.1, 0.17),
+    bounds=Bounds(max_stamp_age_s=0.2, max_stamp_ahead_s=0.5, max_trajectory_s=10.0),
+    source_timeout_s=1.0,
+)
+
+
+def added_s(contract: Contract, count: int) -> list[float]:
+    """Seconds from bytes to bytes of each of `count` trajectories, all of which pass.
+
+    Raises:
+        RuntimeError: one was rejected; the text says why.
+    """
+    sent: list[bytes] = []
+
+    def send(controller: Controller, plan: Plan, now_ns: int) -> None:
+        sent.append(serialize_message(trajectory_message(controller, plan, now_ns)))
+
+    gate = Gate(contract, SETTINGS, None, send)
+    joints, limits = contract.model.commanded_joints, contract.site.limits
+    middle = [(limits[joint].lower + limits[joint].upper) / 2 for joint in joints]
+    widest = max(contract.site.controllers, key=lambda controller: len(controller.joints))
+    pose = np.array([middle[joints.index(joint)] for joint in widest.joints])
+    now_ns = begin_ns = NS_PER_S
+    gate.hear_joint_states(joints, middle, now_ns, now_ns)
+    gate.open(now_ns, now_ns)
+    seconds = []
+    for _ in range(count):
+        now_ns += PERIOD_NS
+        gate.hear_joint_states(joints, middle, now_ns, now_ns)
+        message = serialize_message(_ahead(widest, pose, now_ns, begin_ns))
+        begun_s = time.perf_counter()
+        rejection = gate.take(received(deserialize_message(message, JointTrajectory)), now_ns, now_ns)
+        seconds.append(time.perf_counter() - begun_s)
+        if rejection is not None:
+            raise RuntimeError(f"rejected, {rejection}")
+    return seconds
+
+
+def _ahead(controller: Controller, pose: np.ndarray, now_ns: int, begin_ns: int) -> JointTrajectory:
+    """The motion from now on. It ends abruptly, but slow enough for the limits."""
+    knots_ns = now_ns + FIRST_POINT_NS + STEP_NS * np.arange(POINTS)
+    t = (knots_ns - begin_ns)[:, None] / NS_PER_S
+    turn = 2 * np.pi / PERIOD_S
+    shift, speed = AMPLITUDE * (1 - np.cos(turn * t)) / 2, AMPLITUDE * turn * np.sin(turn * t) / 2
+    plan = Plan(knots_ns, pose + shift, np.repeat(speed, len(pose), 1))
+    plan.velocities[-1] = 0.0
+    return trajectory_message(controller, plan, now_ns)
+
+
+def main() -> None:
+    contract = load_contract(Path(sys.argv[1]))
+    milliseconds = 1e3 * np.array(added_s(contract, int(sys.argv[2]) if len(sys.argv) > 2 else 2000))
+    p50, p95, p99 = np.percentile(milliseconds, [50, 95, 99])
+    print(f"{len(milliseconds)} trajectories of {POINTS} points: p50 {p50:.2f} ms, p95 {p95:.2f} ms, p99 {p99:.2f} ms")
+
+
+if __name__ == "__main__":
+    main()

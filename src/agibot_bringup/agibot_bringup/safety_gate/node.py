@@ -1,0 +1,259 @@
+"""safety_gate: the gate as a ROS 2 node.
+
+    wanted/… ──► Gate ──► <controller>/joint_trajectory
+                  ▲
+    joy or heartbeat, estop, joint_states, ~/open, ~/close, ~/reset_estop
+
+Callbacks hand over what was heard, with both clocks; everything is decided in `gate.py`. All names but /diagnostics are
+relative or private.
+"""
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import rclpy
+from ament_index_python.packages import get_package_share_directory
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock, ClockChange, ClockType, JumpThreshold, TimeJump
+from rclpy.duration import Duration
+from rclpy.exceptions import ParameterException
+from rclpy.executors import Executor, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import JointState, Joy
+from std_msgs.msg import Bool, Empty, String
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from agibot_bringup.safety_gate import parameters, reports
+from agibot_bringup.safety_gate.gate import Gate
+from agibot_bringup.safety_gate.interlocks import Deadman
+from agibot_bringup.safety_gate.messages import received, trajectory_message
+from agibot_bringup.safety_gate.trajectory import Reason
+from dreamzero_policy.runtime.allocator import keep_freed_memory
+from dreamzero_policy.runtime.clock import ClockWatch
+from dreamzero_policy.runtime.contract import ContractError, Controller, load_contract
+from dreamzero_policy.runtime.geometry import checks_of
+from dreamzero_policy.runtime.observation import NS_PER_S
+from dreamzero_policy.runtime.plan import Plan
+
+TICK_S = 0.02  # what no message announces is noticed within this
+LAST_CALLBACKS = 20  # handled after the end has begun, so that the last trajectory can leave
+
+
+def _qos(depth: int, *, reliable: bool = True, latched: bool = False) -> QoSProfile:
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=depth,
+        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+    )
+
+
+SENSOR = _qos(20, reliable=False)  # matches any publisher
+EVENT = _qos(10)
+COMMAND = _qos(1)
+LATCHED = _qos(1, latched=True)
+
+
+class SafetyGate(Node):
+    """See the module's docstring."""
+
+    def __init__(self) -> None:
+        super().__init__("safety_gate")
+        parameters.declare(self)
+        values = parameters.read(self, Path(get_package_share_directory("dreamzero")))
+        contract = load_contract(values.contract)
+        self._hardware = contract.model.embodiment
+        self._button = values.deadman_button
+        self._clock_jump_ns = round(values.clock_jump_s * NS_PER_S)
+        self._clock_watch = ClockWatch(values.clock_jump_s)
+        self._outputs = {
+            controller.name: self.create_publisher(JointTrajectory, f"{controller.name}/joint_trajectory", COMMAND)
+            for controller in contract.site.controllers
+        }
+        self.gate = Gate(contract, values.settings, _deadman(values), self._send, checks_of(contract))
+        self.gate.estop.demand(values.estop_timeout_s if values.require_estop else None)
+        self._status, self._shown = self.create_publisher(String, "~/status", LATCHED), ""
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", EVENT)
+        self._subscribe(values, contract.site.joint_states.topic)
+        for name, callback in (
+            ("~/open", self._on_open),
+            ("~/close", self._on_close),
+            ("~/reset_estop", self._on_reset_estop),
+        ):
+            self.create_service(Trigger, name, callback)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may stand still; watching goes on
+        self.create_timer(TICK_S, self._tick, clock=steady)
+        self.create_timer(1.0, self._publish_diagnostics, clock=steady)
+        threshold = JumpThreshold(
+            min_forward=Duration(nanoseconds=self._clock_jump_ns),
+            min_backward=Duration(nanoseconds=-1),
+            on_clock_change=True,
+        )
+        self._jumps = self.get_clock().create_jump_callback(threshold, post_callback=self._on_jump)
+        self._tick()
+
+    def _subscribe(self, values: parameters.Parameters, joint_states: str) -> None:
+        inputs = [
+            self.create_subscription(JointTrajectory, topic, self._on_trajectory, EVENT) for topic in values.inputs
+        ]
+        own = {publisher.topic_name for publisher in self._outputs.values()}
+        if loops := sorted(own & {subscription.topic_name for subscription in inputs}):
+            raise parameters.ParameterError(
+                f"parameter inputs names {loops}, where the gate itself publishes: remap the source to other topics"
+            )
+        self.create_subscription(JointState, joint_states, self._on_joint_states, SENSOR)
+        self.create_subscription(Bool, "estop", self._on_estop, EVENT)
+        if values.deadman == "joy":
+            self.create_subscription(Joy, values.deadman_topic, self._on_joy, SENSOR)
+        elif values.deadman == "heartbeat":
+            self.create_subscription(Empty, values.deadman_topic, self._on_heartbeat, SENSOR)
+
+    # Time
+
+    def _now(self) -> tuple[int, int]:
+        """Both clocks [ns]. A system clock that was set is noticed before anything is done by the new time."""
+        clock, monotonic_ns = self.get_clock(), time.monotonic_ns()
+        now_ns = clock.now().nanoseconds
+        if not clock.ros_time_is_active and self._clock_watch.jumped(now_ns, monotonic_ns):
+            self.gate.clock_jumped(now_ns)
+        return now_ns, monotonic_ns
+
+    def _on_jump(self, jump: TimeJump) -> None:
+        """Simulated time was set, or began or ended."""
+        switched = jump.clock_change in (ClockChange.ROS_TIME_ACTIVATED, ClockChange.ROS_TIME_DEACTIVATED)
+        if switched or not 0 <= jump.delta.nanoseconds <= self._clock_jump_ns:
+            self.gate.clock_jumped(self.get_clock().now().nanoseconds)
+
+    # Heard
+
+    def _on_trajectory(self, message: JointTrajectory) -> None:
+        rejection = self.gate.take(received(message), *self._now())
+        if rejection is not None and rejection.reason is not Reason.CLOSED:
+            self.get_logger().warning(f"rejected, {rejection}", throttle_duration_sec=1.0)
+
+    def _on_joint_states(self, message: JointState) -> None:
+        self.gate.hear_joint_states(message.name, message.position, *self._now())
+
+    def _on_joy(self, message: Joy) -> None:
+        """A message with too few buttons is one with the button released."""
+        held = len(message.buttons) > self._button and message.buttons[self._button] == 1
+        self.gate.hear_deadman(held, *self._now())
+
+    def _on_heartbeat(self, _: Empty) -> None:
+        self.gate.hear_deadman(True, *self._now())
+
+    def _on_estop(self, message: Bool) -> None:
+        self.gate.hear_estop(message.data, *self._now())
+        self._publish_status()
+
+    # Asked
+
+    def _on_open(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self.gate.absent = self._absent()
+        response.message = self.gate.open(*self._now())
+        response.success = not response.message
+        response.message = response.message or "open; the first trajectory engages from the present pose"
+        self._publish_status()
+        return response
+
+    def _on_close(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self.gate.close("~/close was called", self._now()[0])
+        response.success, response.message = True, "closed; what was in motion comes to rest"
+        self._publish_status()
+        return response
+
+    def _on_reset_estop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.message = self.gate.estop.reset()
+        response.success = not response.message
+        response.message = response.message or "released; the gate stays closed until ~/open is called"
+        self._publish_status()
+        return response
+
+    # Said
+
+    def _send(self, controller: Controller, plan: Plan, now_ns: int) -> None:
+        self._outputs[controller.name].publish(trajectory_message(controller, plan, now_ns))
+
+    def _tick(self) -> None:
+        self.gate.absent = self._absent()
+        self.gate.watch(*self._now())
+        self._publish_status()
+
+    def _absent(self) -> Sequence[str]:
+        return [name for name, output in self._outputs.items() if output.get_subscription_count() == 0]
+
+    def _publish_status(self) -> None:
+        """Where it has changed; who comes later hears the last one."""
+        line = reports.status_line(self.gate, self.get_clock().now().nanoseconds)
+        if line == self._shown:
+            return
+        if line.partition(":")[0] != self._shown.partition(":")[0]:
+            self.get_logger().info(line)
+        self._shown = line
+        self._status.publish(String(data=line))
+
+    def _publish_diagnostics(self) -> None:
+        now = self.get_clock().now()
+        array = reports.diagnostics(
+            self.get_fully_qualified_name(), self._hardware, self.gate, now.nanoseconds, time.monotonic_ns()
+        )
+        array.header.stamp = now.to_msg()
+        self._diagnostics.publish(array)
+
+    def end(self) -> None:
+        """Bring to rest what is in motion."""
+        self.gate.close("the node has ended", self._now()[0])
+        self._publish_status()
+
+
+def _deadman(values: parameters.Parameters) -> Deadman | None:
+    if values.deadman == "none":
+        return None
+    button = f"button {values.deadman_button} of " if values.deadman == "joy" else ""
+    return Deadman(values.deadman_timeout_s, f"{button}{values.deadman_topic}")
+
+
+def _executor() -> Executor:
+    """The events executor spares every message a part of a millisecond; Humble has none."""
+    try:
+        from rclpy.experimental import EventsExecutor
+    except ImportError:
+        return SingleThreadedExecutor()
+    return EventsExecutor()
+
+
+def main() -> None:
+    """Run the node until SIGINT or SIGTERM."""
+    # Signals are ours: the node must still be able to publish when it is told to stop.
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    interrupted = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: interrupted.set())
+    keep_freed_memory()
+    try:
+        node = SafetyGate()
+    except (ParameterException, parameters.ParameterError, ContractError) as error:
+        sys.exit(f"safety_gate: {error}")
+    executor = _executor()
+    executor.add_node(node)
+    try:
+        while not interrupted.is_set():
+            executor.spin_once(timeout_sec=TICK_S)
+    finally:
+        node.end()
+        for _ in range(LAST_CALLBACKS):
+            executor.spin_once(timeout_sec=0.0)
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+if __name__ == "__main__":
+    main()

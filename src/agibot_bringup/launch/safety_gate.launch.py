@@ -1,0 +1,52 @@
+"""The safety gate before the controllers. Sources publish on wanted/…, or are remapped to it.
+
+ros2 launch agibot_bringup safety_gate.launch.py deadman:=heartbeat deadman_topic:=operator_present
+"""
+
+from launch.actions import DeclareLaunchArgument
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.substitutions import FindPackageShare
+
+from launch import LaunchDescription
+
+
+def generate_launch_description() -> LaunchDescription:
+    """safety_gate with its parameter file."""
+    return LaunchDescription(
+        [
+            DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node and its topics."),
+            DeclareLaunchArgument("use_sim_time", default_value="false", description="Take time from /clock."),
+            DeclareLaunchArgument(
+                "params_file",
+                default_value=PathJoinSubstitution([FindPackageShare("agibot_bringup"), "config", "safety_gate.yaml"]),
+                description="Parameters of the gate.",
+            ),
+            DeclareLaunchArgument(
+                "contract",
+                default_value=PathJoinSubstitution([FindPackageShare("dreamzero"), "config", "agibot_g1.yaml"]),
+                description="Contract file with joints, limits and controllers.",
+            ),
+            DeclareLaunchArgument("deadman", default_value="joy", description="joy, heartbeat or none."),
+            DeclareLaunchArgument("deadman_topic", default_value="joy", description="Topic of the deadman."),
+            DeclareLaunchArgument("log_level", default_value="info", description="Log level of the node."),
+            Node(
+                package="agibot_bringup",
+                executable="safety_gate",
+                name="safety_gate",
+                namespace=LaunchConfiguration("namespace"),
+                output="screen",
+                arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
+                parameters=[
+                    LaunchConfiguration("params_file"),
+                    {
+                        "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool),
+                        "contract": ParameterValue(LaunchConfiguration("contract"), value_type=str),
+                        "deadman": ParameterValue(LaunchConfiguration("deadman"), value_type=str),
+                        "deadman_topic": ParameterValue(LaunchConfiguration("deadman_topic"), value_type=str),
+                    },
+                ],
+            ),
+        ]
+    )
