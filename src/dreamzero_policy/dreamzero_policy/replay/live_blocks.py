@@ -13,6 +13,7 @@ from dreamzero_policy.replay.comparison import Comparison
 from dreamzero_policy.replay.live import LiveChunk
 from dreamzero_policy.replay.replayer import Replayer
 from dreamzero_policy.replay.schedule import RecordedScheduler
+from dreamzero_policy.runtime.loop import SEED_STRIDE
 from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.policy import Purpose, Request
 from dreamzero_policy.runtime.regime import STOP_AND_GO
@@ -124,7 +125,8 @@ class LiveBlocks:
 
     def _expect(self, live: LiveChunk) -> None:
         self._asked = live
-        self._replayer.loop.counters.consecutive_rejections = live.seed - self._seed  # what the loop adds to it
+        # without fresh noise this is what the loop adds to the seed
+        self._replayer.loop.counters.consecutive_rejections = (live.seed - self._seed) // SEED_STRIDE
 
     def _amended(self, request: Request) -> Request:
         """As the node asked: with its number of steps, and looking ahead from where it foresaw the robot."""

@@ -104,7 +104,8 @@ PARAMETERS = (
     Parameter(
         "fresh_noise",
         True,
-        "Every chunk of an epoch starts from noise of its own, noise_seed plus its number; false: all from the same, "
+        "Every chunk of an epoch starts from noise of its own, noise_seed plus 7919 times its number; false: all from "
+        "the same, "
         "as in DreamZero. Chunks from the same noise err to the same side, and the robot drifts.",
     ),
     Parameter(

@@ -38,6 +38,9 @@ RATE_WINDOW_S = 10.0
 BRAKE_WITHIN_NS, BRAKE_STEP_NS = 100_000_000, 10_000_000  # a brake that a limit forbids at once is tried a little later
 VISIBLE_SHARE = 0.01  # of a joint's velocity limit: slower is standing still, as far as cameras are concerned
 
+SEED_STRIDE = 7919  # between the noise of chunks, so that runs with neighbouring seeds share none
+SEEDS = 2**31
+
 
 class Phase(Enum):
     IDLE = "idle"  # no prompt
@@ -308,9 +311,8 @@ class Loop:
 
     def _noise_seed(self) -> int:
         """Of the next chunk. None is asked for from the noise of one that was rejected: it would be rejected again."""
-        return self.settings.seed + (
-            self.chunk_index if self.settings.fresh_noise else self.counters.consecutive_rejections
-        )
+        number = self.chunk_index if self.settings.fresh_noise else self.counters.consecutive_rejections
+        return (self.settings.seed + SEED_STRIDE * number) % SEEDS
 
     def _settled(self, turn: Turn, anchor: Floats, now_ns: int) -> ActionPrefix | None:
         """The rows of the turn's chunk that the plan executes before an answer can take over that takes its usual time.
