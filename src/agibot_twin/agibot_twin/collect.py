@@ -6,7 +6,8 @@ Demonstrations that fail the task's own test are not kept.
 
 With a `Prelude` somebody else is at work first, a policy for instance, for a time that the seed decides; then the
 expert takes over from where that led, and only its part is recorded. So whoever learns from it sees the places where
-its own errors take it (dataset aggregation: Ross et al. 2011; taking over: Kelly et al. 2019).
+its own errors take it (dataset aggregation: Ross et al. 2011; taking over: Kelly et al. 2019). Where there is no such
+policy yet, the expert itself makes a mistake first (`mistake.py`).
 
 Where they go is the caller's matter (`Sink`); a sink that has an episode already is not given it again, so an
 interrupted collection continues. Found by others through the entry point group `dreamzero.demonstrations`.
@@ -31,12 +32,12 @@ from agibot_twin.robot_model import DRIVEN_JOINTS
 from agibot_twin.suite import TaskInfo, TwinSuite
 from agibot_twin.takeover import take_over
 from agibot_twin.tasks import Judge
+from agibot_twin.trajectory_controller import NS_PER_S
 from dreamzero_policy.runtime.contract import Contract, load_contract
 from dreamzero_policy.runtime.embodiment import Embodiment, Quantiles, Statistics
 
 Floats = NDArray[np.float64]
 How = Literal["kept", "there", "failed", "no path", "done"]  # see `Made`
-NS_PER_S = 1_000_000_000
 START_S = 1.5  # to go from home to the start pose before the episode begins
 SETTLE_S = 0.5
 TAKEOVER_STREAM = 2  # of a seed's random numbers

@@ -5,11 +5,10 @@ from numpy.typing import NDArray
 
 from agibot_twin.expert import STEP_S, velocities
 from agibot_twin.robot_model import DRIVEN_JOINTS
-from agibot_twin.trajectory_controller import JointTarget, Trajectory, TrajectoryPoint
+from agibot_twin.trajectory_controller import NS_PER_S, JointTarget, Trajectory, TrajectoryPoint
 from agibot_twin.world import TwinWorld
 
 Floats = NDArray[np.float64]
-NS_PER_S = 1_000_000_000
 
 
 def follow(world: TwinWorld, commands: Floats) -> None:

@@ -5,7 +5,8 @@ down there; perfect demonstrations never show how to come back from that. Asking
 mistakes and costs its inference; these are made without one, and suit a first round of training.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from agibot_twin.expert import STEP_S, Expert, command_limits
 from agibot_twin.layout import ZONE_X_M, ZONE_Y_M, Layout
 from agibot_twin.suite import TaskInfo, TwinSuite
 from agibot_twin.tasks import LIFT, Task
+from agibot_twin.trajectory_controller import NS_PER_S
 from dreamzero_policy.runtime.contract import load_contract
 
 Floats = NDArray[np.float64]
@@ -23,16 +25,14 @@ MISTAKE_STREAM = 3  # of random numbers
 OTHER_SHARE = 0.4  # of the mistakes go to another object, the others beside the right one
 BESIDE_M = (0.04, 0.20)
 TRAY_BESIDE_M = (0.02, 0.06)  # farther off a handle is out of one hand's reach
-NS_PER_S = 1_000_000_000
 STOPPING_S = 0.5  # to come to rest in the middle of a motion
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class MistakePrelude:
     """The expert at work on the wrong place. It may be sent to other processes."""
 
     contract: Path
-    _expert: Expert | None = field(default=None, init=False)
 
     def __call__(self, suite: TwinSuite, task: TaskInfo, duration_s: float) -> None:
         """Go for the wrong place for so long, then come to rest. The same for the same scene and duration.
@@ -40,8 +40,6 @@ class MistakePrelude:
         Raises:
             ExpertError: no path within the limits.
         """
-        if self._expert is None:
-            self._expert = Expert(command_limits(load_contract(self.contract)))
         episode, world = suite.episode, suite.world
         rng = np.random.default_rng((MISTAKE_STREAM, round(1e6 * duration_s)))
         poses = misplaced(episode.task, episode.layout, world.object_poses(), rng)
@@ -49,6 +47,10 @@ class MistakePrelude:
         given_up = given_up_at(commands, duration_s)
         follow(world, given_up)
         suite.advance_to(suite.now_ns() + round(len(given_up) * STEP_S * NS_PER_S))
+
+    @cached_property
+    def _expert(self) -> Expert:
+        return Expert(command_limits(load_contract(self.contract)))
 
 
 def misplaced(task: Task, layout: Layout, poses: dict[str, Floats], rng: np.random.Generator) -> dict[str, Floats]:

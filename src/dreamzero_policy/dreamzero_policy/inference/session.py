@@ -92,7 +92,8 @@ class Session:
         self.video_final_noise = sampler.video_final_noise if video_final_noise is None else video_final_noise
         self.state_attention = sampler.state_attention if state_attention is None else state_attention
         self.window_mode = window_mode
-        self.window_chunks = window_chunks or sampler.window_chunks or geometry.chunks_per_window
+        asked = sampler.window_chunks if window_chunks is None else window_chunks
+        self.window_chunks = geometry.chunks_per_window if asked is None else asked
         self._encoding = encoding(sampler.vae_mode if vae_mode is None else vae_mode, policy.config)
         sampling_schedule(self.steps, sampler.shift, self.video_final_noise or 0.0)  # raises if they are out of range
         evaluation_rule(self.steps, self.evaluations)

@@ -87,9 +87,10 @@ def test_a_window_may_be_shorter_than_the_model_has_room_for(policy, frames, chu
     assert Session(dataclasses.replace(policy, config=config), "push").window_chunks == chunks
 
 
-def test_a_window_of_more_chunks_than_the_model_was_made_for_is_refused(policy):
-    with pytest.raises(ValueError, match="window_chunks is 5, expected 1 to 4"):
-        Session(policy, "push", window_chunks=5)
+@pytest.mark.parametrize("chunks", [0, 5])
+def test_a_window_of_no_chunk_or_of_more_than_the_model_was_made_for_is_refused(policy, chunks):
+    with pytest.raises(ValueError, match=f"window_chunks is {chunks}, expected 1 to 4"):
+        Session(policy, "push", window_chunks=chunks)
 
 
 def test_a_new_window_begins_with_the_newest_frame_and_forgets_the_rest(policy, frames):
