@@ -66,8 +66,9 @@ def test_gradients_are_those_of_the_general_pass(train, noisy):
         gradients(train, velocities(noisy), noisy) for velocities in (train.velocities, lambda n: general(train, n))
     )
     assert set(found) == set(expected)
+    largest = max(gradient.norm() for gradient in expected.values())  # what cancels to little is rounded like it
     for key, gradient in expected.items():
-        assert (found[key] - gradient).norm() <= 1e-3 * gradient.norm() + 1e-6, key
+        assert (found[key] - gradient).norm() <= 1e-3 * gradient.norm() + 1e-6 * max(1.0, largest), key
 
 
 def test_gradient_checkpointing_changes_nothing(train, noisy):
