@@ -30,8 +30,9 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument("prefix", default_value="", description="Put before every link and joint name."),
             DeclareLaunchArgument(
                 "hardware",
-                default_value="mock_components/GenericSystem",
-                description="ros2_control plugin named in the description.",
+                default_value="mock",
+                choices=["mock", "twin", "topic", "robot"],
+                description="Who drives the joints: chooses the description's ros2_control block.",
             ),
             DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node."),
             DeclareLaunchArgument("use_sim_time", default_value="false", description="Take time from /clock."),

@@ -1,4 +1,4 @@
-"""The URDF is one that tools accept: a tree, inertias that a body can have, frames as ROS means them, no contact at home."""
+"""The URDF is one that tools accept: a tree, inertias of a body, frames as ROS means them, no contact at home."""
 
 import json
 import xml.etree.ElementTree as ElementTree
