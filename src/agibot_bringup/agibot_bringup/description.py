@@ -52,7 +52,7 @@ def load_controllers() -> dict[str, tuple[str, ...]]:
     with (share_folder() / "config" / "controllers.yaml").open() as file:
         configuration = yaml.safe_load(file)
     return {
-        name: tuple(section["ros__parameters"]["joints"])
+        name.rpartition("/")[2]: tuple(section["ros__parameters"]["joints"])
         for name, section in configuration.items()
         if "joints" in section["ros__parameters"]
     }
