@@ -34,6 +34,7 @@ setup(
     zip_safe=False,
     entry_points={
         "console_scripts": [
+            "await_joint_states = agibot_bringup.await_joint_states:main",
             "bridge = agibot_bringup.bridge.node:main",
             "safety_gate = agibot_bringup.safety_gate.node:main",
         ]

@@ -28,6 +28,8 @@ SETTINGS = Settings(
     command_timeout_s=0.1,
     max_step_rad=0.2618,
     max_step_m=0.05,
+    max_first_step_rad=0.05,
+    max_first_step_m=0.01,
     range_tolerance_rad=0.05,
     range_tolerance_m=0.01,
 )

@@ -29,6 +29,8 @@ class Settings:
     command_timeout_s: float
     max_step_rad: float  # from the feedback, and from one command to the next; the grippers are free
     max_step_m: float
+    max_first_step_rad: float  # from the feedback, for the first command of a group: what begins must begin softly
+    max_first_step_m: float
     range_tolerance_rad: float
     range_tolerance_m: float
 
@@ -262,14 +264,21 @@ class Guard:
                 return f"{entry.joint} to {value:g}, its range is {lower:g} … {upper:g}"
             if group in GRIPPERS:  # one that holds an object stands away from its command by intention
                 continue
-            largest = self.settings.max_step_m if entry.joint == LIFT else self.settings.max_step_rad
+            largest = self._largest_step(entry, before is None)
             for what, origin in (("where it is", measured), ("the last command", before)):
                 if origin is not None and abs(value - origin[index]) > largest:
+                    first = "the first command " if before is None else ""
                     return (
-                        f"{entry.joint} to {value:g}, {abs(value - origin[index]):.4f} from {what}, allowed are "
+                        f"{first}{entry.joint} to {value:g}, {abs(value - origin[index]):.4f} from {what}, allowed are "
                         f"{largest:g}; restart the controllers so that they begin where the robot is"
                     )
         return ""
+
+    def _largest_step(self, entry: Entry, first: bool) -> float:
+        settings = self.settings
+        if entry.joint == LIFT:
+            return settings.max_first_step_m if first else settings.max_step_m
+        return settings.max_first_step_rad if first else settings.max_step_rad
 
     def _tolerance(self, entry: Entry) -> float:
         return self.settings.range_tolerance_m if entry.joint == LIFT else self.settings.range_tolerance_rad

@@ -27,6 +27,8 @@ SETTINGS = Settings(
     command_timeout_s=DEFAULT["command_timeout_s"],
     max_step_rad=DEFAULT["max_step_rad"],
     max_step_m=DEFAULT["max_step_m"],
+    max_first_step_rad=DEFAULT["max_first_step_rad"],
+    max_first_step_m=DEFAULT["max_first_step_m"],
     range_tolerance_rad=DEFAULT["range_tolerance_rad"],
     range_tolerance_m=DEFAULT["range_tolerance_m"],
 )

@@ -49,23 +49,31 @@ def test_the_stream_goes_on_when_ros2_control_falls_silent(scene: Scene) -> None
 
 
 def test_a_step_from_where_the_robot_is_beyond_the_firmwares_stops(scene: Scene) -> None:
-    scene.active()
-    assert Group.ARMS in scene.command(**{ARM: scene.pose[ARM] + FIRMWARE_STEP_RAD - 1e-6})
-    scene.guard.deactivate()
-    scene.active()
+    scene.active().command()
+    for offset in (0.15, FIRMWARE_STEP_RAD - 1e-6):  # the robot does not follow
+        assert Group.ARMS in scene.command(**{ARM: scene.pose[ARM] + offset})
     assert scene.command(**{ARM: scene.pose[ARM] + FIRMWARE_STEP_RAD + 1e-6}) == []
     assert "from where it is, allowed are 0.2618" in scene.guard.stopped and ARM in scene.guard.stopped
 
 
 def test_a_step_from_one_command_to_the_next_is_judged_too(scene: Scene) -> None:
-    scene.active().command(**{ARM: scene.pose[ARM] - 0.2})
-    scene.tick()
+    scene.active().command()
+    scene.command(**{ARM: scene.pose[ARM] - 0.2})
     assert scene.command(**{ARM: scene.pose[ARM] + 0.2}) == []
     assert "from the last command" in scene.guard.stopped
 
 
-def test_the_lift_has_its_own_step_and_a_gripper_that_holds_an_object_is_let_be(scene: Scene) -> None:
+@pytest.mark.parametrize(("joint", "largest"), [(ARM, 0.05), (LIFT, 0.01)])
+def test_the_first_command_must_begin_where_the_robot_is(scene: Scene, joint: str, largest: float) -> None:
     scene.active()
+    assert scene.command(**{joint: scene.pose[joint] + largest + 1e-6}) == []
+    assert f"the first command {joint} to" in scene.guard.stopped
+    assert scene.guard.reset(scene.ns) == ""
+    assert set(scene.command(**{joint: scene.pose[joint] + largest - 1e-6})) == set(Group)
+
+
+def test_the_lift_has_its_own_step_and_a_gripper_that_holds_an_object_is_let_be(scene: Scene) -> None:
+    scene.active().command()
     assert Group.LEFT_GRIPPER in scene.command(**{LEFT_GRIPPER: 0.0})
     assert scene.command(**{LIFT: 0.41 + 0.06}) == [] and LIFT in scene.guard.stopped
 

@@ -154,25 +154,25 @@ def test_states_pass_before_commands_do_and_commands_reach_the_robot_in_its_unit
     robot.commanding = dict.fromkeys(JOINTS, math.nan)  # before a controller has taken the joints
     stand.spin(0.3)
     assert robot.told == []
-    robot.commanding = {ARM: 0.3, LIFT: 0.43, LEFT_GRIPPER: 0.785}
+    robot.commanding = {ARM: 0.14, LIFT: 0.415, LEFT_GRIPPER: 0.785}
     stand.spin_until(lambda: len({group for group, _, _ in robot.told}) == len(Group))
-    arms, _, names = next((numbers, group, names) for group, numbers, names in robot.told if group is Group.ARMS)
-    assert arms == pytest.approx([0.3] + [0.1] * 13) and names == ARM_NAMES
-    assert robot.told_to(Group.WAIST)[-1] == pytest.approx([0.3, 0.43])  # pitch, then lift
+    arms, names = next((numbers, names) for group, numbers, names in robot.told if group is Group.ARMS)
+    assert arms == pytest.approx([0.14] + [0.1] * 13) and names == ARM_NAMES
+    assert robot.told_to(Group.WAIST)[-1] == pytest.approx([0.3, 0.415])  # pitch, then lift
     assert robot.told_to(Group.LEFT_GRIPPER)[-1] == pytest.approx([0.0])  # open
-    stand.spin_until(lambda: abs(robot.heard()[LIFT] - 0.43) < 1e-9)
+    stand.spin_until(lambda: abs(robot.heard()[LIFT] - 0.415) < 1e-9)
     assert robot.refused == []
 
 
 def test_the_robot_goes_on_being_told_when_ros2_control_falls_silent(stand: Stand) -> None:
     stand.activate()
-    stand.robot.commanding = {ARM: 0.2}
+    stand.robot.commanding = {ARM: 0.14}
     stand.spin_until(lambda: bool(stand.robot.told_to(Group.ARMS)))
     stand.robot.commanding = None
     stand.spin_until(lambda: stand.statuses[-1].startswith("holding"))
     stand.robot.told.clear()
     stand.spin_until(lambda: len(stand.robot.told_to(Group.ARMS)) >= 100)
-    assert all(numbers[0] == 0.2 for numbers in stand.robot.told_to(Group.ARMS))
+    assert all(numbers[0] == 0.14 for numbers in stand.robot.told_to(Group.ARMS))
 
 
 def test_a_step_that_the_firmware_would_refuse_never_reaches_it(stand: Stand) -> None:
