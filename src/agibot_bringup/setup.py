@@ -36,6 +36,7 @@ setup(
         "console_scripts": [
             "await_joint_states = agibot_bringup.await_joint_states:main",
             "bridge = agibot_bringup.bridge.node:main",
+            "nudge = agibot_bringup.nudge:main",
             "safety_gate = agibot_bringup.safety_gate.node:main",
         ]
     },

@@ -1,6 +1,7 @@
 """The description says what is published, and what is ours can be told apart and moves sensibly."""
 
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 from functools import cache
 from pathlib import Path
@@ -196,3 +197,16 @@ def test_controllers_cover_every_driven_joint_once() -> None:
         "waist_controller": 2,
     }
     assert sorted(joint for joints in controllers.values() for joint in joints) == sorted(load_home())
+
+
+def test_the_how_to_says_where_each_joint_of_the_arms_takes_the_gripper() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "how-to" / "first-day-with-the-robot.md").read_text()
+    rows = re.findall(r"^\| (idx\d+_arm_([lr])_joint\d) \| (-?\d+) \| (-?\d+) \| (-?\d+) \|", page, re.MULTILINE)
+    assert len(rows) == 14
+    home = load_home()
+    for joint, side, *shown in rows:
+        centres = [
+            published_frames(home | {joint: home[joint] + turn})[f"gripper_{side}_center_link"][:3, 3]
+            for turn in (0, 0.1)
+        ]
+        assert 1e3 * (centres[1] - centres[0]) == pytest.approx([float(number) for number in shown], abs=0.51), joint
