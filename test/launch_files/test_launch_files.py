@@ -59,7 +59,7 @@ def known_parameters(node: Node) -> set[str] | None:
     elif node.executable == "twin_node":
         from agibot_twin.twin_node import PARAMETERS
     elif node.executable == "await_joint_states":
-        PARAMETERS = ("timeout_s", "prefix")
+        PARAMETERS = ("timeout_s", "prefix", "listeners")
     else:
         return None
     return {getattr(parameter, "name", parameter) for parameter in PARAMETERS} | {"use_sim_time"}
@@ -157,7 +157,8 @@ def test_controllers_of_topic_hardware_start_once_it_reports() -> None:
     run = Run(CONTROL, {"hardware": "topic"})
     assert run.executables() == ["robot_state_publisher", "ros2_control_node", "await_joint_states"]
     waiting = run.node("await_joint_states")
-    assert waiting.remappings == {"joint_states": "robot_joint_states"} and waiting.parameters == {"timeout_s": 60.0}
+    assert waiting.remappings == {"joint_states": "robot_joint_states"} and waiting.parameters["timeout_s"] == 60.0
+    assert waiting.parameters["listeners"] == 1  # the hardware itself
     assert run.process_exits(waiting, 0).executables() == ["spawner"] and changes(run) == []
 
 

@@ -115,7 +115,8 @@ def generate_launch_description() -> LaunchDescription:
         executable="await_joint_states",
         name="await_hardware",
         namespace=argument["namespace"],
-        parameters=[{"timeout_s": ParameterValue(argument["robot_timeout_s"], value_type=float)}],
+        # One other listener: controllers that start before the hardware has heard a state begin at no number.
+        parameters=[{"timeout_s": ParameterValue(argument["robot_timeout_s"], value_type=float), "listeners": 1}],
         remappings=[("joint_states", "robot_joint_states")],
         output="screen",
         condition=IfCondition(hardware_is("topic", "robot")),

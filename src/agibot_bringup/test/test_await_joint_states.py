@@ -24,10 +24,17 @@ TIMEOUT_S = 90.0
 class Waiting:
     """The process, and a node that reports joints to it until it ends."""
 
-    def __init__(self, node: Node, domain: int, timeout_s: float) -> None:
+    def __init__(self, node: Node, domain: int, timeout_s: float, listeners: int = 0) -> None:
         self._publisher = node.create_publisher(JointState, "robot_joint_states", 10)
         command = [sys.executable, "-m", "agibot_bringup.await_joint_states", "--ros-args"]
-        command += ["-r", "joint_states:=robot_joint_states", "-p", f"timeout_s:={timeout_s}"]
+        command += [
+            "-r",
+            "joint_states:=robot_joint_states",
+            "-p",
+            f"timeout_s:={timeout_s}",
+            "-p",
+            f"listeners:={listeners}",
+        ]
         environment = dict(os.environ, ROS_DOMAIN_ID=str(domain), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST")
         self._process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
@@ -68,3 +75,10 @@ def test_a_joint_that_is_nan_or_missing_is_not_heard(ends: tuple[Node, int]) -> 
     status, said = Waiting(*ends, timeout_s=6.0).outcome(reported)
     assert status == 1
     assert said == "await_joint_states: without 2 of 20 joints on /robot_joint_states within 6 s\n"
+
+
+def test_the_hardware_must_hear_it_too(ends: tuple[Node, int]) -> None:
+    status, said = Waiting(*ends, timeout_s=8.0, listeners=1).outcome(HOME)
+    assert (status, said) == (1, "await_joint_states: 1 of 1 listeners on /robot_joint_states are missing\n")
+    ends[0].create_subscription(JointState, "robot_joint_states", lambda _: None, 1)
+    assert Waiting(*ends, timeout_s=60.0, listeners=1).outcome(HOME) == (0, "")
