@@ -59,7 +59,7 @@ def known_parameters(node: Node) -> set[str] | None:
     elif node.executable == "twin_node":
         from agibot_twin.twin_node import PARAMETERS
     elif node.executable == "await_joint_states":
-        PARAMETERS = ("timeout_s", "prefix", "listeners")
+        PARAMETERS = ("timeout_s", "listeners")
     else:
         return None
     return {getattr(parameter, "name", parameter) for parameter in PARAMETERS} | {"use_sim_time"}
@@ -278,6 +278,13 @@ def test_a_bag_is_recorded_on_request() -> None:
     assert recorders(Run(ROBOT)) == []
     (command,) = recorders(Run(ROBOT, {"record": "true", "bag": "run7"}))
     assert command == ["ros2", "bag", "record", "--all", "--storage", "mcap", "--output", "run7"]
+
+
+def test_the_twins_own_launch_file_describes_a_robot_without_ros2_control() -> None:
+    run = Run(SHARES["agibot_twin"] / "launch" / "twin.launch.py", {"hardware_topics": "true"})
+    assert run.executables() == ["twin_node", "robot_state_publisher"]
+    assert run.node("twin_node").parameters["hardware_topics"] is True
+    assert "hardware:=twin" in run.node("robot_state_publisher").parameters["robot_description"]
 
 
 def test_the_demo_starts_twin_policy_and_recorder() -> None:

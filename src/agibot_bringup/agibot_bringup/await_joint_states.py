@@ -27,9 +27,8 @@ def main() -> int:
     rclpy.init()
     node = Node("await_joint_states")
     timeout_s = node.declare_parameter("timeout_s", 60.0).value
-    prefix = node.declare_parameter("prefix", "").value
     listeners = node.declare_parameter("listeners", 0).value
-    wanted = {prefix + joint for joint in load_home()}
+    wanted = set(load_home())
     missing = set(wanted)
 
     def hear(message: JointState) -> None:

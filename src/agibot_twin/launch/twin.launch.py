@@ -50,6 +50,7 @@ def generate_launch_description() -> LaunchDescription:
                     PathJoinSubstitution([FindPackageShare("agibot_bringup"), "launch", "description.launch.py"])
                 ),
                 launch_arguments={
+                    "hardware": "twin",
                     "namespace": LaunchConfiguration("namespace"),
                     "use_sim_time": LaunchConfiguration("use_sim_time"),
                 }.items(),

@@ -102,7 +102,7 @@ class Bridge(LifecycleNode):
     def _set_up(self) -> None:
         values = parameters.read(self, Path(get_package_share_directory("dreamzero")))
         contract = load_contract(values.contract)
-        self._table, self._prefix = unit_table(values.units), values.prefix
+        self._table = unit_table(values.units)
         limits = contract.site.limits
         joints = [entry.joint for entries in self._table.values() for entry in entries]
         if missing := [joint for joint in joints if joint not in limits]:
@@ -148,13 +148,12 @@ class Bridge(LifecycleNode):
             return
         if (states := self.guard.states(now_ns)) is not None:
             names, positions, speeds = states
-            message = JointState(name=[self._prefix + name for name in names], position=positions, velocity=speeds)
+            message = JointState(name=names, position=positions, velocity=speeds)
             message.header.stamp = self.get_clock().now().to_msg()
             self._states.publish(message)
 
     def _on_command(self, message: JointState) -> None:
-        names = [name.removeprefix(self._prefix) for name in message.name]
-        for group, numbers in self.guard.hear_command(names, message.position, time.monotonic_ns()):
+        for group, numbers in self.guard.hear_command(message.name, message.position, time.monotonic_ns()):
             self._adapter.send(group, numbers)
 
     def _tick(self) -> None:

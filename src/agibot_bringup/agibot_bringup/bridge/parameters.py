@@ -27,7 +27,6 @@ PARAMETERS: dict[str, tuple[Any, str, tuple[float, float] | None]] = {
         "How the robot is spoken to: topics (its ROS 2 topics) or sdk (its maker's Python SDK).",
         None,
     ),
-    "prefix": ("", "Put before every joint name on ros2_control's side, as in the description.", None),
     "rate_hz": (
         100.0,
         "Set points a second that the robot gets at least, of every group that is commanded.",
@@ -81,7 +80,6 @@ class Parameters:
 
     contract: Path
     adapter: str
-    prefix: str
     safe_stop_type: str
     settings: Settings
     units: Units
@@ -108,7 +106,6 @@ def read(node: Node, share: Path) -> Parameters:
     return Parameters(
         contract=Path(values["contract"] or share / "config" / "agibot_g1.yaml"),
         adapter=values["adapter"],
-        prefix=values["prefix"],
         safe_stop_type=values["safe_stop_type"],
         settings=Settings(
             period_s=1 / values["rate_hz"],
