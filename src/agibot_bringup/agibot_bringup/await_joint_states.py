@@ -13,6 +13,7 @@ import sys
 import time
 
 import rclpy
+from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import JointState
@@ -50,7 +51,7 @@ def main() -> int:
                 complete_s = None
             elif complete_s is None:
                 complete_s = time.monotonic()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ExternalShutdownException):
         return 1
     finally:
         node.destroy_node()

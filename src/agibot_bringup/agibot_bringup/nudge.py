@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import rclpy
 from builtin_interfaces.msg import Duration
+from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.utilities import remove_ros_args
@@ -120,7 +121,7 @@ def main() -> int:
     node = Nudge(arguments.joint, arguments.amount)
     try:
         good, sentence = node.run()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ExternalShutdownException):
         return 1
     finally:
         node.destroy_node()

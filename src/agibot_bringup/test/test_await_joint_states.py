@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -37,6 +38,9 @@ class Waiting:
         ]
         environment = dict(os.environ, ROS_DOMAIN_ID=str(domain), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST")
         self._process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+    def interrupt(self) -> None:
+        self._process.send_signal(signal.SIGINT)
 
     def outcome(self, reported: dict[str, float]) -> tuple[int, str]:
         """Exit status and what was said."""
@@ -75,6 +79,14 @@ def test_a_joint_that_is_nan_or_missing_is_not_heard(ends: tuple[Node, int]) -> 
     status, said = Waiting(*ends, timeout_s=6.0).outcome(reported)
     assert status == 1
     assert said == "await_joint_states: without 2 of 20 joints on /robot_joint_states within 6 s\n"
+
+
+def test_a_launch_file_that_is_ended_ends_it_quietly(ends: tuple[Node, int]) -> None:
+    waiting = Waiting(*ends, timeout_s=60.0)
+    while ends[0].count_subscribers("robot_joint_states") == 0:
+        time.sleep(0.05)
+    waiting.interrupt()
+    assert waiting.outcome({}) == (1, "")
 
 
 def test_the_hardware_must_hear_it_too(ends: tuple[Node, int]) -> None:
