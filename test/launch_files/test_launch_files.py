@@ -264,6 +264,16 @@ def test_arguments_reach_the_nodes_they_are_for() -> None:
     assert all(node.arguments[-1] == "debug" for node in (policy, gate, bridge))
 
 
+def test_arguments_of_the_included_files_can_be_given_too() -> None:
+    site = BRINGUP / "config" / "bridge_sdk.yaml"
+    arguments = {"activate_hardware": "false", "robot_timeout_s": "3600.0", "bridge_site_file": str(site)}
+    run = Run(ROBOT, {"hardware": "robot"} | arguments)
+    (waiting,) = (node for node in run.nodes if node.name == "await_hardware")
+    assert waiting.parameters["timeout_s"] == 3600.0
+    assert run.node("bridge").files == [BRINGUP / "config" / "bridge.yaml", site]
+    assert changes(run.process_exits(waiting, 0)) == []
+
+
 def test_simulated_time_reaches_every_node() -> None:
     for hardware in ("mock", "twin", "topic", "robot"):
         for node in Run(ROBOT, {"hardware": hardware, "use_sim_time": "true"}).nodes:
