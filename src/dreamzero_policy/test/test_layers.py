@@ -127,6 +127,16 @@ def test_the_safety_gate_knows_only_the_runtime_and_only_its_node_knows_ros() ->
         assert not found, f"{module.relative_to(SOURCES)}: {found}"
 
 
+def test_the_bridge_knows_only_the_runtime_and_what_decides_in_it_knows_no_ros() -> None:
+    bridge = BRINGUP / "bridge"
+    assert modules(bridge)
+    for module in modules(bridge):
+        decides = module.stem in ("units", "guard", "adapter", "sdk")
+        forbidden = TORCH | {"agibot_twin"} | (ROS if decides else set())
+        found = violations(module.read_text(), package_of(module, BRINGUP), {"runtime"}, forbidden)
+        assert not found, f"{module.relative_to(SOURCES)}: {found}"
+
+
 @pytest.mark.parametrize(
     ("line", "offence"),
     [
