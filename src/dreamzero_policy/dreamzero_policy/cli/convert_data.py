@@ -1,4 +1,4 @@
-"""`dreamzero convert bag` and `dreamzero convert lerobot`: recordings into a data set, and a data set into recordings."""
+"""`dreamzero convert bag` and `dreamzero convert lerobot`: bags into a data set, and a data set into bags."""
 
 import shutil
 import time
@@ -111,8 +111,8 @@ def report_bags(document: dict[str, Any], console: Console) -> None:
             _line(console, f"{one['bag']} was not converted: {one['refused']}", "red")
     console.print(
         f"{document['destination']}: {document['episodes']} episodes, {document['steps']:,} steps from "
-        f"{document['bags'] - document['refused']} of {document['bags']} bags, {document['there_before']} of them there "
-        f"before; {document['realtime_factor']:.1f} x real time",
+        f"{document['bags'] - document['refused']} of {document['bags']} bags, {document['there_before']} of them "
+        f"there before; {document['realtime_factor']:.1f} x real time",
         markup=False,
         highlight=False,
     )

@@ -85,7 +85,8 @@ def recorded(folder: Path, bag: Path, options: BagOptions) -> Converted | None:
     for name, value in now.items():
         if getattr(found, name) != value:
             raise EpisodeError(
-                f"bag {bag} is in {folder} already, with {name} {getattr(found, name)}, now {value}; name another folder"
+                f"bag {bag} is in {folder} already, with {name} {getattr(found, name)}, now {value}; name another "
+                "folder"
             )
     return found
 
@@ -194,9 +195,8 @@ class _Pieces:
         if images is None:
             self._cut()
             return
-        if not self._steps:
-            if self._piece not in self._sink:  # else it is there, of a run that was interrupted
-                self._draft = self._sink.draft(self._piece).__enter__()
+        if not self._steps and self._piece not in self._sink:  # else it is there, of a run that was interrupted
+            self._draft = self._sink.draft(self._piece).__enter__()
         if self._draft is not None:
             self._draft.add(step.state, step.action, images)
         self._steps += 1

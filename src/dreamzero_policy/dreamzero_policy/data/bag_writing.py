@@ -1,9 +1,10 @@
 """Recordings as bags: what a robot of the contract would have recorded, in rosbag2 (MCAP), one bag an episode.
 
-Every step gives a joint state and an image of every camera, stamped with its instant; the clock begins at `BEGIN_S`. The
-action of a step is sent to the controllers one step earlier as a trajectory of one point that is due at its instant, so
-that it is what the controllers are executing then: reading the bag gives the data set's actions back. What the contract
-predicts and never commands (a mobile base) has no topic and is left out. The phrasings stand in `instructions.txt`.
+Every step gives a joint state and an image of every camera, stamped with its instant; the clock begins at `BEGIN_S`.
+The action of a step is sent to the controllers one step earlier as a trajectory of one point that is due at its
+instant, so that it is what the controllers are executing then: reading the bag gives the data set's actions back. What
+the contract predicts and never commands (a mobile base) has no topic and is left out. The phrasings stand in
+`instructions.txt`.
 """
 
 from collections.abc import Callable
@@ -30,7 +31,7 @@ TYPES = get_typestore(Stores.ROS2_JAZZY)
 
 
 class EpisodeBag:
-    """A bag under construction. Leaving the `with` block on an error leaves nothing readable behind."""
+    """A bag under construction."""
 
     def __init__(self, folder: Path, contract: Contract, pictures: Pictures = "jpeg") -> None:
         """`folder` must not exist yet, its parent must."""
