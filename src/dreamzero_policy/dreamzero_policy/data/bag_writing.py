@@ -73,17 +73,22 @@ class EpisodeBag:
 
     def image(self, instant_ns: int, camera: str, image: Image) -> None:
         """What a camera sees, RGB [height, width, 3]."""
-        site = self._contract.site.cameras[camera]
-        topic, header = f"/{site.topic.lstrip('/')}", _header(instant_ns, site.frame_id)
         if self._pictures == "raw":
-            height, width = image.shape[:2]
+            site, (height, width) = self._contract.site.cameras[camera], image.shape[:2]
+            header = _header(instant_ns, site.frame_id)
             message = TYPES.types[IMAGE](header, height, width, "rgb8", 0, 3 * width, image.ravel())
-            self._write(topic, IMAGE, instant_ns, message)
+            self._write(f"/{site.topic.lstrip('/')}", IMAGE, instant_ns, message)
             return
         suffix, options = (".png", []) if self._pictures == "png" else (".jpg", [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
         data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)[1].ravel()
-        message = TYPES.types[COMPRESSED](header, f"rgb8; {self._pictures} compressed bgr8", data)
-        self._write(f"{topic}/compressed", COMPRESSED, instant_ns, message)
+        self.encoded(instant_ns, camera, data)
+
+    def encoded(self, instant_ns: int, camera: str, data: np.ndarray) -> None:
+        """The same as bytes of an image file."""
+        site = self._contract.site.cameras[camera]
+        header, form = _header(instant_ns, site.frame_id), f"rgb8; {self._pictures} compressed bgr8"
+        topic = f"/{site.topic.lstrip('/')}/compressed"
+        self._write(topic, COMPRESSED, instant_ns, TYPES.types[COMPRESSED](header, form, data))
 
     def _write(self, topic: str, kind: str, recorded_ns: int, message: Any) -> None:
         if topic not in self._connections:

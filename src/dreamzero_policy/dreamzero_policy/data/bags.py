@@ -171,13 +171,13 @@ def names_of(bag: Path, segments: Sequence[Segment]) -> list[str]:
     return [own if segment.begin_ns is None else f"{own}.{number}" for number, segment in enumerate(segments)]
 
 
-def pictures_of(steps: Iterator[Step], buffer: ObservationBuffer) -> Iterator[Images]:
+def pictures_of(steps: Iterator[Step], buffer: ObservationBuffer, threads: int = DECODERS) -> Iterator[Images]:
     """RGB images of every camera for one step after the other, the next one's being decoded meanwhile.
 
     Raises:
         ObservationError: an image cannot be decoded or has another size.
     """
-    with ThreadPoolExecutor(DECODERS) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         waiting = None
         for step in steps:
             begun = {camera: pool.submit(frame.decode) for camera, frame in step.frames.items()}
