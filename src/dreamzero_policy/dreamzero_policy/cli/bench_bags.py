@@ -21,7 +21,7 @@ def bench_bags(
 
 def report(document: dict[str, Any], console: Console) -> None:
     table = Table(title=f"a bag of {document['seconds']['short']:.0f} s, three cameras of 640 x 480 at 30 Hz")
-    for column in ("", "frames", "wall s", "CPU s", "x real time"):
+    for column in ("", "frames", "wall s", "CPU s", "x real time", "by CPU time"):
         table.add_column(column, justify="left" if not column else "right")
     for name, wall_s in document["wall_s"].items():
         table.add_row(
@@ -30,6 +30,7 @@ def report(document: dict[str, Any], console: Console) -> None:
             f"{wall_s:.2f}",
             f"{document['cpu_s'][name]:.2f}",
             f"{document['realtime_factor'][name]:.1f}",
+            f"{document['realtime_factor_of_a_core'][name]:.1f}",
         )
     console.print(table)
     peaks, seconds = document["peak_mib"], document["seconds"]

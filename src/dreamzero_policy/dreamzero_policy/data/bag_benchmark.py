@@ -1,9 +1,9 @@
 """What reading a bag costs: three 640 x 480 JPEG cameras at 30 Hz, made for the purpose, beside rosbags' own iteration.
 
-`instants`: one pass, in which the frames that windows of the contract need (every third step) are decoded, aligned and
-made canvases. `all_frames`: one pass, in which every frame is decoded and aligned. `plain`: every message of rosbags'
-iterator is deserialised and every image decoded, in one thread, and nothing else is done. Peaks of memory are those of
-processes that do nothing but the first.
+`instants`: one pass, in which the frames at the contract's instants (every third step) are decoded and aligned.
+`canvases`: the same, made canvases. `all_frames`: one pass, in which every frame is decoded and aligned. `plain`: every
+message of rosbags' iterator is deserialised and every image decoded, in one thread, and nothing else is done. Peaks of
+memory are those of processes that do nothing but make canvases.
 """
 
 import multiprocessing
@@ -73,6 +73,7 @@ def measure(
         sizes[name] = write(bag, contract, seconds[name])
     ways = {
         "instants": lambda bag: instants(bag, contract),
+        "canvases": lambda bag: instants(bag, contract, canvases=True),
         "all_frames": lambda bag: all_frames(bag, contract, DECODERS),
         "all_frames_one_thread": lambda bag: all_frames(bag, contract, 1),
         "plain": plain,
@@ -82,14 +83,15 @@ def measure(
     for number in range(rounds):
         for name, way in ways.items():
             said(f"round {number + 1} of {rounds}: {name} …")
-            began, cpu_s = time.perf_counter(), time.process_time()
+            began, spent_s = time.perf_counter(), time.process_time()
             frames[name] = way(bags["short"])
-            times[name].append((time.perf_counter() - began, time.process_time() - cpu_s))
+            times[name].append((time.perf_counter() - began, time.process_time() - spent_s))
     peaks = {}
     for name, bag in bags.items():
         said(f"memory over {seconds[name]:.0f} s …")
         peaks[name] = _peak_mib(bag, contract)
     wall_s = {name: statistics.median(wall for wall, _ in values) for name, values in times.items()}
+    cpu_s = {name: statistics.median(cpu for _, cpu in values) for name, values in times.items()}
     ratio = lambda name: statistics.median(  # noqa: E731
         plain[0] / ours[0] for plain, ours in zip(times["plain"], times[name], strict=True)
     )
@@ -98,8 +100,9 @@ def measure(
         "bytes": sizes,
         "frames": frames,
         "wall_s": wall_s,
-        "cpu_s": {name: statistics.median(cpu for _, cpu in values) for name, values in times.items()},
+        "cpu_s": cpu_s,
         "realtime_factor": {name: seconds["short"] / wall for name, wall in wall_s.items()},
+        "realtime_factor_of_a_core": {name: seconds["short"] / cpu for name, cpu in cpu_s.items()},
         "all_frames_over_plain": ratio("all_frames"),
         "all_frames_over_plain_one_thread": ratio("all_frames_one_thread"),
         "peak_mib": peaks,
@@ -111,8 +114,8 @@ def measure(
     }
 
 
-def instants(bag: Path, contract: Contract) -> int:
-    """Canvases of the steps at which frames of windows can stand; how many frames were decoded."""
+def instants(bag: Path, contract: Contract, canvases: bool = False) -> int:
+    """Images of the steps at which frames of windows can stand, or canvases; how many frames were decoded."""
     robot = without_statistics(contract)
     spacing = int(picture_steps(contract.model, contract.model.chunk.actions)[1])
     with OpenBag(bag) as opened:
@@ -120,7 +123,8 @@ def instants(bag: Path, contract: Contract) -> int:
         chosen: Iterator[Step] = (step for step in walk.steps() if step.number % spacing == 0)
         count = 0
         for images in pictures_of(chosen, walk.buffer):
-            robot.picture(images)
+            if canvases:
+                robot.picture(images)
             count += len(images)
     return count
 
@@ -150,7 +154,7 @@ def _walk(opened: Any, contract: Contract) -> Walk:
 
 
 def _jpegs(camera: int) -> list[np.ndarray]:
-    """Pictures with as much detail as a room has: smooth noise of several sizes, drifting, with a camera's own grain."""
+    """Pictures with as much detail as a room has: smooth noise of several sizes, drifting, with their own grain."""
     rng, found = np.random.default_rng(camera), []
     layers = [rng.uniform(0, 255, (HEIGHT_PX // size, WIDTH_PX // size, 3)) for size in (80, 20, 5)]
     base = sum(cv2.resize(layer, (WIDTH_PX, HEIGHT_PX), interpolation=cv2.INTER_CUBIC) for layer in layers) / 3
@@ -169,6 +173,6 @@ def _peak_mib(bag: Path, contract: Contract) -> float:
 
 def _peak(bag: Path, contract: Contract) -> float:
     """The most memory that this process ever held, behind one pass."""
-    instants(bag, contract)
+    instants(bag, contract, canvases=True)
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / MIB
