@@ -178,7 +178,22 @@ def test_a_bag_without_metadata_is_converted_and_that_is_told(bags, converted, c
     (bags / "run" / "metadata.yaml").unlink()
     document, said, source = converted()
     assert not room.sound(document) and source.names == ("run",)
-    assert "run at 99.0" not in said and "metadata.yaml is missing; read from run.mcap" in said
+    assert "metadata.yaml is missing; read from run.mcap" in said
+
+
+def test_files_of_a_split_bag_without_metadata_are_read_in_the_order_of_their_numbers(bags, converted, contract):
+    (bags / "run").mkdir()
+    said = messages(contract)
+    for number, (begin, end) in ((9, (0, len(said) // 2)), (10, (len(said) // 2, len(said)))):
+        with BagMaker(bags.parent / f"part_{number}", contract) as bag:
+            if number == 9:
+                write_commands(bag, contract, BEGIN_NS, 0.5)
+            for stamp_ns, camera, content in said[begin:end]:
+                (bag.image if camera else bag.joints)(*((camera,) if camera else ()), stamp_ns, content)
+        shutil.move(bags.parent / f"part_{number}" / f"part_{number}.mcap", bags / "run" / f"run_{number}.mcap")
+    document, said, source = converted()
+    assert source.names == ("run",) and source.recording("run").steps == STEPS
+    assert (document["damage"], document["gaps"]) == (1, 0) and "read from run_9.mcap, run_10.mcap" in said
 
 
 def test_behind_a_stretch_that_cannot_be_read_another_episode_begins(bags, converted, contract):
