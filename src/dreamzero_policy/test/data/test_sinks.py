@@ -1,5 +1,7 @@
 """Sinks: a demonstration goes in step by step and comes out as the episode that training reads."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -73,3 +75,18 @@ def test_pixels_are_counted_into_the_statistics_of_all_of_them():
     assert table["count"] == [4] and set(table) == set(plain)
     for name in set(plain) - {"count"}:
         np.testing.assert_allclose(np.ravel(table[name]), plain[name], atol=1e-12)
+
+
+def test_an_episode_under_construction_is_not_held_in_memory(tmp_path, contract):
+    model, rng = contract.model, np.random.default_rng(0)
+    images = {camera: rng.integers(0, 255, (48, 64, 3), dtype=np.uint8) for camera in model.cameras}
+    state, action = np.ones(len(model.state_joints)), np.ones(model.action_width)
+    tracemalloc.start()
+    with LeRobotSink(tmp_path, contract, frozenset()).draft("long") as draft:
+        held = []
+        for step in range(1200):
+            draft.add(state * step, action, images)
+            if step in (199, 1199):
+                held.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    assert held[1] - held[0] < 100_000  # the numbers alone would be 350 kB, pictures for statistics 5 MB
