@@ -120,6 +120,7 @@ def _convert(
         for step, images in _decoded(walk, events, problems):
             pieces[step.segment].add(step, images)
             progress((walk.heard_ns - bag.begin_ns) / span_ns)
+        walk.note_early_ends()
         for piece in pieces:
             piece.end(problems)
     finally:
@@ -202,7 +203,12 @@ class _Pieces:
         self._steps += 1
 
     def end(self, problems: Problems) -> None:
-        """Keep what is left."""
+        """Keep what is left, and note what is left out."""
+        if self._last is None:
+            begin_ns = self._segment.begin_ns or 0
+            text = f"episode {self._name}: none of its instants has everything; it is left out"
+            problems.note("gap", str(self._segment.bag), begin_ns, text)
+            return
         whole = self._number == 0 and self._short == 0
         self._cut(least=1 if whole else self._least)
         if self._short:

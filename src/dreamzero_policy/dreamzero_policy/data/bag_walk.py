@@ -117,6 +117,7 @@ class Walk:
         self._step_ns = NS_PER_S / contract.model.action_hz
         self._firsts: dict[str, int] = {}  # stamp of every source's first message
         self._earliest_ns: int | None = None
+        self._first = 0  # grid that is not over
         self.taken = 0
 
     @property
@@ -132,9 +133,8 @@ class Walk:
         """
         while not self._over and self._feed.one():
             if self._feed.restarted_ns is not None:
-                self._note(
-                    "damage", "joint states", self._feed.restarted_ns, "the clock was set back; nothing behind is read"
-                )
+                text = "the clock was set back; nothing behind is read"
+                self._note("damage", str(self._events.bag.path), self._feed.restarted_ns, text)
                 break
             if self._earliest_ns is None:
                 self._begin()
@@ -146,7 +146,18 @@ class Walk:
 
     @property
     def _over(self) -> bool:
-        return all(grid.over and not grid.taken for grid in self._grids)
+        return self._first == len(self._grids)
+
+    def note_early_ends(self) -> None:
+        """Note sources that fell silent long before the others: steps end with the first of them."""
+        ends = {source: stream.items[-1].stamp_ns for source, stream in self._streams().items() if stream.items}
+        last_ns = max(ends.values(), default=0)
+        for source, end_ns in ends.items():
+            if not self._over and (last_ns - end_ns) / NS_PER_S > self.contract.site.tolerances.silence_s:
+                text = (
+                    f"{source}: silent from here on; {(last_ns - end_ns) / NS_PER_S:.1f} s of the others are left out"
+                )
+                self._note("gap", source, end_ns, text)
 
     def reason(self) -> str:
         """Why a segment has no steps."""
@@ -200,7 +211,10 @@ class Walk:
 
     def _advance(self) -> Iterator[Step]:
         """Take what is covered now, and give what is settled."""
-        for segment, grid in enumerate(self._grids):
+        newest_ns, waiting = self.buffer.joints.items[-1].stamp_ns if self.buffer.joints.items else 0, []
+        for segment, grid in enumerate(self._grids[self._first :], self._first):
+            if grid.begin_ns > newest_ns + NS_PER_S:  # and so are those behind it
+                break
             while not grid.over:
                 instant_ns = self._instant_ns(grid, grid.number)
                 if grid.segment.end_ns is not None and instant_ns > grid.segment.end_ns:
@@ -211,13 +225,12 @@ class Walk:
                     break
             while grid.taken and self._settled(grid.taken[0][1]):
                 yield from self._step(segment, grid, *grid.taken.popleft())
-        waiting = [
-            grid.taken[0][1] if grid.taken else self._instant_ns(grid, grid.number)
-            for grid in self._grids
-            if not grid.over or grid.taken
-        ]
+            if grid.taken or not grid.over:
+                waiting.append(grid.taken[0][1] if grid.taken else self._instant_ns(grid, grid.number))
+            elif segment == self._first:
+                self._first += 1
         for history in self._commands.histories.values():
-            history.forget_before(min(waiting, default=self._feed.fed_ns))
+            history.forget_before(min(waiting, default=newest_ns))
 
     def _settled(self, instant_ns: int) -> bool:
         """Whether the sources have got there, and every command that arrived by then has been read."""

@@ -274,6 +274,31 @@ def test_lost_frames_end_an_episode_and_pieces_too_short_for_a_chunk_are_left_ou
     assert source.names == ("run",) and 55 < source.recording("run").steps < 60
 
 
+def test_a_camera_that_falls_silent_ends_the_episode_and_is_told(bags, converted, contract):
+    with BagMaker(bags / "run", contract) as bag:
+        write_commands(bag, contract, BEGIN_NS, 0.5)
+        for stamp_ns, camera, content in messages(contract):
+            if camera != "head" or stamp_ns < MIDDLE_NS:
+                (bag.image if camera else bag.joints)(*((camera,) if camera else ()), stamp_ns, content)
+    document, said, source = converted()
+    (problem,) = document["by_bag"][0]["problems"]
+    assert (problem["kind"], problem["topic"]) == ("gap", "/head/color/image_raw/compressed")
+    assert "camera head: silent from here on; 1." in said and "s of the others are left out" in said
+    assert 30 <= source.recording("run").steps <= 37
+
+
+def test_a_prompt_of_which_nothing_was_recorded_is_told_and_the_others_are_converted(bags, converted, contract):
+    with BagMaker(bags / "run", contract) as bag:
+        write_commands(bag, contract, BEGIN_NS, 0.5)
+        write_sensors(bag, contract)
+        bag.chunk(BEGIN_NS + 100_000_000, "touch the cube", BEGIN_NS + 200_000_000)
+        later_ns = BEGIN_NS + 60 * NS_PER_S
+        bag.chunk(later_ns, "lift the bowl", later_ns, epoch=1)
+    _, said, source = converted(BagOptions())
+    assert source.names == ("run.0",) and source.recording("run.0").instructions == ("touch the cube",)
+    assert "at 160.000000 s: episode run.1: none of its instants has everything; it is left out" in said
+
+
 def test_stamps_that_run_backwards_are_left_out_and_told(bags, converted, contract):
     late_ns = BEGIN_NS + 900_000_000
     write_with(bags / "run", contract, lambda bag: bag.joints(late_ns, radians(contract, 0.0), MIDDLE_NS - late_ns))
