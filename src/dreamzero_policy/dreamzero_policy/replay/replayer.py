@@ -19,17 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamzero_policy.data.episodes import EpisodeError
+from dreamzero_policy.data.feed import Feed
+from dreamzero_policy.data.problems import Problems
 from dreamzero_policy.replay.comparison import Comparison
-from dreamzero_policy.replay.feed import Feed, ReplayBuffer
 from dreamzero_policy.replay.live import LiveChunk
 from dreamzero_policy.replay.motion import RecordedMotion, error
 from dreamzero_policy.replay.policy import ForkedSessions, ReplayPolicy, Sessions
-from dreamzero_policy.replay.problems import Problems
 from dreamzero_policy.replay.recording import BagStream
 from dreamzero_policy.runtime.chunk import Chunk
 from dreamzero_policy.runtime.embodiment import Embodiment, Floats
 from dreamzero_policy.runtime.loop import Loop, LoopSettings, Phase
-from dreamzero_policy.runtime.observation import NS_PER_S
+from dreamzero_policy.runtime.observation import NS_PER_S, ObservationBuffer
 from dreamzero_policy.runtime.plan import Plan, Rows
 from dreamzero_policy.runtime.splice import splice
 
@@ -67,6 +67,15 @@ class BagWorld:
 
     def show_dream(self, chunk: Chunk, canvas: NDArray[np.uint8]) -> None:
         """Predicted video is not asked for."""
+
+
+class ReplayBuffer(ObservationBuffer):
+    """The node's buffer; where a window opened in a run that already happened is known."""
+
+    opening_ns: int | None = None
+
+    def newest_common_ns(self) -> int | None:
+        return super().newest_common_ns() if self.opening_ns is None else self.opening_ns
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +171,7 @@ class Replayer:
             if self._unfinished:
                 self.feed.until(lambda: self.motion.covers(self._unfinished[-1][2][-1]))
         except EpisodeError as error:
-            self.problems.note("damage", str(self.stream.bag), self.feed.fed_ns, str(error))
+            self.problems.note("damage", str(self.stream.bag.path), self.feed.fed_ns, str(error))
         self._finish(lambda _: True)
 
     def note_broken_block(self, instant_ns: int) -> None:
