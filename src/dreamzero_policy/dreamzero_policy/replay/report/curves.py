@@ -31,7 +31,7 @@ def joints(columns: dict[str, Floats], model: ModelSection, begin_ns: int) -> di
     for group in model.action:
         if not group.commanded:
             continue
-        for joint, unit in zip(group.joints, group.units, strict=True):
+        for joint, unit in zip(group.joints, (_unit(unit) for unit in group.units), strict=True):
             values = {series: columns[f"{series}/{joint}"].astype(np.float64) for series in SERIES}
             known = np.concatenate([column[np.isfinite(column)] for column in values.values()])
             low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
@@ -80,7 +80,7 @@ class Horizon:
     def __init__(self, model: ModelSection) -> None:
         names = model.commanded_joints
         self._groups = {
-            group.key: ([names.index(joint) for joint in group.joints], sorted(set(group.units)))
+            group.key: ([names.index(joint) for joint in group.joints], sorted({_unit(unit) for unit in group.units}))
             for group in model.action
             if group.commanded
         }
@@ -107,6 +107,11 @@ class Horizon:
                 entry[against] = [_short(value) if n else None for value, n in zip(means, counts, strict=True)]
             found["groups"].append(entry)
         return found
+
+
+def _unit(unit: str) -> str:
+    """Of a joint target: grippers are shares of their range for the model, and angles of their driven joint here."""
+    return "m" if unit == "m" else "rad"
 
 
 def _packed(values: Floats, low: float, high: float) -> str:

@@ -44,6 +44,7 @@ const short = (value, digits = 3) => value == null || Number.isNaN(value) ? "–
 const chunks = data.chunks, first = chunks[0], last = chunks[chunks.length - 1];
 const whole = [Math.min(first.at, first.start), Math.max(last.at, last.start) + last.span];
 const view = { from: whole[0], to: whole[1], now: whole[0], charts: [] };
+const drawn = [];  // all charts, also those that are not over time
 const video = document.querySelector("video");
 
 function show(from, to) {
@@ -88,7 +89,8 @@ class Chart {
     this.brush = element.querySelector(".brush");
     this.words = element.querySelector(".values");
     document.getElementById(place).append(element);
-    if (options.still) return void this.draw();
+    drawn.push(this);
+    if (options.still) return;
     view.charts.push(this);
     this.seen = true;
     this.listen();
@@ -160,6 +162,9 @@ class Chart {
     }
     if (!(low <= high)) return [0, 1];
     if (this.options.zero) low = Math.min(0, low);
+    const least = this.options.least || 0;  // what is smaller than this is no motion, and not to be looked at closely
+    if (high - low < least && !this.options.zero) [low, high] = [(low + high - least) / 2, (low + high + least) / 2];
+    if (this.options.zero) high = Math.max(high, least);
     const room = (high - low) * 0.06 || 1e-3;
     return [this.options.zero && low === 0 ? 0 : low - room, high + room];
   }
@@ -201,7 +206,7 @@ class Chart {
     if (!series.dots || !sparse) return;
     for (let i = begin; i < end; i++) {
       if (values[i] == null || (series.dots === "seams" && !breaks[i])) continue;
-      context.beginPath(); context.arc(this.x(times[i]), y(values[i]), 2.2, 0, 7); context.fill();
+      context.beginPath(); context.arc(this.x(times[i]), y(values[i]), series.dots === "seams" ? 3.2 : 2.2, 0, 7); context.fill();
     }
   }
 
@@ -209,8 +214,11 @@ class Chart {
     const x = this.x(view.now), inside = x >= LEFT - 1 && x <= this.width - RIGHT + 1;
     Object.assign(this.cursor.style, { display: inside ? "block" : "none", left: this.canvas.offsetLeft + x + "px",
       top: this.canvas.offsetTop + TOP + "px", height: this.height - TOP - BOTTOM + "px" });
-    if (this.options.still) return void (this.cursor.style.display = "none");
-    if (!this.seen) return;
+    if (this.options.still) this.cursor.style.display = "none";
+    if (this.options.still || this.seen) this.read();
+  }
+
+  read() {  // the numbers at the instant of the film
     this.words.replaceChildren(...this.series.filter(series => series.name).map(series => {
       const span = document.createElement("span");
       // Where two lines are one quantity, the one that began to speak last is meant.
@@ -218,7 +226,9 @@ class Chart {
       const [newest] = lines.map(line => ({ line, i: upTo(line.times, view.now) })).filter(({ i }) => i >= 0)
         .sort((a, b) => b.line.times[b.i] - a.line.times[a.i]);
       span.style.color = series.colour;
-      span.textContent = `${series.name} ${newest ? short(newest.line.values[newest.i], series.digits) : "–"}`;
+      span.title = series.name;
+      const value = newest ? short(newest.line.values[newest.i], series.digits) : "–";
+      span.textContent = this.options.terse ? value : this.options.still ? series.name : `${series.name} ${value}`;
       return span;
     }));
   }
@@ -251,7 +261,7 @@ class Bands extends Chart {  // what was in force: a row of coloured stretches f
     });
   }
   range() { return [0, 1]; }
-  point() { super.point(); this.words.replaceChildren(); }
+  read() {}
 }
 
 // ---------------------------------------------------------------- the charts of this page
@@ -292,15 +302,15 @@ const order = [...times.keys()];  // of chunks that overlap, each is drawn as a 
 const lanes = [0, 1].map(lane => order.filter(i => chunk[i] % 2 === lane));
 for (const joint of motion.joints) {
   const values = unpack(joint.predicted, joint.low, joint.high), lines = [];
-  lines.push({ name: "measured", colour: colour("measured"), times: recorded, values: unpack(joint.states, joint.low, joint.high), width: 1.2 });
+  lanes.forEach((rows, lane) => {  // below what was recorded and broader, so that both are seen where they agree
+    if (!rows.length) return;
+    lines.push({ name: lane ? "" : "predicted", of: "predicted", colour: colour("predicted"), times: rows.map(i => times[i]),
+      values: rows.map(i => values[i]), breaks: rows.map((i, n) => !n || chunk[rows[n - 1]] !== chunk[i]), dots: "seams", width: 3 });
+  });
   if (joint.commands)
     lines.push({ name: "commanded", colour: colour("commanded"), times: recorded, values: unpack(joint.commands, joint.low, joint.high), width: 1.4 });
-  lanes.forEach((rows, lane) => {
-    if (!rows.length) return;
-    lines.push({ name: lane ? "" : "predicted", of: "predicted", colour: colour("predicted"), times: rows.map(i => times[i]), dots: "seams",
-      values: rows.map(i => values[i]), breaks: rows.map((i, n) => !n || chunk[rows[n - 1]] !== chunk[i]), width: 1.8 });
-  });
-  new Chart("joints-" + joint.group, joint.name, lines, { unit: joint.unit, height: 110 });
+  lines.push({ name: "measured", colour: colour("measured"), times: recorded, values: unpack(joint.states, joint.low, joint.high), width: 1.1 });
+  new Chart("joints-" + joint.group, joint.name, lines, { unit: joint.unit, height: 110, terse: true, least: 0.01 });
 }
 
 for (const group of data.horizon.groups) {
@@ -308,14 +318,29 @@ for (const group of data.horizon.groups) {
     .map(([key, tint]) => ({ name: "from " + key, colour: colour(tint), times: data.horizon.seconds, values: group[key], width: 2 }));
   const end = data.horizon.seconds.length - 1;
   if (lines.length)
-    new Chart("horizon", group.name.replaceAll("_", " "), lines, { unit: group.unit, zero: true, still: [0, data.horizon.seconds[end]], height: 150 });
+    new Chart("horizon", group.name.replaceAll("_", " "), lines, { unit: group.unit, zero: true, least: 0.001, height: 150,
+      still: [0, data.horizon.seconds[end]] });
 }
 
 // ---------------------------------------------------------------- film, buttons
 
+const begin = first.start + first.span;  // where something was predicted already
+
 if (video) {
-  video.addEventListener("timeupdate", () => go(video.currentTime + data.film.begin, true));
-  video.addEventListener("seeking", () => go(video.currentTime + data.film.begin, true));
+  const play = document.getElementById("play"), slide = document.getElementById("slide");
+  const follow = () => {
+    go(video.currentTime + data.film.begin, true);
+    slide.value = video.currentTime;
+    if (!video.paused) requestAnimationFrame(follow);
+  };
+  video.addEventListener("loadedmetadata", () => { slide.max = video.duration; go(begin); }, { once: true });
+  video.addEventListener("seeking", follow);
+  video.addEventListener("play", () => { play.textContent = "pause"; follow(); });
+  video.addEventListener("pause", () => { play.textContent = "play"; });
+  video.addEventListener("click", () => play.click());
+  play.addEventListener("click", () => video.paused ? video.play() : video.pause());
+  slide.addEventListener("input", () => { video.currentTime = slide.value; });
+  document.getElementById("pace").addEventListener("change", event => { video.playbackRate = event.target.value; });
 }
 document.getElementById("all").addEventListener("click", () => show(...whole));
 document.querySelectorAll("[data-at]").forEach(link => link.addEventListener("click", event => {
@@ -325,7 +350,8 @@ document.querySelectorAll("[data-at]").forEach(link => link.addEventListener("cl
   go(t);
   document.getElementById("film").scrollIntoView({ behavior: "smooth" });
 }));
-addEventListener("resize", () => view.charts.forEach(chart => chart.draw()));
+addEventListener("resize", () => drawn.forEach(chart => chart.draw()));
 show(...whole);
-go(whole[0], true);
+drawn.filter(chart => chart.options.still).forEach(chart => chart.draw());
+go(begin, true);
 document.body.dataset.ready = "true";

@@ -149,7 +149,11 @@ def _film(film: Film) -> Iterable[str]:
     yield (
         '<div class="card film">'
         '<div class="heads"><span>recorded</span><span>predicted</span><span>difference</span></div>'
-        f'<video controls muted loop preload="auto" src="data:video/mp4;base64,{encoded}"></video>'
+        f'<video muted loop playsinline preload="auto" src="data:video/mp4;base64,{encoded}"></video>'
+        '<div class="hand"><button id="play" type="button">play</button>'
+        '<input id="slide" type="range" min="0" max="1" step="0.01" value="0" aria-label="instant of the film">'
+        '<select id="pace" aria-label="speed"><option value="0.25">¼ ×</option><option value="0.5">½ ×</option>'
+        '<option value="1" selected>1 ×</option><option value="4">4 ×</option></select></div>'
         '<div class="now" id="now"></div></div>'
     )
 
