@@ -41,7 +41,7 @@ const short = (value, digits = 3) => value == null || Number.isNaN(value) ? "–
 
 // ---------------------------------------------------------------- what all charts over time share
 
-const chunks = data.chunks, first = chunks[0], last = chunks[chunks.length - 1];
+const chunks = data.chunks, starts = chunks.map(chunk => chunk.start), first = chunks[0], last = chunks[chunks.length - 1];
 const whole = [Math.min(first.at, first.start), Math.max(last.at, last.start) + last.span];
 const view = { from: whole[0], to: whole[1], now: whole[0], charts: [] };
 const drawn = [];  // all charts, also those that are not over time
@@ -57,7 +57,7 @@ function go(t, byVideo) {
   view.now = t;
   view.charts.forEach(chart => chart.point());
   if (!byVideo && video) video.currentTime = Math.min(Math.max(0, t - data.film.begin), video.duration || 0);
-  const here = chunks[Math.max(0, upTo(chunks.map(c => c.start), t))];
+  const here = chunks[Math.max(0, upTo(starts, t))];
   const words = [["time", `${short(t, 2)} s`], ["instruction", `“${here.prompt}”`],
     ["chunk", `${here.index} of epoch ${here.epoch}`], ["verdict", here.verdict.replaceAll("_", " ")],
     ["regime", here.regime.replaceAll("_", " ")], ["surprise", short(here.surprise)]];
@@ -324,7 +324,9 @@ for (const group of data.horizon.groups) {
 
 // ---------------------------------------------------------------- film, buttons
 
-const begin = first.start + first.span;  // where something was predicted already
+// report.html#t=12.5 opens at that instant; else where something was predicted already.
+const asked = location.hash.match(/^#t=([\d.]+)$/);
+const begin = asked ? Number(asked[1]) : first.start + first.span;
 
 if (video) {
   const play = document.getElementById("play"), slide = document.getElementById("slide");

@@ -1,7 +1,7 @@
 """The report's page: one HTML file with film, drawings and numbers inside; it loads nothing when it is opened.
 
 Its drawings are made by `page.js` from the numbers that stand in the page, so that a reader can look closer at any
-stretch of a long recording and at the film of that instant. It is small because of what it is not: a library.
+stretch of a long recording and at the film of that instant. It is small: a library of plots would be 5 MB of script.
 """
 
 import base64
@@ -17,12 +17,14 @@ import numpy as np
 from dreamzero_policy.replay.report.film import Film
 
 MOST_REJECTED = 200  # chunks in the table; the file of chunks has them all
+# The page forbids its browser to ask anybody for anything.
+ALONE = "default-src 'none'; media-src data:; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 KEYS = (("predicted", "predicted"), ("commanded", "commanded (recorded)"), ("measured", "measured (recorded)"))
 
 
 def page(document: dict[str, Any], drawn: dict[str, Any], film: Film) -> str:
     """The whole file. `drawn` is what the page's script draws."""
-    title = f"Replay of {Path(document['bag']).name}"
+    title = f"Replay of {'/'.join(Path(document['bag']).parts[-2:])}"  # of a demo the last part is always "bag"
     sections = [
         *_head(document, title),
         f'<div class="tiles">{"".join(_tiles(document))}</div>',
@@ -38,6 +40,7 @@ def page(document: dict[str, Any], drawn: dict[str, Any], film: Film) -> str:
     blob = json.dumps(drawn, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{ALONE}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         # Whoever asks for the icon of a page asks a server; an empty one spares that.
         f'<link rel="icon" href="data:,"><title>{escape(title)}</title><style>{_resource("page.css")}</style></head>\n'
