@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -226,10 +227,16 @@ def test_a_counterfactual_shows_what_the_other_policy_foresees(guided, checkpoin
     ]
 
 
-def test_a_file_for_rerun_is_written_where_its_library_is(guided, checkpoint, tmp_path):
+def test_a_file_for_rerun_is_written_where_its_library_is(guided, checkpoint, contract, tmp_path):
     pytest.importorskip("rerun")
     replayed(guided, checkpoint, "--out", tmp_path / "out", "--rerun")
-    assert (tmp_path / "out" / "replay.rrd").read_bytes()[:3] == b"RRF"
+    tool = [sys.executable, "-m", "rerun", "rrd"]
+    file = tmp_path / "out" / "replay.rrd"
+    subprocess.run([*tool, "verify", file], check=True, timeout=120)
+    told = subprocess.run([*tool, "stats", file], check=True, timeout=120, capture_output=True, text=True)
+    group = contract.model.action[0]
+    for entity in ("/canvas/recorded", "/canvas/predicted", f"/joints/{group.key}/{group.joints[0]}/predicted"):
+        assert f"{entity}:" in told.stdout
 
 
 def test_without_its_library_a_file_for_rerun_is_refused_before_anything_is_done(guided, checkpoint, tmp_path):

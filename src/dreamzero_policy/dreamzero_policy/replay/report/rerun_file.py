@@ -18,6 +18,7 @@ from dreamzero_policy.runtime.observation import NS_PER_S
 RERUN = "replay.rrd"
 TIMELINE = "time"
 JPEG_QUALITY = 85
+HELD_ROWS = 600  # of one quantity, before they are handed over
 
 
 class RerunMissing(RuntimeError):  # noqa: N818 (it tells what is the matter)
@@ -46,6 +47,7 @@ class RerunFile:
             joint: f"joints/{group.key}/{joint}" for group in model.action if group.commanded for joint in group.joints
         }
         self._joints = model.commanded_joints
+        self._held: dict[str, list[tuple[np.ndarray, Floats]]] = {}  # by quantity
         self._recording = self._rr.RecordingStream("dreamzero_replay")
         self._recording.save(str(self.path), default_blueprint=self._layout(model))
         self._recording.send_recording_name(bag)
@@ -58,12 +60,10 @@ class RerunFile:
 
     def rows(self, name: str, instants_ns: list[int], rows: Floats) -> None:
         """Joint positions [T, J] under `joints/GROUP/JOINT/NAME`."""
-        for joint, column in zip(self._joints, rows.T, strict=True):
-            known = np.isfinite(column)
-            if known.any():
-                times = self._rr.TimeColumn(TIMELINE, timestamp=np.array(instants_ns)[known] / NS_PER_S)
-                scalars = self._rr.Scalars.columns(scalars=column[known])
-                self._recording.send_columns(f"{self._paths[joint]}/{name}", [times], scalars)
+        held = self._held.setdefault(name, [])
+        held.append((np.array(instants_ns, np.int64), rows))
+        if sum(len(instants) for instants, _ in held) >= HELD_ROWS:
+            self._send(name)
 
     def chunk(self, kept: Kept) -> None:
         result = kept.result
@@ -84,10 +84,25 @@ class RerunFile:
 
     def close(self, about: dict[str, str]) -> None:
         """`about`: what the file was made with."""
+        for name in self._held:
+            self._send(name)
         text = "\n".join(f"* {key}: {value}" for key, value in about.items())
         self._recording.log("about", self._rr.TextDocument(text, media_type="text/markdown"), static=True)
         self._recording.flush()
         self._recording.disconnect()
+
+    def _send(self, name: str) -> None:
+        """What is held of one quantity; many rows at a time, since every piece has its overhead."""
+        held, self._held[name] = self._held[name], []
+        if not held:
+            return
+        instants_ns, rows = (np.concatenate(parts) for parts in zip(*held, strict=True))
+        for joint, column in zip(self._joints, rows.T, strict=True):
+            known = np.isfinite(column)
+            if known.any():
+                times = self._rr.TimeColumn(TIMELINE, timestamp=instants_ns[known] / NS_PER_S)
+                scalars = self._rr.Scalars.columns(scalars=column[known])
+                self._recording.send_columns(f"{self._paths[joint]}/{name}", [times], scalars)
 
     def _at(self, instant_ns: int) -> None:
         self._recording.set_time(TIMELINE, timestamp=instant_ns / NS_PER_S)
