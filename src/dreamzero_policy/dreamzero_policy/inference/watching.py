@@ -9,6 +9,8 @@ before, as it was predicted, so that no chunk goes without its distance.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -66,5 +68,7 @@ def _newest_latent(session: Session) -> Tensor:
 
 
 @torch.inference_mode()
-def _distance(one: Tensor, other: Tensor) -> float:
-    return float((one.float() - other.float()).square().mean().sqrt())
+def _distance(one: Tensor, other: Tensor) -> float | None:
+    """Root mean square; None where a latent is no finite number."""
+    distance = float((one.float() - other.float()).square().mean().sqrt())
+    return distance if math.isfinite(distance) else None

@@ -127,12 +127,7 @@ def _equality(document: dict[str, Any]) -> str:
         how = f"within {document['tolerance']['positions']:g}" if document["tolerance"]["positions"] else "bit for bit"
         return _tile(name, "yes", f"{counts}, {how}", "good")
     if (first := live["first_difference"]) is not None:
-        return _tile(
-            name,
-            "no",
-            f"{counts}; first: {escape(str(first['field']))} in chunk {first['index']} of epoch {first['epoch']}",
-            "bad",
-        )
+        return _tile(name, "no", f"{counts}; chunk {first['index']} of epoch {first['epoch']} is the first", "bad")
     return _tile(name, "not known", f"{counts}, {live['not_compared']} could not be compared", "warn")
 
 

@@ -76,7 +76,8 @@ class RerunFile:
         if result["surprise"] is not None:
             self._at(kept.instants_ns[-1])
             self._recording.log("surprise/surprise", self._rr.Scalars(result["surprise"]))
-            self._recording.log("surprise/still", self._rr.Scalars(result["still"]))
+            if result["still"] is not None:
+                self._recording.log("surprise/still", self._rr.Scalars(result["still"]))
 
     def log(self, instant_ns: int, level: int, text: str) -> None:
         self._at(instant_ns)
