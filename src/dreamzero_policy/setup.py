@@ -12,7 +12,7 @@ setup(
     maintainer_email="maintainers@dreamzero.example",
     license="Apache-2.0",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={f"{NAME}.replay.report": ["page.css", "page.js"]},
+    package_data={f"{NAME}.replay.report": ["page.css", "charts.js", "page.js"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),

@@ -88,6 +88,7 @@ def test_what_was_predicted_before_a_reset_is_compared_with_nothing(frames, watc
 def test_a_prediction_that_is_not_finite_has_no_distance(frames, watched):
     watched.answer(asked(frames[0][:1]))
     foresight, (_, prediction) = watched.newest, watched._sessions.newest
-    prediction.video_latents.fill_(float("nan"))
+    with torch.inference_mode():
+        prediction.video_latents.fill_(float("nan"))
     watched.answer(asked(frames[1]))
     assert foresight.surprise is None and foresight.still is not None

@@ -1,6 +1,6 @@
 """The report's page: one HTML file with film, drawings and numbers inside; it loads nothing when it is opened.
 
-Its drawings are made by `page.js` from the numbers that stand in the page, so that a reader can look closer at any
+Its drawings are made by `charts.js` and `page.js` from the numbers that stand in the page, so that a reader can look closer at any
 stretch of a long recording and at the film of that instant. It is small: a library of plots would be 5 MB of script.
 """
 
@@ -46,7 +46,7 @@ def page(document: dict[str, Any], drawn: dict[str, Any], film: Film) -> str:
         f'<link rel="icon" href="data:,"><title>{escape(title)}</title><style>{_resource("page.css")}</style></head>\n'
         "<body><main>\n" + "\n".join(sections) + "\n</main>\n"
         f'<script type="application/json" id="data">{blob}</script>\n'
-        f"<script>{_resource('page.js')}</script>\n</body></html>\n"
+        f"<script>{_resource('charts.js')}</script>\n<script>{_resource('page.js')}</script>\n</body></html>\n"
     )
 
 
