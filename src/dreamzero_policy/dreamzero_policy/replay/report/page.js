@@ -66,14 +66,15 @@ for (const group of data.horizon.groups) {
 const asked = location.hash.match(/^#t=([\d.]+)$/);
 const begin = asked ? Number(asked[1]) : first.start + first.span;
 
+const play = document.getElementById("play"), slide = document.getElementById("slide");
+const open = () => { slide.max = video.duration; go(begin); };
+
 if (video) {
-  const play = document.getElementById("play"), slide = document.getElementById("slide");
   const follow = () => {
     go(video.currentTime + data.film.begin, true);
     slide.value = video.currentTime;
     if (!video.paused) requestAnimationFrame(follow);
   };
-  video.addEventListener("loadedmetadata", () => { slide.max = video.duration; go(begin); }, { once: true });
   video.addEventListener("seeking", follow);
   video.addEventListener("play", () => { play.textContent = "pause"; follow(); });
   video.addEventListener("pause", () => { play.textContent = "play"; });
@@ -94,4 +95,6 @@ addEventListener("resize", () => drawn.forEach(chart => chart.draw()));
 show(...whole);
 drawn.filter(chart => chart.options.still).forEach(chart => chart.draw());
 go(begin, true);
+if (video)  // which may be there before its listener is
+  video.readyState ? open() : video.addEventListener("loadedmetadata", open, { once: true });
 document.body.dataset.ready = "true";

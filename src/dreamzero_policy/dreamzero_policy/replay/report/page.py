@@ -1,7 +1,8 @@
 """The report's page: one HTML file with film, drawings and numbers inside; it loads nothing when it is opened.
 
-Its drawings are made by `charts.js` and `page.js` from the numbers that stand in the page, so that a reader can look closer at any
-stretch of a long recording and at the film of that instant. It is small: a library of plots would be 5 MB of script.
+Its drawings are made by `charts.js` and `page.js` from the numbers that stand in the page, so that a reader can look
+closer at any stretch of a long recording and at the film of that instant. It is small: a library of plots would be 5 MB
+of script.
 """
 
 import base64
