@@ -67,7 +67,7 @@ const asked = location.hash.match(/^#t=([\d.]+)$/);
 const begin = asked ? Number(asked[1]) : first.start + first.span;
 
 const play = document.getElementById("play"), slide = document.getElementById("slide");
-const open = () => { slide.max = video.duration; go(begin); };
+const openFilm = () => { slide.max = video.duration; go(begin); };
 
 if (video) {
   const follow = () => {
@@ -96,5 +96,5 @@ show(...whole);
 drawn.filter(chart => chart.options.still).forEach(chart => chart.draw());
 go(begin, true);
 if (video)  // which may be there before its listener is
-  video.readyState ? open() : video.addEventListener("loadedmetadata", open, { once: true });
+  video.readyState ? openFilm() : video.addEventListener("loadedmetadata", openFilm, { once: true });
 document.body.dataset.ready = "true";
