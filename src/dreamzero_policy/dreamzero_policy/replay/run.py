@@ -9,7 +9,7 @@ Where a node was at work in the recording, its blocks are replayed (`timing` apa
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
@@ -29,6 +29,7 @@ from dreamzero_policy.replay.policy import ForkedSessions, Sessions
 from dreamzero_policy.replay.recording import BagStream, require_bag
 from dreamzero_policy.replay.replayer import Fork, Replayer
 from dreamzero_policy.runtime.embodiment import Embodiment
+from dreamzero_policy.runtime.foresight import Foresight
 from dreamzero_policy.runtime.loop import LoopSettings
 from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.regime import STOP_AND_GO, RegimeSettings
@@ -58,6 +59,7 @@ class Model:
     sessions: Sessions
     embodiment: Embodiment
     checkpoint_hash: str
+    foresight: Callable[[], Foresight | None] = lambda: None  # of the newest chunk; None where nobody looks
 
 
 class Replay:
@@ -86,6 +88,7 @@ class Replay:
         began, problems, settings = time.perf_counter(), Problems(), self.settings
         with OpenBag(bag, problems) as opened:
             stream = BagStream(opened, self.contract)
+            self.results.begin(stream.seconds)
             live = LiveRun.of(_chunks(stream, problems))
             replayer = self._replayer(stream, live, problems)
             comparison = self._comparison(replayer) if live.chunks and settings.mode != TIMING else None
@@ -107,6 +110,7 @@ class Replay:
                 "bag": str(bag),
                 "mode": settings.mode,
                 "blocks": "live" if self._follows(live) else "own",
+                "begin_s": replayer.feed.first_ns / NS_PER_S,
                 "seconds": stream.seconds,
                 "wall_s": wall_s,
                 "realtime_factor": stream.seconds / wall_s,
@@ -131,10 +135,21 @@ class Replay:
         fork = self._fork() if settings.mode == COUNTERFACTUAL else None
         sessions = model.sessions if fork is None else fork.sessions
         replayer = Replayer(
-            stream, model.embodiment, sessions, self._node(live), problems, self.results.add, settings.rate, fork
+            stream,
+            model.embodiment,
+            sessions,
+            self._node(live),
+            problems,
+            self.results.add,
+            settings.rate,
+            fork,
+            foresight=lambda: self._followed(fork).foresight(),
         )
         replayer.most = settings.most
         return replayer
+
+    def _followed(self, fork: Fork | None) -> Model:
+        return self.other if fork is not None and fork.sessions.forked else self.model
 
     def _comparison(self, replayer: Replayer) -> Comparison:
         identity = Identity(self.contract.hash, self.model.checkpoint_hash, self.contract.model.commanded_joints)
