@@ -28,9 +28,15 @@ setup(
         (f"share/{NAME}", ["package.xml"]),
         *shared("config"),
         *shared("launch"),
+        *shared("moveit"),
         *shared("urdf"),
     ],
     install_requires=["setuptools"],
     zip_safe=False,
-    entry_points={"console_scripts": ["safety_gate = agibot_bringup.safety_gate.node:main"]},
+    entry_points={
+        "console_scripts": [
+            "go_home = agibot_bringup.go_home.node:main",
+            "safety_gate = agibot_bringup.safety_gate.node:main",
+        ]
+    },
 )
