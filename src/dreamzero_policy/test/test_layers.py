@@ -127,6 +127,15 @@ def test_the_safety_gate_knows_only_the_runtime_and_only_its_node_knows_ros() ->
         assert not found, f"{module.relative_to(SOURCES)}: {found}"
 
 
+def test_going_home_knows_only_runtime_gate_and_description_and_only_its_node_knows_ros() -> None:
+    folder = BRINGUP / "go_home"
+    assert modules(folder)
+    for module in modules(folder):
+        forbidden = TORCH | {"agibot_twin"} | (set() if module.stem == "node" else ROS)
+        found = violations(module.read_text(), package_of(module, BRINGUP), {"runtime"}, forbidden)
+        assert not found, f"{module.relative_to(SOURCES)}: {found}"
+
+
 @pytest.mark.parametrize(
     ("line", "offence"),
     [
