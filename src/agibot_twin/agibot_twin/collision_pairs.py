@@ -8,7 +8,7 @@ collision shapes, fingers coupled as they are. Of every two links with shapes:
     User      the twin lets them overlap too: the shoulders turn inside the torso's shape
     Never     a search for the pose in which they come nearest found none with less than MARGIN_M between them
 
-Random poses alone do not tell what can never touch: the hands of two arms meet in fewer than one of ten thousand. So
+Random poses alone do not tell what can never touch: the hands of two arms meet in about one of ten thousand. So
 the search runs over the joints between the two links, generation by generation around the best poses so far, and
 again from the beginning. Whatever it brings together stays checked, and so does a pair with more joints in between than
 can be searched well. Everything is drawn from a fixed seed, so the file can be derived again and compared.
