@@ -68,8 +68,9 @@ class Shapes:
     def distance(self, pair: Pair) -> float:
         """Between the two links as they are now [m], negative where they overlap, at most FAR_M.
 
-        MuJoCo 3.11 answers exactly zero in about one of ten thousand cases for shapes that are far apart. No pose that
-        is drawn makes two shapes touch to the last digit, so a zero is no answer.
+        MuJoCo 3.11 answers exactly zero in about one of ten thousand cases for shapes that are apart. No pose that is
+        drawn makes two shapes touch to the last digit, so a zero is no answer. For boxes it sometimes answers too much;
+        one answer among thousands does not mislead a search.
         """
         distances = (
             mujoco.mj_geomDistance(self.model, self.data, first, second, FAR_M, None)
