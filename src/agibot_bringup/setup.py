@@ -28,6 +28,7 @@ setup(
         (f"share/{NAME}", ["package.xml"]),
         *shared("config"),
         *shared("launch"),
+        *shared("moveit"),
         *shared("urdf"),
     ],
     install_requires=["setuptools"],
@@ -36,6 +37,7 @@ setup(
         "console_scripts": [
             "await_joint_states = agibot_bringup.await_joint_states:main",
             "bridge = agibot_bringup.bridge.node:main",
+            "go_home = agibot_bringup.go_home.node:main",
             "nudge = agibot_bringup.nudge:main",
             "safety_gate = agibot_bringup.safety_gate.node:main",
         ]

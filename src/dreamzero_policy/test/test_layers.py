@@ -160,3 +160,12 @@ def test_an_import_against_an_arrow_is_found(line: str, offence: str) -> None:
 def test_an_import_along_an_arrow_is_none() -> None:
     source = "import numpy as np\nimport yaml\nfrom .chunk import Chunk\nfrom dreamzero_policy.runtime import limits\n"
     assert violations(source, "dreamzero_policy.runtime", {"runtime"}, FORBIDDEN["runtime"]) == []
+
+
+def test_going_home_knows_only_runtime_gate_and_description_and_only_its_node_knows_ros() -> None:
+    folder = BRINGUP / "go_home"
+    assert modules(folder)
+    for module in modules(folder):
+        forbidden = TORCH | {"agibot_twin"} | (set() if module.stem == "node" else ROS)
+        found = violations(module.read_text(), package_of(module, BRINGUP), {"runtime"}, forbidden)
+        assert not found, f"{module.relative_to(SOURCES)}: {found}"
