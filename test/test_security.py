@@ -1,17 +1,27 @@
 """The security policies give every node what it declares at run time, and nothing else."""
 
 import socket
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import psutil
 import pytest
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
 
 from dreamzero_policy.runtime.contract import load_contract
 
-from .declared import running, settled
+from .declared import Declared, running, settled
 from .security_policies import FILE, allowed, profiles
 
 ROOT = Path(__file__).parents[1]
+MESSAGES = (
+    ROOT / "src" / "agibot_bringup" / "test" / "bridge" / "messages.py"
+)  # builds the robot's, as its own tests do
+robots_messages = module_from_spec(spec := spec_from_file_location("robots_messages", MESSAGES))
+spec.loader.exec_module(robots_messages)
 CONTRACT_FILE = ROOT / "config" / "agibot_g1.yaml"
 CONTROLLERS = load_contract(CONTRACT_FILE).site.controllers
 COMMANDS = {f"/{controller.name}/joint_trajectory" for controller in CONTROLLERS}
@@ -39,6 +49,12 @@ NODES = {
     ),
 }
 
+# Said by nodes that have no enclave here: the robot, ros2_control, and nobody (a joystick that rumbles).
+NOT_OURS = {
+    *("/hal/arm_joint_state", "/hal/left_ee_data", "/hal/right_ee_data", "/hal/neck_state", "/hal/waist_state"),
+    *("/MotionControlService/SafeStop/request", "/robot_joint_commands", "/joy/set_feedback"),
+}
+
 
 @pytest.mark.stack
 @pytest.mark.parametrize("name", NODES)
@@ -46,6 +62,31 @@ def test_a_node_may_do_what_it_declares_and_nothing_else(name: str) -> None:
     module, arguments, last = NODES[name]
     with running(module, arguments) as (watcher, process):
         declared = settled(watcher, process, name, last)
+    compare(name, declared)
+
+
+@pytest.mark.stack
+@pytest.mark.timeout(900)  # the first time the robot's messages are built
+def test_the_bridge_may_do_what_it_declares_once_it_is_connected_and_nothing_else() -> None:
+    robots_messages.use(robots_messages.installed())
+    arguments = [*CONTRACT, "-p", "safe_stop_type:=std_msgs/msg/Empty"]
+    with running("agibot_bringup.bridge.node", arguments) as (watcher, process):
+        configure(watcher, "/bridge/change_state")
+        declared = settled(watcher, process, "bridge", "/robot_joint_states")
+    compare("bridge", declared)
+
+
+def configure(watcher: Node, service: str) -> None:
+    client, executor = watcher.create_client(ChangeState, service), SingleThreadedExecutor(context=watcher.context)
+    executor.add_node(watcher)
+    assert client.wait_for_service(60.0)
+    answer = client.call_async(ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE)))
+    executor.spin_until_future_complete(answer, 60.0)
+    executor.remove_node(watcher)
+    assert answer.result().success
+
+
+def compare(name: str, declared: Declared) -> None:
     may = allowed()[name]
     # Which services about types there are differs between distributions; offering none is no danger.
     for own in (declared, may):
@@ -87,7 +128,7 @@ def test_what_an_operator_asks_for_is_offered() -> None:
 
 
 def test_what_is_heard_is_said_by_somebody() -> None:
-    said = set().union(*(may.publish for may in allowed().values())) | {"/joy/set_feedback"}  # rumble: nobody does
+    said = set().union(*(may.publish for may in allowed().values())) | NOT_OURS
     for enclave, may in allowed().items():
         assert may.subscribe <= said, enclave
 
