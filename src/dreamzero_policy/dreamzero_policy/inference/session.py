@@ -274,6 +274,17 @@ class Session:
         """
         return self._preview.decode(self.policy.autoencoder, prediction)
 
+    @property
+    def latents(self) -> tuple[Tensor, ...]:
+        """What was observed in this window, newest last, [1, C, f, h, w] an observation."""
+        return () if self._memory.window is None else self._memory.window.latents
+
+    @torch.inference_mode()
+    def encoded(self, frames: np.ndarray) -> Tensor:
+        """Latents [1, C, f, h, w] of a block, as the continuation of this window. Changes nothing."""
+        self._require_frames(frames)
+        return self._encoding.block(self.policy.autoencoder, self._video(frames), self._memory.window.stream.copy())
+
     # ---------------------------------------------------------------- branch
 
     @torch.inference_mode()
