@@ -10,7 +10,7 @@ from dreamzero_policy.runtime.calibration import Calibration
 from dreamzero_policy.runtime.chunk import Chunk, Verdict
 from dreamzero_policy.runtime.embodiment import Embodiment
 from dreamzero_policy.runtime.faults import Fault
-from dreamzero_policy.runtime.loop import Loop, LoopSettings, Phase
+from dreamzero_policy.runtime.loop import BRAKE_WITHIN_NS, Loop, LoopSettings, Phase
 from dreamzero_policy.runtime.observation import NS_PER_S, ObservationBuffer
 from dreamzero_policy.runtime.plan import Plan
 from dreamzero_policy.runtime.policy import Failure, Observed, Purpose, Reply, Request, Surprise
@@ -724,15 +724,16 @@ def test_a_robot_held_by_surprise_comes_to_rest_inside_the_limits_and_goes_on_af
     origin = {"contract_hash": "", "checkpoint_hash": "", "denoise_steps": 4, "regimes": (), "runs": 1}
     normal = Calibration.of(np.linspace(0.1, 0.2, 200), **origin)
     watch = SurpriseWatch(SurpriseSettings("hold", blocks=2, hold_s=1.0), normal, robot.now_ns)
-    policy = Surprised(robot, value=0.9)
-    loop = Loop(robot.embodiment, robot.buffer, policy, robot, SETTINGS, session="test", on_surprise=watch.add)
+    policy = Surprised(robot, value=0.5, power=1)
+    settings = replace(SETTINGS, regime=RegimeSettings("overlap", "look_ahead"), max_plan_s=LOOKING_AHEAD_S)
+    loop = Loop(robot.embodiment, robot.buffer, policy, robot, settings, session="test", on_surprise=watch.add)
     loop.run("go")
     held_ns, moved = [], False
     for _ in robot.ticks(6.0):
         trouble = watch.trouble()
         if trouble is not None:  # as the node does at its tick
             if not held_ns:
-                moved, bound_ns = loop.moving, robot.ns + rest_bound_ns(loop)
+                moved, bound_ns = loop.moving, robot.ns + rest_bound_ns(loop) + BRAKE_WITHIN_NS
             held_ns.append(robot.ns)
             loop.hold(trouble.text)
         loop.advance(may_observe=trouble is None)
