@@ -87,7 +87,7 @@ def generate_launch_description() -> LaunchDescription:
                         "start_s": ParameterValue(argument["start_s"], value_type=float),
                     }
                 ],
-                on_exit=Shutdown(reason="the bag has been played"),
+                on_exit=[Shutdown(reason="the bag has been played")],
             ),
         ]
     )
