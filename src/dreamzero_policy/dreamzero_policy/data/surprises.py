@@ -58,14 +58,10 @@ def calibration_of(runs: Sequence[SurpriseRun]) -> Calibration:
     """What is normal, by runs of one policy. Raises EpisodeError for runs of several, CalibrationError for none."""
     first = runs[0]
     for run in runs[1:]:
-        here, there = (
-            (each.contract_hash, each.checkpoint_hash, each.denoise_steps, sorted(each.regimes))
-            for each in (first, run)
-        )
-        if here != there:
+        if run.origin != first.origin:
             raise EpisodeError(
-                f"{first.bag} and {run.bag} are of two policies (contract, checkpoint, steps, regime): "
-                f"{_short([here, there])}; calibrate with runs of one"
+                f"{first.bag} and {run.bag} are of two policies (contract, checkpoint, steps): "
+                f"{_short([first.origin, run.origin])}; calibrate with runs of one"
             )
     return Calibration.of(
         [distance for run in runs for distance in run.distances],
