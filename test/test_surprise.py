@@ -1,23 +1,19 @@
 """Surprise of a real policy_node: told on its topic and in diagnostics, and with `hold` the robot comes to rest."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ament_index_python.packages import get_package_share_directory
-from diagnostic_msgs.msg import DiagnosticStatus
-from std_msgs.msg import Float32
 
 from dreamzero_policy.inference.worker_process import checkpoint_hash
 from dreamzero_policy.runtime.calibration import CALIBRATION_FILE, Calibration
 
-from .robot import CONTRACT, Bench, bench
+from .replayed import PLAYER, listening, policy_beside, running, write_bag
+from .robot import CONTRACT
 
 pytestmark = pytest.mark.stack
-LOAD_S, PATIENCE_S = 300, 120
-DIAGNOSIS = "/policy_node: policy"
 
 
 @pytest.fixture(scope="module")
@@ -36,30 +32,36 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def node(ros, tmp_path: Path, checkpoint: Path) -> Iterator[Bench]:
-    with bench(tmp_path, checkpoint=checkpoint, surprise_action="hold", surprise_blocks=2, surprise_hold_s=1.5) as own:
-        own.robot.obeys = True
-        own.distances = []
-        own.robot.create_subscription(Float32, "/policy_node/surprise", own.distances.append, 10)
-        own.wait(lambda: own.robot.status and own.robot.status.state == own.robot.status.IDLE, LOAD_S, "idle policy")
-        yield own
+def test_a_surprised_robot_comes_to_rest_is_told_why_and_looks_anew(ros, checkpoint: Path, tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "noise", 8.0)
+    surprise = {"surprise_action": "hold", "surprise_blocks": 2, "surprise_hold_s": 3.0}
+    with (
+        listening() as (listener, wait),
+        running(PLAYER, tmp_path / "player", bag=bag, player="own", loop=True, rate_share=0.25),
+        policy_beside(tmp_path / "policy", checkpoint=checkpoint, **surprise),
+    ):
+        wait(lambda: listener.statuses and "surprise_held" in listener.statuses[-1].faults, "hold")
+        held, before = listener.statuses[-1], listener.chunks[-1].epoch
+        assert len(listener.distances) >= 2 and min(listener.distances) > 0
+        assert "2 blocks in a row were not as predicted" in "".join(held.waiting_for)
+        wait(lambda: listener.statuses[-1].buffered_s == 0.0, "rest")
+        assert "surprise_held" in listener.statuses[-1].faults
+        wait(lambda: listener.diagnosis.get("fault.surprise_held", "0") != "0", "diagnosis")
+        assert listener.diagnosis["surprise_percentile"] == "100.0"
+        assert float(listener.diagnosis["surprise"]) == pytest.approx(listener.distances[-1], abs=1e-3)
+        wait(lambda: listener.chunks[-1].epoch > before, "chunk of a new look")
+    assert listener.unheard and not listener.trajectories
+    assert all(not any(trajectory.points[-1].velocities) for trajectory in listener.unheard)
 
 
-def values(own: Bench) -> dict[str, str]:
-    status = own.robot.diagnoses.get(DIAGNOSIS, DiagnosticStatus())
-    return {pair.key: pair.value for pair in status.values}
-
-
-def test_a_surprised_robot_comes_to_rest_is_told_why_and_looks_anew(node: Bench) -> None:
-    node.robot.prompt("touch the red cube with the left hand")
-    node.wait(lambda: "surprise_held" in node.robot.status.faults, PATIENCE_S, "hold")
-    held, before = node.robot.status, node.robot.chunks[-1].epoch
-    assert len(node.distances) == 2 and all(message.data > 0 for message in node.distances)
-    assert "2 blocks in a row were not as predicted" in "".join(held.waiting_for)
-    node.wait(lambda: not node.robot.moving(), 1.5, "rest")
-    node.wait(lambda: "surprise_percentile" in values(node), PATIENCE_S, "diagnosis")
-    assert values(node)["surprise_percentile"] == "100.0" and values(node)["surprise_action"] == "hold"
-    assert float(values(node)["surprise"]) == pytest.approx(node.distances[-1].data, abs=1e-3)
-    node.wait(lambda: node.robot.chunks[-1].epoch > before and len(node.distances) > 2, PATIENCE_S, "new look")
-    assert all(not any(trajectory.points[-1].velocities) for trajectory in node.robot.trajectories)
+def test_a_calibration_of_something_else_is_refused_where_something_is_to_follow(
+    ros, checkpoint: Path, tmp_path: Path
+) -> None:
+    with (
+        listening() as (listener, wait),
+        policy_beside(tmp_path / "policy", checkpoint=checkpoint, surprise_action="warn", denoise_steps=1) as policy,
+    ):
+        wait(lambda: any(status.message.startswith("set_up failed") for status in listener.statuses), "refusal")
+        assert policy.poll() is None
+    (message,) = {status.message for status in listener.statuses if status.message.startswith("set_up failed")}
+    assert "surprise.json is of denoising steps 4, this policy has 1" in message and "dreamzero calibrate" in message

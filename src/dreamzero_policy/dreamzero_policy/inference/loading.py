@@ -60,8 +60,8 @@ class Policy:
     def warm_up(self, steps: int | None = None, cfg_scale: float | None = None) -> dict[str, float]:
         """Run one window opening, one block and one prediction on black frames, so that the first real ones are fast.
 
-        The block is also encoded for itself: where every block opens a window, comparing it with what was predicted needs
-        that and nothing else does.
+        The block is also encoded for itself: where every block opens a window, nothing but comparing it with what was
+        predicted does that.
 
         Kernels are chosen and memory is taken on first use; nothing is remembered. Returns the seconds of each part and
         logs them.
