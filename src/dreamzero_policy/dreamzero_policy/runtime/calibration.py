@@ -63,8 +63,11 @@ class Calibration:
         path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
     def percentile(self, distance: float) -> float:
-        """The share [%] of normal blocks that were less surprising; between two levels in proportion."""
-        return float(np.interp(distance, self.distances, LEVELS))
+        """The share [%] of normal blocks that were less surprising; between two levels in proportion.
+
+        A distance that is no finite number, of a model that computes none, is farther than any.
+        """
+        return float(np.interp(distance, self.distances, LEVELS)) if np.isfinite(distance) else 100.0
 
     def misfit(self, contract_hash: str, checkpoint_hash: str, denoise_steps: int) -> str:
         """Why it says nothing about such a policy; empty if it does."""
