@@ -18,7 +18,7 @@ def shared(folder: str) -> list[tuple[str, list[str]]]:
 setup(
     name=NAME,
     version="0.1.0",
-    description="AgiBot G1: description, controllers, safety gate, launch",
+    description="AgiBot G1: description, controllers, bridge to the robot, safety gate, launch",
     maintainer="DreamZero ROS 2 maintainers",
     maintainer_email="maintainers@dreamzero.example",
     license="Apache-2.0",
@@ -28,9 +28,18 @@ setup(
         (f"share/{NAME}", ["package.xml"]),
         *shared("config"),
         *shared("launch"),
+        *shared("moveit"),
         *shared("urdf"),
     ],
     install_requires=["setuptools"],
     zip_safe=False,
-    entry_points={"console_scripts": ["safety_gate = agibot_bringup.safety_gate.node:main"]},
+    entry_points={
+        "console_scripts": [
+            "await_joint_states = agibot_bringup.await_joint_states:main",
+            "bridge = agibot_bringup.bridge.node:main",
+            "go_home = agibot_bringup.go_home.node:main",
+            "nudge = agibot_bringup.nudge:main",
+            "safety_gate = agibot_bringup.safety_gate.node:main",
+        ]
+    },
 )

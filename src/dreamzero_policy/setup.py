@@ -12,11 +12,13 @@ setup(
     maintainer_email="maintainers@dreamzero.example",
     license="Apache-2.0",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    package_data={f"{NAME}.replay.report": ["page.css", "charts.js", "page.js"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
     ],
     install_requires=["setuptools"],
+    extras_require={"rerun": ["rerun-sdk>=0.24"]},  # dreamzero replay --rerun; half a gigabyte
     zip_safe=False,
     entry_points={
         "console_scripts": [

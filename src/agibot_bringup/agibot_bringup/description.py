@@ -31,8 +31,11 @@ def share_folder() -> Path:
     return Path(get_package_share_directory("agibot_bringup"))
 
 
-def load_urdf(prefix: str = "", hardware: str = "mock_components/GenericSystem") -> str:
-    """URDF text of the G1. `prefix` is put before every link, joint and frame name."""
+def load_urdf(prefix: str = "", hardware: str = "mock") -> str:
+    """URDF text of the G1. `prefix` is put before every link, joint and frame name.
+
+    `hardware` (mock, twin, topic or robot) chooses the ros2_control block.
+    """
     top_file = share_folder() / "urdf" / "agibot_g1.urdf.xacro"
     document = xacro.process_file(str(top_file), mappings={"prefix": prefix, "hardware": hardware})
     return document.toprettyxml(indent="  ")
@@ -49,7 +52,7 @@ def load_controllers() -> dict[str, tuple[str, ...]]:
     with (share_folder() / "config" / "controllers.yaml").open() as file:
         configuration = yaml.safe_load(file)
     return {
-        name: tuple(section["ros__parameters"]["joints"])
+        name.rpartition("/")[2]: tuple(section["ros__parameters"]["joints"])
         for name, section in configuration.items()
         if "joints" in section["ros__parameters"]
     }

@@ -30,8 +30,14 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument("prefix", default_value="", description="Put before every link and joint name."),
             DeclareLaunchArgument(
                 "hardware",
-                default_value="mock_components/GenericSystem",
-                description="ros2_control plugin named in the description.",
+                default_value="mock",
+                choices=["mock", "twin", "topic", "robot"],
+                description="Who drives the joints: chooses the description's ros2_control block.",
+            ),
+            DeclareLaunchArgument(
+                "frame_prefix",
+                default_value="",
+                description="Put before every frame on /tf, with its slash: keeps the frames of several robots apart.",
             ),
             DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node."),
             DeclareLaunchArgument("use_sim_time", default_value="false", description="Take time from /clock."),
@@ -42,6 +48,7 @@ def generate_launch_description() -> LaunchDescription:
                 parameters=[
                     {
                         "robot_description": ParameterValue(urdf, value_type=str),
+                        "frame_prefix": ParameterValue(LaunchConfiguration("frame_prefix"), value_type=str),
                         "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool),
                     }
                 ],

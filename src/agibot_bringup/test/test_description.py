@@ -1,11 +1,14 @@
 """The description says what is published, and what is ours can be told apart and moves sensibly."""
 
 import json
+import re
 import xml.etree.ElementTree as ElementTree
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+import xacro
 
 from agibot_bringup.description import joint_limits, load_controllers, load_home, load_urdf
 
@@ -132,15 +135,51 @@ def test_prefix_is_put_before_every_name() -> None:
     assert root.findtext("gazebo/sensor/camera/optical_frame_id") == "robot7_head_color_optical_frame"
 
 
-def test_ros2_control_has_the_twenty_driven_joints_at_home_and_the_plugin_asked_for() -> None:
-    block = ElementTree.fromstring(load_urdf(hardware="vendor/Plugin")).find("ros2_control")
-    assert block.findtext("hardware/plugin") == "vendor/Plugin"
+@cache
+def expanded(hardware: str) -> str:
+    return load_urdf(hardware=hardware)
+
+
+def control_block(hardware: str) -> ElementTree.Element | None:
+    return ElementTree.fromstring(expanded(hardware)).find("ros2_control")
+
+
+@pytest.mark.parametrize("hardware", ["mock", "topic", "robot"])
+def test_ros2_control_has_the_twenty_driven_joints_with_their_limits(urdf: str, hardware: str) -> None:
+    limits = joint_limits(urdf)
+    joints = {joint.get("name"): joint for joint in control_block(hardware).iterfind("joint")}
+    assert list(joints) == list(load_home()) and len(joints) == DRIVEN
+    for name, joint in joints.items():
+        command = {p.get("name"): float(p.text) for p in joint.iterfind("command_interface[@name='position']/param")}
+        assert command == {"min": limits[name].lower, "max": limits[name].upper}
+        assert {state.get("name") for state in joint.iterfind("state_interface")} == {"position", "velocity"}
+
+
+def test_mock_hardware_starts_at_home() -> None:
+    block = control_block("mock")
+    assert block.findtext("hardware/plugin") == "mock_components/GenericSystem"
     initial = {
         joint.get("name"): float(joint.findtext("state_interface[@name='position']/param"))
         for joint in block.iterfind("joint")
     }
     assert initial == load_home()
-    assert len(initial) == DRIVEN
+
+
+@pytest.mark.parametrize("hardware", ["topic", "robot"])
+def test_hardware_on_topics_keeps_clear_of_joint_states_and_knows_nothing_before_it_hears(hardware: str) -> None:
+    block = control_block(hardware)
+    assert block.findtext("hardware/plugin") == "joint_state_topic_hardware_interface/JointStateTopicSystem"
+    parameters = {p.get("name"): p.text for p in block.iterfind("hardware/param")}
+    assert parameters["joint_commands_topic"] == "robot_joint_commands"  # relative: a namespace moves it
+    assert parameters["joint_states_topic"] == "robot_joint_states"
+    assert float(parameters["trigger_joint_command_threshold"]) < 0  # every command goes out
+    assert block.find("joint/state_interface/param") is None
+
+
+def test_the_twin_needs_no_ros2_control_and_another_word_is_refused() -> None:
+    assert control_block("twin") is None
+    with pytest.raises(xacro.XacroException, match="hardware is 'vendor/Plugin', expected one of mock, twin, topic"):
+        load_urdf(hardware="vendor/Plugin")
 
 
 def test_home_lies_within_the_limits(urdf: str) -> None:
@@ -158,3 +197,16 @@ def test_controllers_cover_every_driven_joint_once() -> None:
         "waist_controller": 2,
     }
     assert sorted(joint for joints in controllers.values() for joint in joints) == sorted(load_home())
+
+
+def test_the_how_to_says_where_each_joint_of_the_arms_takes_the_gripper() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "how-to" / "first-day-with-the-robot.md").read_text()
+    rows = re.findall(r"^\| (idx\d+_arm_([lr])_joint\d) \| (-?\d+) \| (-?\d+) \| (-?\d+) \|", page, re.MULTILINE)
+    assert len(rows) == 14
+    home = load_home()
+    for joint, side, *shown in rows:
+        centres = [
+            published_frames(home | {joint: home[joint] + turn})[f"gripper_{side}_center_link"][:3, 3]
+            for turn in (0, 0.1)
+        ]
+        assert 1e3 * (centres[1] - centres[0]) == pytest.approx([float(number) for number in shown], abs=0.51), joint

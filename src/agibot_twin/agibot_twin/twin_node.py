@@ -10,6 +10,10 @@ Subscribes   <controller>/joint_trajectory
 Serves       ~/reset                                    home pose, scene by the parameter `seed`; answers with the
                                                         scene's own task, in words
 
+With hardware_topics it is the hardware of a ros2_control outside and has no controllers of its own: it publishes
+robot_joint_states in place of joint_states, and takes positions from robot_joint_commands, where NaN leaves a joint as
+it is.
+
 Three threads: the main one spins the executor, one runs physics and joint states in the clock's rhythm, one renders.
 Stamps are the instants of the state shown. By default the twin lives on the node's clock. With publish_clock it makes
 time itself: simulated time starts at zero, waits for every picture to be rendered, and runs at most real_time_factor
@@ -45,6 +49,7 @@ from agibot_twin.cameras import Intrinsics
 from agibot_twin.episodes import sample_episode
 from agibot_twin.pacing import FactorPacer, WallClockPacer
 from agibot_twin.render_thread import RenderThread
+from agibot_twin.set_points import CommandRefused
 from agibot_twin.simulation import STEP_NS
 from agibot_twin.tasks import Judge
 from agibot_twin.trajectory_controller import TrajectoryRefused
@@ -97,6 +102,13 @@ PARAMETERS = {
         (0.0, 1000.0),
         True,
     ),
+    "hardware_topics": (
+        False,
+        "Be the hardware of a ros2_control outside, on robot_joint_commands and robot_joint_states, without own "
+        "controllers.",
+        None,
+        True,
+    ),
     "viewer": (False, "Open MuJoCo's interactive viewer (needs a display).", None, True),
 }
 
@@ -113,13 +125,15 @@ class TwinNode(Node):
         self._declare_parameters()
         self._simulated_time: bool = self.get_parameter("publish_clock").value
         self._wall = Clock(clock_type=ClockType.SYSTEM_TIME)  # the node's own would follow /clock under use_sim_time
-        self._world = TwinWorld(seed=self._value("seed"), image_size=self._image_size())
+        self._world = TwinWorld(
+            seed=self._value("seed"), image_size=self._image_size(), hardware=self._value("hardware_topics")
+        )
         self._set_task()
         self._pacer = (
             FactorPacer(self._value("real_time_factor")) if self._simulated_time else WallClockPacer(self._wall_ns)
         )
         self._create_endpoints()
-        self._count = dict.fromkeys(("late_ticks", "skipped_pictures", "refused_trajectories"), 0)
+        self._count = dict.fromkeys(("late_ticks", "skipped_pictures", "refused_trajectories", "refused_commands"), 0)
         self._stop = threading.Event()
         self._reset_asked = threading.Event()
         self._reset_done = threading.Event()
@@ -160,7 +174,9 @@ class TwinNode(Node):
         return IMAGE_SIZES[width]
 
     def _create_endpoints(self) -> None:
-        self._joint_publisher = self.create_publisher(JointState, "joint_states", SENSOR)
+        hardware = self._value("hardware_topics")
+        states = "robot_joint_states" if hardware else "joint_states"
+        self._joint_publisher = self.create_publisher(JointState, states, SENSOR)
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", SENSOR)
         self._clock_publisher = self.create_publisher(ClockMessage, "/clock", SENSOR) if self._simulated_time else None
         self._compressed, self._raw, self._info, self._intrinsics = {}, {}, {}, {}
@@ -174,6 +190,8 @@ class TwinNode(Node):
             self.create_subscription(
                 JointTrajectory, f"{name}/joint_trajectory", partial(self._on_trajectory, name), COMMAND
             )
+        if hardware:
+            self.create_subscription(JointState, "robot_joint_commands", self._on_command, COMMAND)
         self.create_service(Trigger, "~/reset", self._on_reset)
 
     def _open_viewer(self) -> Any:
@@ -191,6 +209,13 @@ class TwinNode(Node):
         except TrajectoryRefused as refusal:
             self._count["refused_trajectories"] += 1
             self.get_logger().error(f"trajectory refused: {refusal}")
+
+    def _on_command(self, message: JointState) -> None:
+        try:
+            self._world.command(message.name, message.position)
+        except CommandRefused as refusal:
+            self._count["refused_commands"] += 1
+            self.get_logger().error(f"command refused: {refusal}", throttle_duration_sec=1.0)
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._reset_done.clear()

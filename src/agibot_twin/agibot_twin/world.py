@@ -4,10 +4,12 @@ The robot's five trajectory controllers run at 100 Hz on the twin's own clock, a
 over each control cycle the command moves in a line to the trajectory's value at the cycle's end. Time advances only
 through `advance_to`, in physics steps of 2 ms, so a run is the same however its time is cut into calls.
 
+With `hardware` the world has no controllers: it is told positions by `command`, as the robot's drives are.
+
 Found by others through the entry point group `dreamzero.worlds`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +20,7 @@ from agibot_twin.cameras import Image, SceneRenderer, SceneState
 from agibot_twin.episodes import sample_episode
 from agibot_twin.layout import Layout
 from agibot_twin.robot_model import DRIVEN_JOINTS, camera_optics
+from agibot_twin.set_points import SetPoints
 from agibot_twin.simulation import STEP_NS, JointSample, Simulation
 from agibot_twin.tasks import HAND_BODIES, Situation
 from agibot_twin.trajectory_controller import Trajectory, TrajectoryController
@@ -44,7 +47,14 @@ class TwinWorld:
 
     joint_names = DRIVEN_JOINTS
 
-    def __init__(self, *, seed: int = 0, image_size: tuple[int, int] = (320, 240), epoch_ns: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        image_size: tuple[int, int] = (320, 240),
+        epoch_ns: int = 0,
+        hardware: bool = False,
+    ) -> None:
         self.simulation = Simulation(sample_episode("seen", seed).layout)
         self.cameras = camera_optics(load_urdf())
         self.image_size = image_size
@@ -57,8 +67,9 @@ class TwinWorld:
         home = self.simulation.home
         self.controllers = {
             name: TrajectoryController(name, joints, home[self._columns[name]])
-            for name, joints in load_controllers().items()
+            for name, joints in ({} if hardware else load_controllers()).items()
         }
+        self._set_points = SetPoints(DRIVEN_JOINTS, home) if hardware else None
 
     def reset(self, seed: int, epoch_ns: int = 0) -> Observation:
         """Home pose, the scene of this seed's seen episode, trajectories forgotten, clock at `epoch_ns`."""
@@ -70,6 +81,8 @@ class TwinWorld:
         self.epoch_ns = epoch_ns
         for name, controller in self.controllers.items():
             controller.hold(self.simulation.home[self._columns[name]])
+        if self._set_points is not None:
+            self._set_points.hold(self.simulation.home)
         return self.observe()
 
     def now_ns(self) -> int:
@@ -77,7 +90,9 @@ class TwinWorld:
         return self.epoch_ns + self.simulation.time_ns
 
     def commanded(self) -> NDArray[np.float64]:
-        """Where the controllers last told the joints to be [20], in the order of `joint_names`."""
+        """Where the joints were last told to be [20], in the order of `joint_names`."""
+        if self._set_points is not None:
+            return self._set_points.update(self.now_ns()).positions.copy()
         positions = np.empty(len(DRIVEN_JOINTS))
         for name, controller in self.controllers.items():
             positions[self._columns[name]] = controller.desired.positions
@@ -89,6 +104,14 @@ class TwinWorld:
         Raises KeyError for an unknown controller, TrajectoryRefused for a trajectory that it does not follow.
         """
         self.controllers[controller].receive(trajectory, self.now_ns())
+
+    def command(self, names: Sequence[str], positions: Sequence[float]) -> None:
+        """Tell the drives of a world with `hardware` where some joints are to be, from the next cycle on.
+
+        Raises:
+            CommandRefused: a joint that the robot has not, or not one position for each.
+        """
+        self._set_points.receive(names, positions, self.now_ns())
 
     def advance_to(self, instant_ns: int) -> None:
         """Run physics and control up to an instant of the twin's clock (rounded down to a physics step)."""
@@ -138,6 +161,10 @@ class TwinWorld:
     def _control(self) -> None:
         """One cycle of all controllers: where their joints are to be at the cycle's end."""
         now_ns = self.now_ns()
+        if self._set_points is not None:
+            target = self._set_points.update(now_ns)
+            self.simulation.ramp_to(target.positions, target.velocities)
+            return
         positions, velocities = np.empty(len(DRIVEN_JOINTS)), np.empty(len(DRIVEN_JOINTS))
         for name, controller in self.controllers.items():
             desired = controller.update(now_ns, now_ns + CYCLE_NS)

@@ -24,6 +24,11 @@ def generate_launch_description() -> LaunchDescription:
                 description="Parameters of the twin.",
             ),
             DeclareLaunchArgument("seed", default_value="0", description="Seed of the objects' places."),
+            DeclareLaunchArgument(
+                "hardware_topics",
+                default_value="false",
+                description="Be the hardware of a ros2_control outside, without own controllers.",
+            ),
             DeclareLaunchArgument("viewer", default_value="false", description="Open MuJoCo's viewer."),
             Node(
                 package="agibot_twin",
@@ -33,6 +38,7 @@ def generate_launch_description() -> LaunchDescription:
                     LaunchConfiguration("params_file"),
                     {
                         "seed": ParameterValue(LaunchConfiguration("seed"), value_type=int),
+                        "hardware_topics": ParameterValue(LaunchConfiguration("hardware_topics"), value_type=bool),
                         "viewer": ParameterValue(LaunchConfiguration("viewer"), value_type=bool),
                         "publish_clock": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool),
                     },
@@ -44,6 +50,7 @@ def generate_launch_description() -> LaunchDescription:
                     PathJoinSubstitution([FindPackageShare("agibot_bringup"), "launch", "description.launch.py"])
                 ),
                 launch_arguments={
+                    "hardware": "twin",
                     "namespace": LaunchConfiguration("namespace"),
                     "use_sim_time": LaunchConfiguration("use_sim_time"),
                 }.items(),

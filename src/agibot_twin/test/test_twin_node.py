@@ -156,6 +156,25 @@ def test_a_trajectory_moves_the_arm_and_a_bad_one_is_refused_without_motion(star
     assert output.count("trajectory refused: dual_arm_controller: joints do not match") == 1
 
 
+def test_as_hardware_it_answers_on_the_topics_of_ros2_control_alone(start: Callable[..., Twin]) -> None:
+    twin = start("hardware_topics:=true")
+    states = twin.collect(JointState, "robot_joint_states", RELIABLE)
+    others = twin.collect(JointState, "joint_states")
+    commands = twin.node.create_publisher(JointState, "robot_joint_commands", 1)
+    twin.spin_until(lambda: states and commands.get_subscription_count() == 1)
+    yaw = DRIVEN_JOINTS.index("idx11_head_joint1")
+    told = [float("nan")] * len(DRIVEN_JOINTS)  # what ros2_control sends before a controller has taken the joints
+    commands.publish(JointState(name=DRIVEN_JOINTS, position=told))
+    told[yaw] = 0.2
+    commands.publish(JointState(name=DRIVEN_JOINTS, position=told))
+    home = np.array(states[-1].position)
+    twin.spin_until(lambda: abs(states[-1].position[yaw] - 0.2) < 2e-3, 10.0)
+    moved = np.abs(np.array(states[-1].position) - home)
+    assert moved[yaw] > 0.19 and np.delete(moved, yaw).max() < 5e-3
+    assert twin.node.count_subscribers("dual_arm_controller/joint_trajectory") == 0
+    assert others == []
+
+
 def test_reset_brings_the_robot_home(start: Callable[..., Twin]) -> None:
     twin = start("seed:=5")
     states = twin.collect(JointState, "joint_states", RELIABLE)

@@ -127,6 +127,16 @@ def test_the_safety_gate_knows_only_the_runtime_and_only_its_node_knows_ros() ->
         assert not found, f"{module.relative_to(SOURCES)}: {found}"
 
 
+def test_the_bridge_knows_only_the_runtime_and_what_decides_in_it_knows_no_ros() -> None:
+    bridge = BRINGUP / "bridge"
+    assert modules(bridge)
+    for module in modules(bridge):
+        decides = module.stem in ("units", "guard", "adapter", "sdk")
+        forbidden = TORCH | {"agibot_twin"} | (ROS if decides else set())
+        found = violations(module.read_text(), package_of(module, BRINGUP), {"runtime"}, forbidden)
+        assert not found, f"{module.relative_to(SOURCES)}: {found}"
+
+
 @pytest.mark.parametrize(
     ("line", "offence"),
     [
@@ -150,3 +160,12 @@ def test_an_import_against_an_arrow_is_found(line: str, offence: str) -> None:
 def test_an_import_along_an_arrow_is_none() -> None:
     source = "import numpy as np\nimport yaml\nfrom .chunk import Chunk\nfrom dreamzero_policy.runtime import limits\n"
     assert violations(source, "dreamzero_policy.runtime", {"runtime"}, FORBIDDEN["runtime"]) == []
+
+
+def test_going_home_knows_only_runtime_gate_and_description_and_only_its_node_knows_ros() -> None:
+    folder = BRINGUP / "go_home"
+    assert modules(folder)
+    for module in modules(folder):
+        forbidden = TORCH | {"agibot_twin"} | (set() if module.stem == "node" else ROS)
+        found = violations(module.read_text(), package_of(module, BRINGUP), {"runtime"}, forbidden)
+        assert not found, f"{module.relative_to(SOURCES)}: {found}"

@@ -15,9 +15,12 @@ from dreamzero_policy.data.episodes import EpisodeError
 from dreamzero_policy.evaluation.closed_loop import NodeParameters, ParametersError
 from dreamzero_policy.inference.loading import Policy, load_policy
 from dreamzero_policy.inference.sessions import Sessions
+from dreamzero_policy.inference.watching import WatchedSessions
 from dreamzero_policy.inference.worker_process import checkpoint_hash
 from dreamzero_policy.replay.document import Results
 from dreamzero_policy.replay.policy import ModelFailed
+from dreamzero_policy.replay.report.report import Report
+from dreamzero_policy.replay.report.rerun_file import RerunMissing
 from dreamzero_policy.replay.run import COUNTERFACTUAL, PARITY, Model, Replay, ReplaySettings
 from dreamzero_policy.runtime.contract import Contract, load_contract
 from dreamzero_policy.runtime.embodiment import Embodiment
@@ -46,6 +49,8 @@ class Options:
     dtype: str | None  # None: that of the run in the bag, where it shows, else float32
     threads: int
     folder: Path | None
+    report: bool = True  # in that folder
+    rerun: bool = False  # with a file for Rerun
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -65,21 +70,30 @@ def run(options: Options) -> dict[str, Any]:
     forks = options.settings.mode == COUNTERFACTUAL
     acting = options.recorded_checkpoint if forks else options.checkpoint
     acting = acting or shipped_checkpoint()
+    listener = None
+    if options.folder is not None and options.report:
+        try:
+            listener = Report(options.folder, contract.model, options.bag, options.rerun)
+        except RerunMissing as error:
+            raise ReplayError(str(error)) from error
     if options.dtype is None:
         options = replace(options, dtype=dtype_of_run(acting, contract, node, options))
-    policy, model = load_model(acting, contract, options)
+    watched = listener is not None
+    policy, model = load_model(acting, contract, options, watched)
     other = None
     if forks and options.checkpoint is not None:
-        _, other = load_model(options.checkpoint, contract, options)
+        _, other = load_model(options.checkpoint, contract, options, watched)
     elif forks:
-        other = replace(model, sessions=Sessions(policy))
-    with Results(options.folder) as results:
+        other = model_of(policy, model.embodiment, model.checkpoint_hash, watched)
+    with Results(options.folder, listener) as results:
         try:
             document = Replay(model, node, options.settings, results, other).play(options.bag)
         except ModelFailed as error:
             raise ReplayError(str(error)) from error
         document["tolerance"] = tolerance(options)
         results.write(document)
+    if listener is not None:
+        listener.finish(document)
     return document
 
 
@@ -99,11 +113,20 @@ def dtype_of_run(checkpoint: Path, contract: Contract, node: LoopSettings, optio
     return DTYPES[0]
 
 
-def load_model(checkpoint: Path, contract: Contract, options: Options) -> tuple[Policy, Model]:
+def load_model(checkpoint: Path, contract: Contract, options: Options, watched: bool = False) -> tuple[Policy, Model]:
     """Weights, and what a replay makes of them. Raises CheckpointError, ContractError."""
     embodiment = Embodiment(contract, load_statistics(checkpoint, contract))
     policy = load_policy(checkpoint, device=options.device, dtype=options.dtype, threads=options.threads)
-    return policy, Model(Sessions(policy), embodiment, checkpoint_hash(checkpoint))
+    return policy, model_of(policy, embodiment, checkpoint_hash(checkpoint), watched)
+
+
+def model_of(policy: Policy, embodiment: Embodiment, digest: str, watched: bool) -> Model:
+    """With sessions of its own; `watched`: their predicted video is decoded and compared with what came."""
+    sessions = Sessions(policy)
+    if not watched:
+        return Model(sessions, embodiment, digest)
+    watch = WatchedSessions(sessions)
+    return Model(watch, embodiment, digest, foresight=lambda: watch.newest)
 
 
 def tolerance(options: Options) -> dict[str, Any]:

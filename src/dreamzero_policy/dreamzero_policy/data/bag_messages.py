@@ -1,68 +1,30 @@
 """Messages of a bag: which topic is what, stamps without decoding, and decoding that matches live operation.
 
-Bags are read with `rosbags`, MCAP and SQLite alike. Jazzy's serializer leaves spare bytes behind messages that end in
-an empty array, which `rosbags` refuses; here a message is decoded up to its last field and what follows is ignored, so
-bags of any recorder can be read. Every message used begins with a header, whose stamp is read off the first bytes.
+Jazzy's serializer leaves spare bytes behind messages that end in an empty array, which `rosbags` refuses; here a
+message is decoded up to its last field and what follows is ignored, so bags of any recorder can be read. Every message
+used begins with a header, whose stamp is read off the first bytes.
 """
 
-import sqlite3
 import struct
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.interfaces import Connection
-from rosbags.rosbag2 import ReaderError
-from rosbags.serde import SerdeError
-from rosbags.typesys import Stores, TypesysError, get_typestore
 from rosbags.typesys.store import Typestore
 
+from dreamzero_policy.data.bag_errors import DAMAGED
+from dreamzero_policy.data.bag_files import Bag
 from dreamzero_policy.data.episodes import EpisodeError
 from dreamzero_policy.runtime.contract import Contract
 from dreamzero_policy.runtime.embodiment import Image
 from dreamzero_policy.runtime.observation import NS_PER_S, ObservationError
 
-if sys.version_info >= (3, 14):  # as rosbags chooses
-    from compression.zstd import ZstdError
-else:
-    from backports.zstd import ZstdError
-
 ENCODINGS = ("rgb8", "bgr8")
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 CHUNK, STATES = "dreamzero_msgs/msg/ActionChunk", "sensor_msgs/msg/JointState"
 TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"
-# What the readers, decompressors and deserialisers below raise for damaged bytes.
-DAMAGED = (AnyReaderError, ReaderError, SerdeError, TypesysError, ZstdError, sqlite3.Error, struct.error)
-DAMAGED += (OSError, EOFError, ValueError, LookupError, OverflowError, RuntimeError, MemoryError, AssertionError)
-
-
-class OpenBag:
-    """A bag being read. Whatever its files are refused for becomes an EpisodeError that names the bag."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> AnyReader:
-        try:
-            self._reader = AnyReader([self.path], default_typestore=get_typestore(Stores.ROS2_JAZZY))
-            self._reader.open()
-        except Exception as error:  # the readers below raise kinds of their own for damaged files
-            raise EpisodeError(f"bag {self.path} cannot be read: {type(error).__name__}: {error}") from error
-        return self._reader
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        self._reader.close()
-        if isinstance(error, DAMAGED) and not isinstance(error, EpisodeError):
-            raise EpisodeError(f"bag {self.path} is damaged: {type(error).__name__}: {error}") from error
-
-
-def is_bag(path: Path) -> bool:
-    """Whether the path is a rosbag2: a folder with metadata.yaml, or one MCAP or SQLite file."""
-    return (path / "metadata.yaml").is_file() or (path.is_file() and path.suffix in (".mcap", ".db3"))
 
 
 def stamp_ns(data: bytes | memoryview) -> int:
@@ -83,48 +45,54 @@ def duration_ns(message: Any) -> int:
     return message.sec * NS_PER_S + message.nanosec
 
 
-def topic_of(reader: AnyReader, name: str, kinds: tuple[str, ...], bag: Path) -> Connection | None:
+def topic_of(bag: Bag, name: str, kinds: tuple[str, ...]) -> Connection | None:
     """The connection of a topic the site names, in whatever namespace it was recorded; None if there is none.
 
     Raises:
         EpisodeError: several topics fit, or it has another type.
     """
     wanted = "/" + name.lstrip("/")
-    found = [c for c in reader.connections if c.topic == wanted]
-    found = found or [c for c in reader.connections if c.topic.endswith(wanted)]
+    found = [c for c in bag.connections if c.topic == wanted]
+    found = found or [c for c in bag.connections if c.topic.endswith(wanted)]
     if len({c.topic for c in found}) > 1:
-        raise EpisodeError(f"bag {bag}: {sorted(c.topic for c in found)} all end in {wanted}; keep one of them")
+        raise EpisodeError(f"bag {bag.path}: {sorted(c.topic for c in found)} all end in {wanted}; keep one of them")
     if found and found[0].msgtype not in kinds:
-        raise EpisodeError(f"bag {bag}: {found[0].topic} holds {found[0].msgtype}, expected {' or '.join(kinds)}")
+        raise EpisodeError(f"bag {bag.path}: {found[0].topic} holds {found[0].msgtype}, expected {' or '.join(kinds)}")
     return found[0] if found else None
 
 
-def required_topic(
-    reader: AnyReader, topic: str, kinds: tuple[str, ...], bag: Path, what: str, remedy: str = ""
-) -> Connection:
+def required_topic(bag: Bag, topic: str, kinds: tuple[str, ...], what: str, remedy: str = "") -> Connection:
     """The same where there must be one. Raises EpisodeError that says what is missing and what the bag has."""
-    found = topic_of(reader, topic, kinds, bag)
+    found = topic_of(bag, topic, kinds)
     if found is None:
-        has = ", ".join(sorted(c.topic for c in reader.connections))
-        raise EpisodeError(f"{what} is missing: no topic {topic} in {bag}{remedy}. It has {has}")
+        has = ", ".join(sorted(c.topic for c in bag.connections))
+        raise EpisodeError(f"{what} is missing: no topic {topic} in {bag.path}{remedy}. It has {has}")
     return found
 
 
-def camera_topics(reader: AnyReader, contract: Contract, bag: Path) -> dict[str, Connection]:
+def camera_topics(bag: Bag, contract: Contract) -> dict[str, Connection]:
     """Where each camera of a contract was recorded: raw, or else compressed. Raises EpisodeError."""
     found = {}
     for camera in contract.model.cameras:
         topic = contract.site.cameras[camera].topic
-        raw = topic_of(reader, topic, (IMAGE,), bag)
+        raw = topic_of(bag, topic, (IMAGE,))
         found[camera] = raw or required_topic(
-            reader, f"{topic}/compressed", (COMPRESSED,), bag, f"camera {camera}", f"; neither is {topic}"
+            bag, f"{topic}/compressed", (COMPRESSED,), f"camera {camera}", f"; neither is {topic}"
         )
     return found
 
 
 def image_decoder(camera: str, data: bytes, kind: str, types: Typestore) -> Callable[[], Image]:
     """A function that decodes this message to RGB [height, width, 3]; it raises ObservationError."""
-    return lambda: (_compressed if kind == COMPRESSED else _raw)(camera, decoded(data, kind, types))
+
+    def decode() -> Image:
+        try:
+            message = decoded(data, kind, types)
+        except DAMAGED as error:
+            raise ObservationError(f"camera {camera}: cannot be read: {type(error).__name__}: {error}") from error
+        return (_compressed if kind == COMPRESSED else _raw)(camera, message)
+
+    return decode
 
 
 def _compressed(camera: str, message: Any) -> Image:

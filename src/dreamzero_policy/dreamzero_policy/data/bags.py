@@ -1,51 +1,41 @@
-"""Bags: rosbag2 recordings as demonstrations, aligned by the very observation buffer of live operation.
+"""Bags: rosbag2 recordings as demonstrations, aligned by the very observation buffer of live operation (`bag_walk`).
 
-A bag is read in the order of its messages into an `ObservationBuffer`, and every step is taken when the buffer says
-that it covers the instant: same nearest rule, same tolerances, same refusals as live. What was commanded is an explicit
-choice: `commands`, the trajectories that the controllers were executing, or `next_state`, the joint states one step
-later, for recordings without commands (hand-guided, other controllers). Nothing falls back from one to the other.
+What was commanded is an explicit choice: `commands`, the trajectories that the controllers were executing, or
+`next_state`, the joint states one step later, for recordings without commands (hand-guided, other controllers). Nothing
+falls back from one to the other.
 
 What was done is told by, in this order: the instruction given by the caller; `instructions.txt` in the bag's folder
 (one phrasing a line); the policy's own `ActionChunk` messages, each run of accepted chunks with one prompt being an
 episode of its own. A joint of the contract that is predicted and never commanded (a mobile base) is recorded as zero:
 neither the runtime commands it nor the site has a topic for it.
+
+Here a bag is sound or refused; `bag_conversion` takes what can be read of a damaged one.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from rosbags.highlevel import AnyReader
-from rosbags.interfaces import Connection
 
-from dreamzero_policy.data.bag_messages import (
-    CHUNK,
-    STATES,
-    TRAJECTORY,
-    OpenBag,
-    camera_topics,
-    decoded,
-    duration_ns,
-    image_decoder,
-    is_bag,
-    required_topic,
-    stamp_ns,
-    topic_of,
-)
-from dreamzero_policy.data.commands import CommandHistory
+from dreamzero_policy.data.bag_errors import DAMAGED
+from dreamzero_policy.data.bag_events import BagEvents
+from dreamzero_policy.data.bag_files import Bag, OpenBag, is_bag, lost_metadata
+from dreamzero_policy.data.bag_messages import CHUNK, decoded, duration_ns
+from dreamzero_policy.data.bag_walk import Actions, Segment, Step, Walk
 from dreamzero_policy.data.episodes import Episode, EpisodeError
+from dreamzero_policy.data.problems import Problems, Refused
 from dreamzero_policy.data.recordings import Images, Recording, require_numbers, without_statistics
 from dreamzero_policy.runtime.contract import Contract
-from dreamzero_policy.runtime.embodiment import Floats
-from dreamzero_policy.runtime.observation import NS_PER_S, MissingObservation, ObservationBuffer, ObservationError
+from dreamzero_policy.runtime.observation import NS_PER_S, ObservationBuffer, ObservationError
 
-Actions = Literal["commands", "next_state"]
 INSTRUCTIONS = "instructions.txt"
 ACCEPTED = 0  # ActionChunk.verdict
+DECODERS = 2  # threads; decoding leaves Python alone
 
 
 @dataclass(frozen=True)
@@ -54,26 +44,6 @@ class BagReading:
 
     actions: Actions = "commands"
     instruction: str = ""  # of every bag; empty: what each bag says itself
-
-
-@dataclass(frozen=True)
-class Segment:
-    """One episode's share of a bag."""
-
-    bag: Path
-    instructions: tuple[str, ...]
-    begin_ns: int | None  # None: where every source has begun
-    end_ns: int | None
-
-
-@dataclass(frozen=True, eq=False)
-class Contents:
-    """What a bag holds besides pixels."""
-
-    begin_ns: int  # when every source has begun
-    end_ns: int  # when the first of them ends
-    commands: Sequence[CommandHistory]
-    skew_s: float  # time of recording minus stamp, of the joint states
 
 
 class BagSource:
@@ -88,17 +58,15 @@ class BagSource:
         self.folder, self.contract = folder, contract
         self.reading = reading or BagReading()
         self._embodiment = without_statistics(contract)
-        self._step_ns = NS_PER_S / contract.model.action_hz
 
     @cached_property
     def segments(self) -> dict[str, Segment]:
         """Episodes by name. A bag that is one episode lends it its name; else the episodes are numbered."""
         found = {}
         for bag in bags_of(self.folder):
-            segments = self._segments(bag)
-            for number, segment in enumerate(segments):
-                own = bag.name if bag.is_dir() else bag.stem
-                name = own if segment.begin_ns is None else f"{own}.{number}"
+            with OpenBag(bag) as opened:
+                segments = segments_of(opened, self.reading.instruction)
+            for name, segment in zip(names_of(bag, segments), segments, strict=True):
                 if name in found:
                     raise EpisodeError(f"bags {found[name].bag} and {bag} have one name, {name}; rename one")
                 found[name] = segment
@@ -123,161 +91,24 @@ class BagSource:
             EpisodeError: names the episode and what cannot be used.
         """
         segment = self.segments[name]
-        with _told(name), OpenBag(segment.bag) as reader:
-            contents = self._contents(reader, segment.bag)
-            instants_ns = self._grid(segment, contents)
-            state = np.array([self._embodiment.state(positions) for positions in self._positions(reader, instants_ns)])
-            if self.reading.actions == "next_state":
-                action = self._embodiment.as_actions(state[1:])
-                state, instants_ns = state[:-1], instants_ns[:-1]
-            else:
-                action = self._commanded(contents, instants_ns)
+        with _told(name), OpenBag(segment.bag) as bag:
+            walk = self._walk(bag, segment)
+            rows = [(step.state, step.action) for step in walk.steps()]
+            if walk.taken < 2:
+                raise EpisodeError(walk.reason())
+            state, action = (np.array(column) for column in zip(*rows, strict=True))
             require_numbers(name, state, action, self.contract.model)
 
         def images(steps: Sequence[int]) -> Iterator[Images]:
             with _told(name), OpenBag(segment.bag) as again:
-                yield from self._images(again, segment.bag, [instants_ns[step] for step in steps])
+                walk = self._walk(again, segment)
+                yield from pictures_of(_chosen(walk.steps(), steps), walk.buffer)
 
         return Recording(name, segment.instructions, state, action, images)
 
-    # What was done
-
-    def _segments(self, bag: Path) -> list[Segment]:
-        given = bag / INSTRUCTIONS
-        if self.reading.instruction:
-            return [Segment(bag, (self.reading.instruction,), None, None)]
-        if given.is_file():
-            lines = tuple(line.strip() for line in given.read_text(encoding="utf-8").splitlines() if line.strip())
-            if not lines:
-                raise EpisodeError(f"{given} is empty; write one phrasing of the instruction a line")
-            return [Segment(bag, lines, None, None)]
-        with OpenBag(bag) as reader:
-            chunks = [c for c in reader.connections if c.msgtype == CHUNK]
-            messages = [decoded(data, CHUNK, reader.typestore) for _, _, data in _messages(reader, chunks)]
-        accepted = [message for message in messages if message.verdict == ACCEPTED]
-        if not accepted:
-            raise EpisodeError(
-                f"bag {bag} does not say what was done: no accepted ActionChunk in it. Give --instruction, or write "
-                f"{given} with one phrasing a line"
-            )
-        runs = groupby(accepted, key=lambda message: (message.session, message.epoch, message.prompt))
-        segments = []
-        for (_, _, prompt), run in runs:
-            chunks_of_run = list(run)
-            end_ns = max(_end_ns(message) for message in chunks_of_run)
-            begin_ns = duration_ns(chunks_of_run[0].header.stamp)
-            segments.append(Segment(bag, (prompt,), begin_ns, end_ns))
-        return segments
-
-    # Numbers
-
-    def _contents(self, reader: AnyReader, bag: Path) -> Contents:
-        """First and last stamps of every source, and the commands. Raises EpisodeError for a missing topic."""
-        site = self.contract.site
-        cameras = camera_topics(reader, self.contract, bag)
-        sources = {f"camera {camera}": connection for camera, connection in cameras.items()}
-        states = required_topic(reader, site.joint_states.topic, (STATES,), bag, "joint states")
-        sources["joint states"] = states
-        histories = {}
-        if self.reading.actions == "commands":
-            for controller in site.controllers:
-                topic = f"{controller.name}/joint_trajectory"
-                connection = required_topic(
-                    reader, topic, (TRAJECTORY,), bag, f"controller {controller.name}", "; or take --actions next_state"
-                )
-                histories[connection.topic] = CommandHistory(controller)
-        spans: dict[str, tuple[int, int]] = {}
-        by_topic = {connection.topic: source for source, connection in sources.items()}
-        skew_s = 0.0
-        wanted = [c for c in reader.connections if c.topic in by_topic or c.topic in histories]
-        for connection, recorded_ns, data in _messages(reader, wanted):
-            if history := histories.get(connection.topic):
-                add_trajectory(history, recorded_ns, decoded(data, TRAJECTORY, reader.typestore), connection.topic)
-                continue
-            source, stamp = by_topic[connection.topic], stamp_ns(data)
-            first, last = spans.get(source, (stamp, stamp))
-            if stamp < last:
-                raise EpisodeError(
-                    f"{source}: stamps do not increase, {last / NS_PER_S:.6f} s is followed by {stamp / NS_PER_S:.6f} s"
-                )
-            spans[source] = first, stamp
-            skew_s = (recorded_ns - stamp) / NS_PER_S if source == "joint states" else skew_s
-        if silent := sorted(set(sources) - set(spans)):
-            raise EpisodeError(f"{silent[0]}: no message in {bag}")
-        begins, ends = zip(*spans.values(), strict=True)
-        return Contents(max(begins), min(ends), list(histories.values()), skew_s)
-
-    def _grid(self, segment: Segment, contents: Contents) -> list[int]:
-        """Instants of the steps: from where everything is there, in whole steps from the first observation."""
-        earliest_ns = contents.begin_ns
-        for history in contents.commands:
-            if history.first_ns is None:
-                raise EpisodeError(
-                    f"controller {history.controller.name}: no command was recorded; take --actions next_state, or "
-                    "record one that holds it"
-                )
-            earliest_ns = max(earliest_ns, history.first_ns)
-        if contents.commands and abs(contents.skew_s) > self.contract.site.tolerances.silence_s:
-            raise EpisodeError(
-                f"joint states: recorded {contents.skew_s:+.1f} s after their stamps, so the bag does not tell when "
-                "commands began; record on the clock of the stamps (use_sim_time) or take --actions next_state"
-            )
-        begin_ns = earliest_ns if segment.begin_ns is None else segment.begin_ns
-        skipped = max(0, -int((begin_ns - earliest_ns) // self._step_ns))
-        end_ns = contents.end_ns if segment.end_ns is None else min(segment.end_ns, contents.end_ns)
-        last = int((end_ns - begin_ns) / self._step_ns)
-        if last - skipped < 1:
-            raise EpisodeError(
-                f"cameras, joint states and commands have less than two steps in common, between "
-                f"{max(begin_ns, earliest_ns) / NS_PER_S:.3f} s and {end_ns / NS_PER_S:.3f} s"
-            )
-        return [begin_ns + round(step * self._step_ns) for step in range(skipped, last + 1)]
-
-    def _positions(self, reader: AnyReader, instants_ns: Sequence[int]) -> Iterator[dict[str, float]]:
-        """Joint positions by name at each instant, by the rules of the observation buffer."""
-        site = self.contract.site
-        states = [c for c in reader.connections if c.topic.endswith("/" + site.joint_states.topic.lstrip("/"))]
-        buffer, tolerance_ns = ObservationBuffer(self._embodiment), site.tolerances.state_s * NS_PER_S
-        feed = _feed(buffer, reader, {}, states[0].topic)
-        for instant_ns in instants_ns:
-            _advance(feed, lambda instant_ns=instant_ns: buffer.joints.covers(instant_ns))
-            sample = buffer.joints.nearest(instant_ns)
-            if sample is None or abs(sample.stamp_ns - instant_ns) > tolerance_ns:
-                gap = "none at all" if sample is None else f"{(sample.stamp_ns - instant_ns) / 1e6:+.1f} ms away"
-                raise EpisodeError(
-                    f"joint states: none at {instant_ns / NS_PER_S:.3f} s, the nearest is {gap}, "
-                    f"tolerance {tolerance_ns / 1e6:.1f} ms"
-                )
-            yield dict(sample.positions)
-
-    def _commanded(self, contents: Contents, instants_ns: Sequence[int]) -> Floats:
-        """What was in execution at each step, in the contract's units."""
-        rows = []
-        for instant_ns in instants_ns:
-            targets: dict[str, float] = {}
-            for history in contents.commands:
-                targets |= zip(history.controller.joints, history.at(instant_ns), strict=True)
-            rows.append([targets.get(joint, np.nan) for joint in self.contract.model.state_joints])
-        joints = self.contract.model.state_joints
-        return self._embodiment.as_actions(
-            np.array([self._embodiment.state(dict(zip(joints, row, strict=True))) for row in rows]),
-        )
-
-    # Images
-
-    def _images(self, reader: AnyReader, bag: Path, instants_ns: Sequence[int]) -> Iterator[Images]:
-        """Raw images of every camera at each instant: those that the observation buffer makes its block of."""
-        buffer = ObservationBuffer(self._embodiment)
-        cameras = {connection.topic: camera for camera, connection in camera_topics(reader, self.contract, bag).items()}
-        states = topic_of(reader, self.contract.site.joint_states.topic, (STATES,), bag)
-        feed = _feed(buffer, reader, cameras, states.topic)
-        for instant_ns in instants_ns:
-            _advance(feed, lambda instant_ns=instant_ns: buffer.covers(instant_ns))
-            block = buffer.block(instant_ns, (0,))
-            yield {
-                camera: buffer.cameras[camera].nearest(stamps[0]).decode()
-                for camera, stamps in block.frame_stamps_ns.items()
-            }
+    def _walk(self, bag: Bag, segment: Segment) -> Walk:
+        refused = Refused()
+        return Walk(BagEvents(bag, self.contract), [segment], self.reading.actions, self.contract, refused)
 
     # For a reader of the data set
 
@@ -295,9 +126,92 @@ class BagSource:
         return self.recording(name).steps
 
 
-def bags_of(folder: Path) -> list[Path]:
-    """The folder itself if it is a bag, else the bags in it, by name."""
-    return [folder] if is_bag(folder) else sorted(path for path in folder.glob("*") if is_bag(path))
+def bags_of(folder: Path, damaged: bool = False) -> list[Path]:
+    """The folder itself if it is a bag, else the bags in it, by name; `damaged`: without metadata.yaml as well."""
+    found = [path for path in (folder, *sorted(folder.glob("*"))) if is_bag(path) or (damaged and lost_metadata(path))]
+    return found[:1] if folder in found else found
+
+
+def segments_of(bag: Bag, instruction: str = "", problems: Problems | None = None) -> list[Segment]:
+    """What was done in a bag, in the order of its begin.
+
+    Args:
+        bag: open.
+        instruction: of the whole bag; empty: what it says itself.
+        problems: notes chunks that cannot be read; without, they are refused.
+
+    Raises:
+        EpisodeError: it does not say what was done.
+    """
+    path, given = bag.path, bag.path / INSTRUCTIONS
+    if instruction:
+        return [Segment(path, (instruction,), None, None)]
+    if given.is_file():
+        lines = tuple(line.strip() for line in given.read_text(encoding="utf-8").splitlines() if line.strip())
+        if not lines:
+            raise EpisodeError(f"{given} is empty; write one phrasing of the instruction a line")
+        return [Segment(path, lines, None, None)]
+    accepted = [chunk for chunk in _chunks(bag, problems or Refused()) if chunk.verdict == ACCEPTED]
+    if not accepted:
+        raise EpisodeError(
+            f"bag {path} does not say what was done: no accepted ActionChunk in it. Give --instruction, or write "
+            f"{given} with one phrasing a line"
+        )
+    segments = []
+    for (_, _, prompt), run in groupby(accepted, key=lambda chunk: (chunk.session, chunk.epoch, chunk.prompt)):
+        chunks = list(run)
+        begin_ns = duration_ns(chunks[0].header.stamp)
+        segments.append(Segment(path, (prompt,), begin_ns, max(_end_ns(chunk) for chunk in chunks)))
+    return segments
+
+
+def names_of(bag: Path, segments: Sequence[Segment]) -> list[str]:
+    """A bag that is one episode lends it its name; else the episodes are numbered."""
+    own = bag.name if bag.is_dir() else bag.stem
+    return [own if segment.begin_ns is None else f"{own}.{number}" for number, segment in enumerate(segments)]
+
+
+def pictures_of(steps: Iterator[Step], buffer: ObservationBuffer, threads: int = DECODERS) -> Iterator[Images]:
+    """RGB images of every camera for one step after the other, the next one's being decoded meanwhile.
+
+    Raises:
+        ObservationError: an image cannot be decoded or has another size.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = None
+        for step in steps:
+            begun = {camera: pool.submit(frame.decode) for camera, frame in step.frames.items()}
+            if waiting is not None:
+                yield {camera: buffer.sized(camera, image.result()) for camera, image in waiting.items()}
+            waiting = begun
+        if waiting is not None:
+            yield {camera: buffer.sized(camera, image.result()) for camera, image in waiting.items()}
+
+
+def _chunks(bag: Bag, problems: Problems) -> Iterator[Any]:
+    """Messages of the policy."""
+    topics = {connection.topic for connection in bag.connections if connection.msgtype == CHUNK}
+    if not topics:
+        return
+    for connection, recorded_ns, data in bag.messages(topics, told=False):
+        try:
+            chunk = decoded(data, CHUNK, bag.typestore)
+        except DAMAGED as error:
+            problems.note("damage", connection.topic, recorded_ns, f"cannot be read: {type(error).__name__}: {error}")
+            continue
+        yield chunk
+
+
+def _chosen(steps: Iterator[Step], wanted: Sequence[int]) -> Iterator[Step]:
+    """The steps with these rising places among all."""
+    upcoming = iter(wanted)
+    place = next(upcoming, None)
+    for number, step in enumerate(steps):
+        if place is None:
+            return
+        if number == place:
+            yield step
+            place = next(upcoming, None)
 
 
 class _told:  # noqa: N801 (reads as a phrase where it stands)
@@ -310,48 +224,10 @@ class _told:  # noqa: N801 (reads as a phrase where it stands)
         pass
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (EpisodeError, ObservationError, MissingObservation)):
+        if isinstance(error, (EpisodeError, ObservationError)):
             raise EpisodeError(f"episode {self._name}: {str(error).removeprefix(f'episode {self._name}: ')}") from error
-
-
-def _messages(reader: AnyReader, connections: Sequence[Connection]) -> Iterator[tuple[Connection, int, bytes]]:
-    return reader.messages(connections=connections) if connections else iter(())
 
 
 def _end_ns(chunk: Any) -> int:
     """When the last row of an accepted chunk is over. One that names no first row is executed from row 0 on."""
     return duration_ns(chunk.start) + round((chunk.steps - getattr(chunk, "first_row", 0)) * chunk.step_s * NS_PER_S)
-
-
-def _feed(buffer: ObservationBuffer, reader: AnyReader, cameras: dict[str, str], states: str) -> Iterator[None]:
-    """Message by message into the buffer, in the order of recording."""
-    wanted = [c for c in reader.connections if c.topic in cameras or c.topic == states]
-    for connection, recorded_ns, data in _messages(reader, wanted):
-        if camera := cameras.get(connection.topic):
-            decode = image_decoder(camera, data, connection.msgtype, reader.typestore)
-            buffer.add_image(camera, stamp_ns(data), recorded_ns, decode)
-        else:
-            message: Any = decoded(data, STATES, reader.typestore)
-            buffer.add_joint_state(stamp_ns(data), recorded_ns, message.name, message.position)
-        yield
-
-
-def _advance(feed: Iterator[None], covered: Callable[[], bool]) -> None:
-    """Feed until the instant is covered, or to the end of the bag."""
-    while not covered():
-        if next(feed, feed) is feed:
-            return
-
-
-def add_trajectory(history: CommandHistory, recorded_ns: int, message: Any, topic: str) -> None:
-    """Keep a JointTrajectory message. Raises EpisodeError for one that no controller could follow."""
-    points = message.points
-    history.add(
-        recorded_ns,
-        duration_ns(message.header.stamp),
-        message.joint_names,
-        [duration_ns(point.time_from_start) for point in points],
-        [point.positions for point in points],
-        [point.velocities for point in points],
-        topic,
-    )

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dreamzero_policy.data.bag_messages import CHUNK, OpenBag, decoded
+from dreamzero_policy.data.bag_files import OpenBag
+from dreamzero_policy.data.bag_messages import CHUNK, decoded
 from dreamzero_policy.data.episodes import EpisodeError
 from dreamzero_policy.runtime.calibration import Calibration
 
@@ -40,7 +41,7 @@ class SurpriseRun:
                 missing = "~/surprise" if chunks else "~/chunk"
                 raise EpisodeError(f"bag {bag} has no {missing} of policy_node; record both while it works")
             distances, origins, regimes = [], set(), set()
-            for connection, _, data in reader.messages(connections=[*told, *chunks]):
+            for connection, _, data in reader.messages({c.topic for c in (*told, *chunks)}):
                 message = decoded(data, connection.msgtype, reader.typestore)
                 if connection.msgtype == DISTANCE:
                     distances.append(float(message.data))

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import av
 import numpy as np
-from numpy.typing import NDArray
 
 from dreamzero_policy.data.episodes import EpisodeError
 from dreamzero_policy.runtime.embodiment import Floats, Image
@@ -170,9 +169,3 @@ class _opened:  # noqa: N801 (reads as a verb where it stands)
 def _seek(container: av.container.InputContainer, stream: av.video.stream.VideoStream, time_s: float) -> None:
     offset = int(time_s / float(stream.time_base)) + (stream.start_time or 0)
     container.seek(max(offset, stream.start_time or 0), stream=stream, backward=True)
-
-
-def pixels(images: Sequence[Image]) -> NDArray[np.float64]:
-    """Samples [n, 3] in [0, 1] of some images, thinned to at most 128 lines and columns."""
-    thinned = [image[:: max(1, len(image) // 128), :: max(1, image.shape[1] // 128)] for image in images]
-    return np.concatenate([image.reshape(-1, 3) for image in thinned]) / 255

@@ -275,6 +275,11 @@ class Session:
         return self._preview.decode(self.policy.autoencoder, prediction)
 
     @property
+    def latents(self) -> tuple[Tensor, ...]:
+        """What was observed in this window, newest last, [1, C, f, h, w] an observation."""
+        return () if self._memory.window is None else self._memory.window.latents
+
+    @property
     def stream(self) -> Stream:
         """The autoencoder behind what was observed in this window, for :meth:`encoded`. Raises ValueError before."""
         if self._memory.window is None:

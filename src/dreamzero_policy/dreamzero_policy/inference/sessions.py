@@ -98,6 +98,15 @@ class Sessions:
         comparison, self._comparison = self._comparison, None
         return None if comparison is None else comparison.distance()
 
+    @property
+    def newest(self) -> tuple[Session, Prediction] | None:
+        """The newest prediction and whose it is; None before there is one."""
+        return self._newest
+
+    def opened(self, number: int) -> Session | None:
+        """The session of that number; None if it was not asked yet."""
+        return self._open.get(number)
+
     def dream(self) -> np.ndarray | None:
         """The video of the newest chunk, uint8 [T, height, width, 3]; None before there is one."""
         if self._newest is None:

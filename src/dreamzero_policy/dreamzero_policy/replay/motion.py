@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from dreamzero_policy.data.bags import add_trajectory
+from dreamzero_policy.data.bag_events import Trajectory, add_trajectory
 from dreamzero_policy.data.commands import CommandHistory
-from dreamzero_policy.replay.recording import Trajectory
 from dreamzero_policy.runtime.contract import Contract, ModelSection
 from dreamzero_policy.runtime.embodiment import Floats
 from dreamzero_policy.runtime.observation import NS_PER_S

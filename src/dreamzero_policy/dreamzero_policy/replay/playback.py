@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dreamzero_policy.data.bag_messages import STATES, OpenBag, camera_topics, required_topic, stamp_ns
+from dreamzero_policy.data.bag_files import OpenBag
+from dreamzero_policy.data.bag_messages import STATES, camera_topics, required_topic, stamp_ns
 from dreamzero_policy.data.episodes import EpisodeError
 from dreamzero_policy.replay.recording import require_bag
 from dreamzero_policy.runtime.contract import Contract
@@ -61,32 +62,30 @@ class Playback:
 
     @property
     def begin_ns(self) -> int:
-        return self._reader.start_time - self._skew_ns
+        return self._reader.begin_ns - self._skew_ns
 
     @property
     def end_ns(self) -> int:
-        return self._reader.end_time - self._skew_ns
+        return self._reader.end_ns - self._skew_ns
 
     def messages(self, from_ns: int) -> Iterator[Message]:
         """In the order of recording. Raises EpisodeError where the file cannot be read further."""
         by_topic = {source.recorded: source for source in self.sources}
-        wanted = [connection for connection in self._reader.connections if connection.topic in by_topic]
         begin_ns = from_ns + self._skew_ns
-        for connection, recorded_ns, data in self._reader.messages(connections=wanted, start=begin_ns):
+        for connection, recorded_ns, data in self._reader.messages(by_topic, from_ns=begin_ns):
             yield Message(recorded_ns - self._skew_ns, by_topic[connection.topic], bytes(data))
 
     def _find(self) -> tuple[Source, ...]:
         states = self.contract.site.joint_states.topic
-        found = [(required_topic(self._reader, states, (STATES,), self.bag, "joint states"), states)]
-        for camera, connection in camera_topics(self._reader, self.contract, self.bag).items():
+        found = [(required_topic(self._reader, states, (STATES,), "joint states"), states)]
+        for camera, connection in camera_topics(self._reader, self.contract).items():
             topic = self.contract.site.cameras[camera].topic
             found.append((connection, topic + ("/compressed" if connection.topic.endswith("/compressed") else "")))
         return tuple(Source(connection.topic, name.lstrip("/"), connection.msgtype) for connection, name in found)
 
     def _measured_skew_ns(self) -> int:
         """Time of recording minus stamps, where they are of two clocks (a simulated one and the recorder's)."""
-        states = [c for c in self._reader.connections if c.topic == self.sources[0].recorded]
-        first = next(iter(self._reader.messages(connections=states)), None)
+        first = next(self._reader.messages({self.sources[0].recorded}), None)
         if first is None:
             raise EpisodeError(f"joint states: no message in {self.bag}")
         _, recorded_ns, data = first

@@ -19,22 +19,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamzero_policy.data.episodes import EpisodeError
+from dreamzero_policy.data.feed import Feed
+from dreamzero_policy.data.problems import Problems
 from dreamzero_policy.replay.comparison import Comparison
-from dreamzero_policy.replay.feed import Feed, ReplayBuffer
+from dreamzero_policy.replay.kept import Kept, Sink
 from dreamzero_policy.replay.live import LiveChunk
 from dreamzero_policy.replay.motion import RecordedMotion, error
 from dreamzero_policy.replay.policy import ForkedSessions, ReplayPolicy, Sessions
-from dreamzero_policy.replay.problems import Problems
 from dreamzero_policy.replay.recording import BagStream
 from dreamzero_policy.runtime.chunk import Chunk
 from dreamzero_policy.runtime.embodiment import Embodiment, Floats
+from dreamzero_policy.runtime.foresight import Foresight
 from dreamzero_policy.runtime.loop import Loop, LoopSettings, Phase
-from dreamzero_policy.runtime.observation import NS_PER_S
+from dreamzero_policy.runtime.observation import NS_PER_S, ObservationBuffer
 from dreamzero_policy.runtime.plan import Plan, Rows
 from dreamzero_policy.runtime.splice import splice
 
 RETRY_NS = 10_000_000  # a chunk that waits for a better moment is tried again
-Sink = Callable[[dict[str, Any], Floats], None]  # a chunk's result, and its positions [H, J]
 
 
 class BagWorld:
@@ -66,7 +67,16 @@ class BagWorld:
         self.shown = chunk
 
     def show_dream(self, chunk: Chunk, canvas: NDArray[np.uint8]) -> None:
-        """Predicted video is not asked for."""
+        """Predicted video is not asked for here: a report gets it from its sessions."""
+
+
+class ReplayBuffer(ObservationBuffer):
+    """The node's buffer; where a window opened in a run that already happened is known."""
+
+    opening_ns: int | None = None
+
+    def newest_common_ns(self) -> int | None:
+        return super().newest_common_ns() if self.opening_ns is None else self.opening_ns
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,9 +102,11 @@ class Replayer:
         sink: Sink,
         rate: float = 0.0,
         fork: Fork | None = None,
+        foresight: Callable[[], Foresight | None] = lambda: None,
     ) -> None:
+        """`foresight` gives that of the newest chunk, where somebody looks at predicted video."""
         self.stream, self.problems, self.fork = stream, problems, fork
-        self._embodiment, self._sink = embodiment, sink
+        self._embodiment, self._sink, self._foresight = embodiment, sink, foresight
         self.world = BagWorld(rate)
         self.buffer = ReplayBuffer(embodiment)
         self.policy = ReplayPolicy(sessions, self.world.now_ns)
@@ -105,7 +117,7 @@ class Replayer:
         self.most: int | None = None  # after so many it is enough
         self._before: Plan | None = None  # what was in execution when the newest answer came
         self._hash = hashlib.sha256()
-        self._unfinished: deque[tuple[dict[str, Any], Floats, list[int]]] = deque()
+        self._unfinished: deque[Kept] = deque()
         if fork:
             fork.sessions.state_of_recorded = lambda _: embodiment.normalised_state(self.loop.pending.anchor)
             fork.sessions.state_observed = lambda _: fork.embodiment.normalised_state(self.loop.pending.block.state)
@@ -143,26 +155,25 @@ class Replayer:
     def keep(self, chunk: Chunk, live: LiveChunk | None = None, comparison: Comparison | None = None) -> None:
         """Take note of a chunk, and of what the live one was, which the robot executes."""
         equal = comparison.compare(live, chunk) if comparison is not None else None
-        result, positions = self._result(chunk, live, equal), chunk.positions
-        instants_ns = self._instants_ns(chunk, live)
-        self._hash.update(as_bytes(positions))
-        self._unfinished.append((result, positions, instants_ns))
+        result, start_ns = self._result(chunk, live, equal), chunk.start_ns if live is None else live.start_ns
+        self._hash.update(as_bytes(chunk.positions))
+        # Before this one is added: whatever follows a chunk directly, as what its block looked like, is then known.
+        self._finish(lambda kept: self.motion.covers(kept.instants_ns[-1]))
+        self._unfinished.append(Kept(chunk, result, self._instants_ns(chunk, live), start_ns, self._foresight()))
         self.chunks += 1
         if live is None:
             self.loop.forget_plan()
         elif not equal or live.verdict is not chunk.verdict:
             self.loop.plan = self._driven_by(live, self._before or Plan.rest(chunk.block.positions, live.asked_ns))
-        self._finish(lambda instants: self.motion.covers(instants[-1]))
-        oldest = self._unfinished[0][2][0] if self._unfinished else chunk.block.observation_ns
-        self.motion.forget_before(min(oldest, chunk.block.observation_ns))
+        self.motion.forget_before(min(self._unfinished[0].instants_ns[0], chunk.block.observation_ns))
 
     def finish(self) -> None:
         """Read on until the last chunk is over, and complete what there is."""
         try:
             if self._unfinished:
-                self.feed.until(lambda: self.motion.covers(self._unfinished[-1][2][-1]))
+                self.feed.until(lambda: self.motion.covers(self._unfinished[-1].instants_ns[-1]))
         except EpisodeError as error:
-            self.problems.note("damage", str(self.stream.bag), self.feed.fed_ns, str(error))
+            self.problems.note("damage", str(self.stream.bag.path), self.feed.fed_ns, str(error))
         self._finish(lambda _: True)
 
     def note_broken_block(self, instant_ns: int) -> None:
@@ -209,6 +220,7 @@ class Replayer:
             "hash": hashlib.sha256(as_bytes(chunk.positions)).hexdigest(),
             "verdict": chunk.verdict.name.lower(),
             "reason": chunk.reason,
+            "regime": chunk.regime if live is None else live.regime,
             "model_s": self.policy.model_s,
             "latency_s": (chunk.answered_ns - chunk.asked_ns) / NS_PER_S,
             "start_s": chunk.start_ns / NS_PER_S if chunk.start_ns else None,
@@ -232,16 +244,21 @@ class Replayer:
             }
         return result
 
-    def _finish(self, complete: Callable[[list[int]], bool]) -> None:
-        while self._unfinished and complete(self._unfinished[0][2]):
-            result, positions, instants_ns = self._unfinished.popleft()
-            model = self.loop.model
-            commands = self.motion.commands(instants_ns) if self.stream.has_commands else None
-            result["error"] = {
-                "commands": None if commands is None else error(model, positions, commands),
-                "states": error(model, positions, self.motion.states(instants_ns)),
+    def _finish(self, complete: Callable[[Kept], bool]) -> None:
+        while self._unfinished and complete(self._unfinished[0]):
+            kept, model = self._unfinished.popleft(), self.loop.model
+            kept.states = self.motion.states(kept.instants_ns)
+            if self.stream.has_commands:
+                kept.commands = self.motion.commands(kept.instants_ns)
+            kept.result["error"] = {
+                "commands": None if kept.commands is None else error(model, kept.positions, kept.commands),
+                "states": error(model, kept.positions, kept.states),
             }
-            self._sink(result, positions)
+            seen = kept.foresight
+            kept.result |= (
+                {"surprise": seen.surprise, "still": seen.still} if seen else {"surprise": None, "still": None}
+            )
+            self._sink(kept)
 
 
 def as_bytes(positions: Floats) -> bytes:

@@ -9,25 +9,27 @@ Where a node was at work in the recording, its blocks are replayed (`timing` apa
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from dreamzero_policy.data.bag_messages import OpenBag
+from dreamzero_policy.data.bag_events import Unreadable
+from dreamzero_policy.data.bag_files import OpenBag
 from dreamzero_policy.data.bags import INSTRUCTIONS
 from dreamzero_policy.data.episodes import EpisodeError
+from dreamzero_policy.data.problems import Problems
 from dreamzero_policy.replay.comparison import Comparison, Identity
 from dreamzero_policy.replay.document import Results
 from dreamzero_policy.replay.live import LiveChunk, LiveRun
 from dreamzero_policy.replay.live_blocks import LiveBlocks
 from dreamzero_policy.replay.own_blocks import OwnBlocks
 from dreamzero_policy.replay.policy import ForkedSessions, Sessions
-from dreamzero_policy.replay.problems import Problems
-from dreamzero_policy.replay.recording import BagStream, Unreadable, require_bag
+from dreamzero_policy.replay.recording import BagStream, require_bag
 from dreamzero_policy.replay.replayer import Fork, Replayer
 from dreamzero_policy.runtime.embodiment import Embodiment
+from dreamzero_policy.runtime.foresight import Foresight
 from dreamzero_policy.runtime.loop import LoopSettings
 from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.regime import STOP_AND_GO, RegimeSettings
@@ -57,6 +59,7 @@ class Model:
     sessions: Sessions
     embodiment: Embodiment
     checkpoint_hash: str
+    foresight: Callable[[], Foresight | None] = lambda: None  # of the newest chunk; None where nobody looks
 
 
 class Replay:
@@ -83,8 +86,9 @@ class Replay:
         """
         require_bag(bag)
         began, problems, settings = time.perf_counter(), Problems(), self.settings
-        with OpenBag(bag) as reader:
-            stream = BagStream(reader, bag, self.contract)
+        with OpenBag(bag, problems) as opened:
+            stream = BagStream(opened, self.contract)
+            self.results.begin(stream.seconds)
             live = LiveRun.of(_chunks(stream, problems))
             replayer = self._replayer(stream, live, problems)
             comparison = self._comparison(replayer) if live.chunks and settings.mode != TIMING else None
@@ -106,6 +110,7 @@ class Replay:
                 "bag": str(bag),
                 "mode": settings.mode,
                 "blocks": "live" if self._follows(live) else "own",
+                "begin_s": replayer.feed.first_ns / NS_PER_S,
                 "seconds": stream.seconds,
                 "wall_s": wall_s,
                 "realtime_factor": stream.seconds / wall_s,
@@ -130,10 +135,21 @@ class Replay:
         fork = self._fork() if settings.mode == COUNTERFACTUAL else None
         sessions = model.sessions if fork is None else fork.sessions
         replayer = Replayer(
-            stream, model.embodiment, sessions, self._node(live), problems, self.results.add, settings.rate, fork
+            stream,
+            model.embodiment,
+            sessions,
+            self._node(live),
+            problems,
+            self.results.add,
+            settings.rate,
+            fork,
+            foresight=lambda: self._followed(fork).foresight(),
         )
         replayer.most = settings.most
         return replayer
+
+    def _followed(self, fork: Fork | None) -> Model:
+        return self.other if fork is not None and fork.sessions.forked else self.model
 
     def _comparison(self, replayer: Replayer) -> Comparison:
         identity = Identity(self.contract.hash, self.model.checkpoint_hash, self.contract.model.commanded_joints)
@@ -168,13 +184,15 @@ class Replay:
     def _play_own(self, stream: BagStream, replayer: Replayer, live: LiveRun, comparison: Comparison | None) -> None:
         settings = self.settings
         if settings.mode == PARITY and live.first is None:
-            raise EpisodeError(f"bag {stream.bag} holds no chunks of a policy_node: there is nothing to be equal to")
+            raise EpisodeError(
+                f"bag {stream.bag.path} holds no chunks of a policy_node: there is nothing to be equal to"
+            )
         if comparison is not None:
             comparison.differs(live.first, "contract_hash", live.first.contract_hash, self.contract.hash)
         if settings.mode == TIMING:
             if settings.latency_s is None and not live.answers_s:
                 raise EpisodeError(
-                    f"bag {stream.bag} does not say how long answers took: no ActionChunk in it; give --latency"
+                    f"bag {stream.bag.path} does not say how long answers took: no ActionChunk in it; give --latency"
                 )
             latencies_s = cycle(live.answers_s if settings.latency_s is None else [settings.latency_s])
             replayer.policy.latency_ns = lambda _: round(next(latencies_s) * NS_PER_S)
@@ -188,7 +206,8 @@ class Replay:
             return [(0, told)]
         remedy = "write one" if self.settings.mode == COUNTERFACTUAL else "give --prompt"
         raise EpisodeError(
-            f"bag {stream.bag} does not say what was done: no ActionChunk in it, no {INSTRUCTIONS} beside it; {remedy}"
+            f"bag {stream.bag.path} does not say what was done: no ActionChunk in it, no {INSTRUCTIONS} beside it; "
+            f"{remedy}"
         )
 
     def _fork(self) -> Fork:
@@ -199,15 +218,12 @@ class Replay:
 
 
 def _chunks(stream: BagStream, problems: Problems) -> Iterator[LiveChunk]:
-    """Those that can be read; what cannot is noted, also where the file ends before its time."""
-    try:
-        for chunk in stream.live_chunks():
-            if isinstance(chunk, Unreadable):
-                problems.note("damage", chunk.topic, chunk.recorded_ns, f"cannot be read: {chunk.reason}")
-            else:
-                yield chunk
-    except EpisodeError as error:
-        problems.note("damage", str(stream.bag), stream.begin_ns, str(error))
+    """Those that can be read; what cannot is noted."""
+    for chunk in stream.live_chunks():
+        if isinstance(chunk, Unreadable):
+            problems.note("damage", chunk.topic, chunk.recorded_ns, f"cannot be read: {chunk.reason}")
+        else:
+            yield chunk
 
 
 def _readable(stream: BagStream) -> Iterable[LiveChunk]:

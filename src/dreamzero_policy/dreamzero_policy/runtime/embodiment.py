@@ -253,6 +253,14 @@ class Embodiment(Transforms):
                 x[i] = (x[i] - stops[0]) / (stops[1] - stops[0])
         return x
 
+    def joint_positions(self, state: Floats) -> dict[str, float]:
+        """State vector [D] in the contract's units → joint positions by name [rad, m]: the inverse of `state`."""
+        positions = dict(zip(self.model.state_joints, map(float, state), strict=True))
+        for joint, stops in self._stops.items():
+            if joint in positions:
+                positions[joint] = stops[0] + positions[joint] * (stops[1] - stops[0])
+        return positions
+
     def positions(self, rows: NDArray, anchor: Floats) -> Floats:
         """Normalised action rows [H, ≥ A] and the state [D] at the observation instant → joint targets [H, J].
 

@@ -226,6 +226,14 @@ class ObservationBuffer:
         """Whether every source has said all it will say about the instant."""
         return all(stream.covers(instant_ns) for stream in (*self.cameras.values(), self.joints))
 
+    def standing_for(self, instant_ns: int) -> tuple[dict[str, Frame], JointSample]:
+        """What a block would be made of at one instant: a frame of every camera, not decoded, and the joint state.
+
+        Raises:
+            MissingObservation: there is no frame or state within the tolerance.
+        """
+        return {camera: self._frame_at(camera, instant_ns) for camera in self.cameras}, self._state_at(instant_ns)
+
     def prefetch(self, instants_ns: Iterable[int]) -> None:
         """Decode frames that already stand for one of the instants, so that assembling a block is short.
 
@@ -353,7 +361,7 @@ class ObservationBuffer:
         if frame.view is None:
             stream = self.cameras[camera]
             try:
-                frame.view = self.embodiment.view(camera, self._sized(camera, frame.decode()))
+                frame.view = self.embodiment.view(camera, self.sized(camera, frame.decode()))
             except ObservationError as error:
                 stream.fault = str(error)
                 stream.items.remove(frame)
@@ -361,7 +369,8 @@ class ObservationBuffer:
             stream.fault = ""
         return frame.view
 
-    def _sized(self, camera: str, image: NDArray) -> Image:
+    def sized(self, camera: str, image: NDArray) -> Image:
+        """The image, if it has the size that the contract's site says. Raises ObservationError."""
         site = self.contract.site.cameras[camera]
         if image.shape != (site.height_px, site.width_px, 3) or image.dtype != np.uint8:
             height, width = image.shape[:2]

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from dreamzero_policy.data.recordings import Images, Recording, action_joints
@@ -62,9 +62,17 @@ def recorded(contract: Contract) -> Callable[..., Recording]:
 class BagMaker:
     """Writes a bag as the stack's recorder does: compressed images, joint states, trajectories, chunks."""
 
-    def __init__(self, folder: Path, contract: Contract, plugin: StoragePlugin = StoragePlugin.MCAP) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        contract: Contract,
+        plugin: StoragePlugin = StoragePlugin.MCAP,
+        zstd: CompressionMode = CompressionMode.NONE,
+    ) -> None:
         self.contract = contract
         self.writer = Writer(folder, version=9, storage_plugin=plugin)
+        if zstd != CompressionMode.NONE:
+            self.writer.set_compression(zstd, CompressionFormat.ZSTD)
         self.writer.open()
         self._connections: dict[str, object] = {}
 

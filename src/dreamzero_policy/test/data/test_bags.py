@@ -173,14 +173,14 @@ def test_a_gap_between_frames_is_named_with_camera_and_instant(tmp_path, contrac
                 bag.image(camera, stamp_ns, content)
             elif not camera:
                 bag.joints(stamp_ns, content)
-    with pytest.raises(EpisodeError, match=r"episode bag: camera head: no frame at 101\.\d+ s.*tolerance 20\.0 ms"):
+    with pytest.raises(EpisodeError, match=r"episode bag: .*camera head: no frame at 101\.\d+ s.*tolerance 20\.0 ms"):
         BagSource(tmp_path / "bag", contract, GUIDED).episode("bag")
 
 
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda p: p.pop("idx61_arm_r_joint1"), r"episode bag: joint_states: joint idx61_arm_r_joint1 is absent"),
+        (lambda p: p.pop("idx61_arm_r_joint1"), r"episode bag: .*joint_states: joint idx61_arm_r_joint1 is absent"),
         (lambda p: p.update(idx61_arm_r_joint1=np.nan), r"episode bag: .*idx61_arm_r_joint1 is nan, a finite number"),
     ],
 )
@@ -201,7 +201,9 @@ def test_stamps_that_run_backwards_are_refused(tmp_path, contract):
     with BagMaker(tmp_path / "bag", contract) as bag:
         write_sensors(bag, contract)
         bag.joints(BEGIN_NS + NS_PER_S, radians(contract, 1.0), late_ns=2 * NS_PER_S)
-    with pytest.raises(EpisodeError, match=r"episode bag: joint states: stamps do not increase, 102.* followed by 101"):
+    with pytest.raises(
+        EpisodeError, match=r"episode bag: /joint_states at .*: stamps do not increase, 102.* followed by 101"
+    ):
         BagSource(tmp_path / "bag", contract, GUIDED).episode("bag")
 
 

@@ -1,9 +1,12 @@
 """Sinks: a demonstration goes in step by step and comes out as the episode that training reads."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from dreamzero_policy.data.dataset import open_dataset
+from dreamzero_policy.data.lerobot.statistics import PixelCounts, of_rows
 from dreamzero_policy.data.lerobot.writer import LeRobotWriter
 from dreamzero_policy.data.recordings import without_statistics
 from dreamzero_policy.data.sinks import LeRobotSink, ViewsSink
@@ -60,3 +63,30 @@ def test_a_sink_knows_what_it_has_and_a_draft_that_is_left_leaves_nothing(form, 
         assert "episode_9" in sink
     if form == "lerobot":
         assert "episode_9" in LeRobotSink.of(LeRobotWriter(tmp_path, contract))
+
+
+def test_pixels_are_counted_into_the_statistics_of_all_of_them():
+    rng = np.random.default_rng(0)
+    images = [rng.integers(10 * i, 20 + 60 * i, (48, 64, 3), dtype=np.uint8) for i in range(4)]
+    counts = PixelCounts()
+    for image in images:
+        counts.add(image)
+    table, plain = counts.table(), of_rows(np.concatenate([image.reshape(-1, 3) for image in images]) / 255)
+    assert table["count"] == [4] and set(table) == set(plain)
+    for name in set(plain) - {"count"}:
+        np.testing.assert_allclose(np.ravel(table[name]), plain[name], atol=1e-12)
+
+
+def test_an_episode_under_construction_is_not_held_in_memory(tmp_path, contract):
+    model, rng = contract.model, np.random.default_rng(0)
+    images = {camera: rng.integers(0, 255, (48, 64, 3), dtype=np.uint8) for camera in model.cameras}
+    state, action = np.ones(len(model.state_joints)), np.ones(model.action_width)
+    tracemalloc.start()
+    with LeRobotSink(tmp_path, contract, frozenset()).draft("long") as draft:
+        held = []
+        for step in range(1200):
+            draft.add(state * step, action, images)
+            if step in (199, 1199):
+                held.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    assert held[1] - held[0] < 100_000  # the numbers alone would be 350 kB, pictures for statistics 5 MB

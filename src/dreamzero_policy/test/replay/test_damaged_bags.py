@@ -1,26 +1,44 @@
 """What is wrong with a recording is told by topic and time; a replay never ends in a traceback."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
+from rosbags.rosbag2 import StoragePlugin
 
+from dreamzero_policy.data.bag_files import OpenBag
 from dreamzero_policy.data.episodes import EpisodeError
 
 from ..data.conftest import BagMaker
 from .conftest import BEGIN_NS, image, pose, said, write_said
 
 
-@pytest.mark.parametrize("share", [0.5, 0.02, 0.0])
-def test_a_truncated_bag_is_refused_by_name(guided, play, tmp_path, share):
-    file = next(guided.glob("*.mcap"))
-    cut = tmp_path / "cut.mcap"
-    cut.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
-    with pytest.raises(EpisodeError, match=r"bag .*cut\.mcap (cannot be read|is damaged)"):
-        play(cut, prompt="touch")
+def cut(bag: Path, into: Path, share: float) -> Path:
+    """So much of a bag's MCAP file."""
+    file = next(bag.glob("*.mcap"))
+    into.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
+    return into
 
 
-def test_a_bag_that_breaks_off_inside_is_replayed_up_to_there(contract, play, tmp_path):
+@pytest.mark.parametrize("share", [0.02, 0.0])
+def test_a_file_that_holds_nothing_whole_is_refused_by_name(guided, play, tmp_path, share):
+    with pytest.raises(EpisodeError, match=r"bag .*cut\.mcap cannot be read"):
+        play(cut(guided, tmp_path / "cut.mcap", share), prompt="touch")
+
+
+def test_a_bag_that_was_cut_off_is_replayed_up_to_there(guided, play, tmp_path):
+    whole = play(guided, prompt="touch")
+    document = play(cut(guided, tmp_path / "cut.mcap", 0.6), prompt="touch")
+    assert 1 < len(document["chunks"]) < len(whole["chunks"])
+    assert [c["hash"] for c in document["chunks"]] == [c["hash"] for c in whole["chunks"]][: len(document["chunks"])]
+    (problem,) = document["problems"]["named"]
+    assert problem["kind"] == "damage" and problem["topic"].endswith("cut.mcap")
+    assert document["chunks"][-1]["stamp_s"] <= problem["time_s"] < whole["chunks"][-1]["stamp_s"]
+    assert re.search(r"Read from its begin; \d+ bytes behind the last whole record are lost", problem["problem"])
+
+
+def test_behind_broken_bytes_the_replay_goes_on(contract, play, tmp_path):
     with BagMaker(tmp_path / "bag", contract) as bag:
         write_said(bag, said(contract, 3.0))
     file = next((tmp_path / "bag").glob("*.mcap"))
@@ -29,20 +47,55 @@ def test_a_bag_that_breaks_off_inside_is_replayed_up_to_there(contract, play, tm
     content[half : half + 65536] = b"\xff" * 65536
     file.write_bytes(content)
     document = play(tmp_path / "bag", prompt="touch")
-    (problem,) = document["problems"]["named"]
+    problem, *others = document["problems"]["named"]
     assert problem["kind"] == "damage" and 100.8 < problem["time_s"] < 102
-    assert re.search(r"is damaged behind /\S+ at 101\.\d+ s: ", problem["problem"])
-    whole = [chunk["stamp_s"] for chunk in document["chunks"]]
-    assert whole == pytest.approx([100.0, 100.8], abs=0.01)
+    assert re.search(r"is damaged behind /\S+ at 101\.\d+ s up to 10[12]\.\d+ s: ", problem["problem"])
+    assert [other["kind"] for other in others] == ["gap"]
+    stamps = [chunk["stamp_s"] for chunk in document["chunks"]]
+    assert stamps[:2] == pytest.approx([100.0, 100.8], abs=0.01) and len(stamps) > 2 and stamps[2] > 101.5
 
 
-def test_a_folder_without_metadata_says_which_file_to_give(guided, play, tmp_path):
-    file = next(guided.glob("*.mcap"))
-    (tmp_path / "bare").mkdir()
-    (tmp_path / "bare" / file.name).write_bytes(file.read_bytes())
-    with pytest.raises(EpisodeError, match=rf"bare has no metadata\.yaml: give .*{file.name} itself"):
-        play(tmp_path / "bare", prompt="touch")
-    assert play(tmp_path / "bare" / file.name, prompt="touch the cube")["chunk_hash"] == play(guided)["chunk_hash"]
+@pytest.mark.parametrize("plugin", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
+def test_a_folder_without_metadata_is_read_file_by_file_and_that_is_told(contract, play, tmp_path, plugin):
+    with BagMaker(tmp_path / "bag", contract, plugin) as bag:
+        write_said(bag, said(contract, 2.0))
+    whole = play(tmp_path / "bag", prompt="touch")
+    (tmp_path / "bag" / "metadata.yaml").unlink()
+    document = play(tmp_path / "bag", prompt="touch")
+    assert document["chunk_hash"] == whole["chunk_hash"]
+    (problem,) = document["problems"]["named"]
+    assert problem["kind"] == "damage" and problem["time_s"] == pytest.approx(100.0, abs=0.01)
+    assert re.fullmatch(r"metadata\.yaml is missing; read from bag\.\w+", problem["problem"])
+
+
+def test_metadata_that_are_no_yaml_are_told_and_done_without(guided, play, tmp_path):
+    shutil.copytree(guided, tmp_path / "guided")
+    (tmp_path / "guided" / "metadata.yaml").write_text("rosbag2_bagfile_information: [")
+    document = play(tmp_path / "guided", prompt="touch")
+    assert document["chunk_hash"] == play(guided, prompt="touch")["chunk_hash"]
+    assert "Could not load YAML" in document["problems"]["named"][0]["problem"]
+
+
+def test_files_of_several_bags_are_not_taken_for_one(guided, play, tmp_path):
+    for name in ("one", "two"):
+        shutil.copy(next(guided.glob("*.mcap")), tmp_path / f"{name}.mcap")
+    with pytest.raises(EpisodeError, match=r"has no metadata\.yaml and files of several names; give one of them"):
+        play(tmp_path, prompt="touch")
+
+
+def test_a_broken_database_is_told_and_never_a_traceback(contract, play, tmp_path):
+    with BagMaker(tmp_path / "bag", contract, StoragePlugin.SQLITE3) as bag:
+        write_said(bag, said(contract, 2.0))
+    file = next((tmp_path / "bag").glob("*.db3"))
+    content = bytearray(file.read_bytes())
+    file.write_bytes(content[: len(content) // 2])
+    with pytest.raises(EpisodeError, match=r"(malformed|damaged|cannot be read)"):
+        play(tmp_path / "bag", prompt="touch")
+
+
+def test_a_mistake_of_this_program_is_not_taken_for_damage(guided, contract):
+    with pytest.raises(RuntimeError, match="ours"), OpenBag(guided):
+        raise RuntimeError("ours")
 
 
 def test_a_path_that_is_nothing_or_no_bag_is_refused(play, tmp_path):

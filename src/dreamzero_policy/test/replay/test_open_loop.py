@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin
 
-from dreamzero_policy.data.bag_messages import OpenBag
+from dreamzero_policy.data.bag_files import OpenBag
 from dreamzero_policy.data.episodes import EpisodeError
+from dreamzero_policy.data.problems import Problems
 from dreamzero_policy.inference.sessions import Sessions
 from dreamzero_policy.replay.document import Results
 from dreamzero_policy.replay.own_blocks import OwnBlocks
 from dreamzero_policy.replay.policy import ModelFailed
-from dreamzero_policy.replay.problems import Problems
 from dreamzero_policy.replay.recording import BagStream
 from dreamzero_policy.replay.replayer import BagWorld, Replayer
 from dreamzero_policy.replay.run import Model, Replay, ReplaySettings
@@ -126,7 +126,7 @@ def test_what_is_kept_does_not_grow_with_the_bag(contract, policy, embodiment, n
                     bag.trajectory(controller.name, BEGIN_NS + i * 100_000_000, controller.joints, points)
         most = 0
         with OpenBag(folder) as reader:
-            stream = BagStream(reader, folder, contract)
+            stream = BagStream(reader, contract)
             replayer = Replayer(stream, embodiment, Sessions(policy), node, Problems(), lambda *_: None)
             feed, one = replayer.feed, replayer.feed.one
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin
 
-from dreamzero_policy.data.bag_messages import CHUNK, OpenBag
+from dreamzero_policy.data.bag_files import OpenBag
+from dreamzero_policy.data.bag_messages import CHUNK
 from dreamzero_policy.data.episodes import EpisodeError
 from dreamzero_policy.inference.sessions import Sessions
 from dreamzero_policy.replay.run import Model

@@ -71,6 +71,29 @@ def bench_load(
         room.report(document, console)
 
 
+@bench.command("bags")
+def bench_bags(
+    minutes: Annotated[
+        float, typer.Option(min=0.2, max=600.0, help="Length of the longer bag; the other has a quarter of it.")
+    ] = 1.0,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each way is timed, in turn.")] = 3,
+    contract: Annotated[Path | None, typer.Option(help="Contract file; the shipped one by default.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Where to write bags; the system's temporary folder.")] = None,
+    json: Json = False,
+) -> None:
+    """Speed and memory of reading bags of three 640 x 480 JPEG cameras, beside rosbags' own iteration."""
+    from dreamzero_policy.cli import bench_bags as room
+    from dreamzero_policy.cli.data import contract_of
+
+    console = console_for(json)
+    with one_line(console):
+        document = room.bench_bags(contract_of(contract), minutes, rounds, folder, console)
+    if json:
+        print_json(document)
+    else:
+        room.report(document, console)
+
+
 @bench.command("motion")
 def bench_motion(
     checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint folder; the shipped one by default.")] = None,

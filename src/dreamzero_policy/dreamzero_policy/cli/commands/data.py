@@ -93,6 +93,16 @@ def data_convert(
     console.print(f"wrote {written} episodes, {destination} holds {there}", markup=False)
 
 
+def matching_of(rename: list[str] | None, unit: list[str] | None, any_contract: bool) -> "Matching":
+    """Names and units of a foreign data set. Raises typer.BadParameter."""
+    from dreamzero_policy.cli import data as room
+
+    try:
+        return room.matching_of(rename or [], unit or [], any_contract)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
 def _data_choices(
     actions: str, instruction: str, rename: list[str] | None, unit: list[str] | None, any_contract: bool
 ) -> tuple["Matching", "BagReading"]:
@@ -100,8 +110,4 @@ def _data_choices(
 
     if actions not in room.ACTIONS:
         raise typer.BadParameter(f"--actions is {actions}; expected {' or '.join(room.ACTIONS)}")
-    try:
-        matching = room.matching_of(rename or [], unit or [], any_contract)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
-    return matching, room.BagReading(actions, instruction)
+    return matching_of(rename, unit, any_contract), room.BagReading(actions, instruction)

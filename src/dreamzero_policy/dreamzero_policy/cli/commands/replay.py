@@ -48,7 +48,13 @@ def replay(
         typer.Option(help="float32 or bfloat16; that of the node in the bag where its first chunk shows it."),
     ] = None,
     threads: Annotated[int, typer.Option(min=1, max=256, help="Threads of the model, on a CPU.")] = 1,
-    out: Annotated[Path | None, typer.Option(help="Folder for replay.json and chunks.jsonl.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for report.html, its film, tables, a file for Foxglove, replay.json.")
+    ] = None,
+    report: Annotated[bool, typer.Option(help="With --no-report only replay.json and chunks.jsonl, faster.")] = True,
+    rerun: Annotated[
+        bool, typer.Option("--rerun", help="With --out: also replay.rrd for Rerun; needs the library rerun-sdk.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """What a policy does with a recording, by the node's own loop, bit for bit repeatable. No ROS."""
@@ -69,6 +75,8 @@ def replay(
         raise typer.BadParameter(f"--dtype is {dtype}; expected {' or '.join(room.DTYPES)}")
     if latency is not None and mode != modes.TIMING:
         raise typer.BadParameter(f"--latency is about mode timing, --mode is {mode}")
+    if rerun and (out is None or not report):
+        raise typer.BadParameter("--rerun is about the report of --out")
     if prompt is not None and not prompt.strip():
         raise typer.BadParameter("--prompt is empty")
     console = console_for(json)
@@ -92,6 +100,8 @@ def replay(
         dtype=dtype,
         threads=threads,
         folder=out,
+        report=report,
+        rerun=rerun,
     )
     try:
         with one_line(console):

@@ -3,7 +3,8 @@
 An episode under construction is a folder of its own inside the data set, `.staging/<name>.part`, that takes its name
 when the last step is in it. So a process that is killed leaves whole episodes and nothing else, an episode that turns
 out useless is dropped without a trace, and several processes can stage episodes of different names at the same time.
-Images go straight into the video encoder; memory holds the numbers of one episode and a few thinned images.
+Images go straight into the video encoder and numbers into a file: memory holds nothing of an episode under
+construction, and its numbers once, when it is finished.
 """
 
 import re
@@ -11,7 +12,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -19,12 +20,13 @@ from dreamzero_policy.data.episodes import EpisodeError
 from dreamzero_policy.data.lerobot import statistics
 from dreamzero_policy.data.lerobot.layout import ACTION, IMAGES, STATE, read_json, write_json
 from dreamzero_policy.data.recordings import Images, require_numbers
-from dreamzero_policy.data.video import VideoWriter, pixels
+from dreamzero_policy.data.video import VideoWriter
 from dreamzero_policy.runtime.contract import Contract
 from dreamzero_policy.runtime.embodiment import Floats
 
 FOLDER = ".staging"
 NUMBERS, DESCRIPTION = "numbers.npz", "episode.json"
+ROWS = "rows.f64"  # state and action of every step, one behind the other
 SAMPLE_EVERY = 15  # steps between the images that statistics are made of
 NAME = re.compile(r"[\w][\w.#-]*")
 
@@ -37,20 +39,23 @@ class Draft:
             raise EpisodeError(f"episode name {name!r} cannot be a file name: letters, digits and . # - _ are allowed")
         self.name = name
         self._contract, self._fps = contract, fps
+        self._widths = len(contract.model.state_joints), contract.model.action_width
         self._place = folder / FOLDER / name
         self._part = self._place.with_name(name + ".part")
-        self._states: list[Floats] = []
-        self._actions: list[Floats] = []
+        self.steps = 0
+        self._rows: BinaryIO | None = None
         self._videos: dict[str, VideoWriter] = {}
-        self._samples: dict[str, list] = {camera: [] for camera in contract.model.cameras}
+        self._samples = {camera: statistics.PixelCounts() for camera in contract.model.cameras}
         self._done = False
 
     def __enter__(self) -> "Draft":
         shutil.rmtree(self._part, ignore_errors=True)
         self._part.mkdir(parents=True)
+        self._rows = (self._part / ROWS).open("wb")
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        self._rows.close()
         if not self._done:
             for video in self._videos.values():
                 video.close()
@@ -60,9 +65,10 @@ class Draft:
         """The next step: state [D] and action [A] in the contract's units, an image of every camera.
 
         Raises:
-            EpisodeError: a camera is missing or an image has another size than the one before.
+            EpisodeError: a camera is missing, an image has another size than the one before, or a vector has another
+                width than the contract's.
         """
-        step = len(self._states)
+        step = self.steps
         for camera in self._contract.model.cameras:
             if camera not in images:
                 raise EpisodeError(
@@ -74,9 +80,15 @@ class Draft:
                 self._videos[camera] = VideoWriter(path, image.shape[1], image.shape[0], self._fps)
             self._videos[camera].add(image)
             if step % SAMPLE_EVERY == 0:
-                self._samples[camera].append(pixels([image]))
-        self._states.append(np.array(state, np.float64))
-        self._actions.append(np.array(action, np.float64))
+                self._samples[camera].add(image)
+        for name, values, width in (("state", state, self._widths[0]), ("action", action, self._widths[1])):
+            if np.shape(values) != (width,):
+                raise EpisodeError(
+                    f"episode {self.name}: {name} has the shape {np.shape(values)} at step {step}, the contract makes "
+                    f"it {(width,)}"
+                )
+            self._rows.write(np.asarray(values, np.float64).tobytes())
+        self.steps += 1
 
     def finish(self, instructions: Sequence[str]) -> None:
         """Keep the episode.
@@ -87,11 +99,13 @@ class Draft:
         Raises:
             EpisodeError: there is no step or no instruction, or a number is not finite.
         """
-        if not self._states or not instructions or not all(instructions):
+        if not self.steps or not instructions or not all(instructions):
             raise EpisodeError(
-                f"episode {self.name}: {len(self._states)} steps and instructions {list(instructions)}, both are needed"
+                f"episode {self.name}: {self.steps} steps and instructions {list(instructions)}, both are needed"
             )
-        state, action = np.stack(self._states), np.stack(self._actions)
+        self._rows.close()
+        rows = np.memmap(self._part / ROWS, np.float64, "r", shape=(self.steps, sum(self._widths)))
+        state, action = rows[:, : self._widths[0]], rows[:, self._widths[0] :]
         require_numbers(self.name, state, action, self._contract.model)
         sizes = {}
         for camera, video in self._videos.items():
@@ -100,7 +114,7 @@ class Draft:
         np.savez(self._part / NUMBERS, state=state.astype(np.float32), action=action.astype(np.float32))
         tables = {STATE: statistics.of_rows(state), ACTION: statistics.of_rows(action)}
         for camera, samples in self._samples.items():
-            tables[IMAGES + camera] = statistics.of_pixels(np.concatenate(samples), len(samples))
+            tables[IMAGES + camera] = samples.table()
         document = {
             "contract_hash": self._contract.hash,
             "fps": self._fps,
@@ -109,6 +123,7 @@ class Draft:
             "statistics": tables,
         }
         write_json(self._part / DESCRIPTION, document)
+        (self._part / ROWS).unlink()
         shutil.rmtree(self._place, ignore_errors=True)
         self._part.rename(self._place)
         self._done = True

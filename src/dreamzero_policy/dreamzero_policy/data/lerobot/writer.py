@@ -72,8 +72,7 @@ class LeRobotWriter:
         """An episode to be filled step by step. Raises EpisodeError if there is one of that name."""
         if name in self:
             raise EpisodeError(f"episode {name} is in {self.folder} already")
-        if staged_bytes(self.folder) >= self._file_bytes:
-            self.pack()
+        self.pack_when_due()
         return Draft(self.folder, name, self.contract, self.fps)
 
     def add(self, recording: Recording) -> None:
@@ -87,6 +86,11 @@ class LeRobotWriter:
             for state, action, seen in zip(recording.state, recording.action, images, strict=True):
                 draft.add(state, action, seen)
             draft.finish(recording.instructions)
+
+    def pack_when_due(self) -> None:
+        """Pack what other processes have staged, if it fills a file."""
+        if staged_bytes(self.folder) >= self._file_bytes:
+            self.pack()
 
     def close(self) -> None:
         """Pack what is staged."""
@@ -263,7 +267,7 @@ class LeRobotWriter:
     def _require_same_contract(self) -> None:
         """Raises EpisodeError if the folder holds something else than a data set of this contract."""
         if not layout.is_lerobot(self.folder):
-            others = Counter(path.suffix for path in self.folder.glob("*") if path.name != FOLDER)
+            others = Counter(path.suffix for path in self.folder.glob("*") if not path.name.startswith("."))
             if others:
                 raise EpisodeError(f"{self.folder} is not empty ({dict(others)}) and is no LeRobot data set")
             return

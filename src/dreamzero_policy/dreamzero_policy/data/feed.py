@@ -4,30 +4,29 @@ It does what the node's callbacks do: a stamp that is not newer than the last on
 be used is refused, a picture is decoded when it is needed. What the node counts, the feed names.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
 
+from dreamzero_policy.data.bag_events import Event, Joints, Picture, Trajectory, Unreadable
 from dreamzero_policy.data.episodes import EpisodeError
-from dreamzero_policy.replay.motion import RecordedMotion
-from dreamzero_policy.replay.problems import Problems
-from dreamzero_policy.replay.recording import Event, Joints, Picture, Trajectory, Unreadable
+from dreamzero_policy.data.problems import Problems
 from dreamzero_policy.runtime.observation import HISTORY_S, NS_PER_S, ObservationBuffer, ObservationError
 
 
-class ReplayBuffer(ObservationBuffer):
-    """The node's buffer; where a window opened in a run that already happened is known."""
+class Motion(Protocol):
+    """Who wants to know what the robot was told and did."""
 
-    opening_ns: int | None = None
+    def add_state(self, stamp_ns: int, recorded_ns: int, positions: Mapping[str, float]) -> None:
+        """Where the robot was."""
 
-    def newest_common_ns(self) -> int | None:
-        return super().newest_common_ns() if self.opening_ns is None else self.opening_ns
+    def add_trajectory(self, event: Trajectory) -> None:
+        """What a controller was sent. Raises EpisodeError for what no controller could follow."""
 
 
 class Feed:
-    """Fills a buffer and the recorded motion."""
+    """Fills a buffer, and tells of the motion."""
 
-    def __init__(
-        self, events: Iterator[Event], buffer: ObservationBuffer, motion: RecordedMotion, problems: Problems
-    ) -> None:
+    def __init__(self, events: Iterator[Event], buffer: ObservationBuffer, motion: Motion, problems: Problems) -> None:
         self._events, self._buffer, self._motion, self._problems = events, buffer, motion, problems
         self.fed_ns = 0  # when the newest message was recorded
         self.ended = False  # there is nothing more in the bag
@@ -93,5 +92,6 @@ class Feed:
 
     def _warn_of_stamp(self, event: Picture | Joints, items) -> None:
         if items and event.stamp_ns < items[-1].stamp_ns:
-            text = f"stamps do not increase, {items[-1].stamp_ns / NS_PER_S:.6f} s is followed by this one"
+            newest_s, this_s = items[-1].stamp_ns / NS_PER_S, event.stamp_ns / NS_PER_S
+            text = f"stamps do not increase, {newest_s:.6f} s is followed by {this_s:.6f} s"
             self._problems.note("damage", event.topic, event.stamp_ns, text)

@@ -1,0 +1,68 @@
+"""await_joint_states: ends with success once a topic has brought a state of every driven joint.
+
+    ros2 run agibot_bringup await_joint_states --ros-args -r joint_states:=robot_joint_states -p timeout_s:=30.0
+
+Launch files start afterwards what needs it: controllers begin where the hardware says that the joints are, and the
+policy where the controllers say so, and before the first message neither is known. With `listeners` it also waits until
+so many others hear the topic, as the hardware of ros2_control must before controllers ask it. Ends with status 1 and
+one line if that has not come in time.
+"""
+
+import math
+import sys
+import time
+
+import rclpy
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import JointState
+
+from agibot_bringup.description import load_home
+
+SETTLED_S = 0.5  # of messages after the last listener was seen, so that it has heard one
+
+
+def main() -> int:
+    """Wait."""
+    rclpy.init()
+    node = Node("await_joint_states")
+    timeout_s = node.declare_parameter("timeout_s", 60.0).value
+    listeners = node.declare_parameter("listeners", 0).value
+    wanted = set(load_home())
+    missing = set(wanted)
+
+    def hear(message: JointState) -> None:
+        known = {n for n, value in zip(message.name, message.position, strict=False) if math.isfinite(value)}
+        missing.clear()
+        missing.update(wanted - known)
+        heard.append(message)
+
+    heard: list[JointState] = []
+    subscription = node.create_subscription(JointState, "joint_states", hear, qos_profile_sensor_data)
+    topic, until = subscription.topic_name, time.monotonic() + timeout_s
+    complete_s: float | None = None  # since when there is all that is waited for
+    absent = listeners
+    try:
+        while time.monotonic() < until and (complete_s is None or time.monotonic() - complete_s < SETTLED_S):
+            rclpy.spin_once(node, timeout_sec=0.1)
+            absent = max(0, listeners + 1 - node.count_subscribers(topic))
+            if missing or absent:
+                complete_s = None
+            elif complete_s is None:
+                complete_s = time.monotonic()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        return 1
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+    if missing:
+        what = f"without {len(missing)} of {len(wanted)} joints" if heard else "nothing"
+        print(f"await_joint_states: {what} on {topic} within {timeout_s:g} s", file=sys.stderr)
+    elif absent:
+        print(f"await_joint_states: {absent} of {listeners} listeners on {topic} are missing", file=sys.stderr)
+    return 1 if missing or absent else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

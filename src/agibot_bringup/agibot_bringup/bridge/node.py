@@ -1,0 +1,244 @@
+"""bridge: the G1 behind ros2_control's topic hardware, as a ROS 2 lifecycle node.
+
+    robot_joint_commands ──► Guard ──► adapter ──► /wbc/… or the SDK
+    robot_joint_states   ◄── Guard ◄── adapter ◄── /hal/… or the SDK
+
+configure connects, and states pass from then on; activate checks what the robot reports against the declared ranges and
+lets commands pass; deactivate stops the stream. ~/stop, a true on estop and the robot's SafeStop stop it at once and
+latch; ~/reset lets commands pass again. Everything is decided in `guard.py`.
+"""
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import rclpy
+from ament_index_python.packages import get_package_share_directory
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import ParameterException
+from rclpy.executors import Executor, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool, String
+from std_srvs.srv import Trigger
+
+from agibot_bringup.bridge import parameters, reports
+from agibot_bringup.bridge.adapter import Adapter, AdapterError
+from agibot_bringup.bridge.guard import Guard
+from agibot_bringup.bridge.sdk import RobotSdk
+from agibot_bringup.bridge.topics import RobotTopics
+from agibot_bringup.bridge.units import Group, unit_table
+from dreamzero_policy.runtime.allocator import keep_freed_memory
+from dreamzero_policy.runtime.contract import load_contract
+
+SPIN_S = 0.02
+ESTOP = "estop: stopped; release it and call ~/reset"
+COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+EVENT = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+class Bridge(LifecycleNode):
+    """See the module's docstring."""
+
+    def __init__(self) -> None:
+        super().__init__("bridge")
+        parameters.declare(self)
+        self.guard: Guard | None = None
+        self._adapter: Adapter | None = None
+        self._owned: list[tuple] = []  # destroyer and what it destroys
+        self._pressed = False  # the last thing heard on estop, in any state of the node
+        self._idle, self._shown = "not configured yet", ""
+        self._status = self.create_publisher(String, "~/status", LATCHED)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", EVENT)
+        self.create_subscription(Bool, "estop", self._on_estop, EVENT)
+        self.create_service(Trigger, "~/stop", self._on_stop)
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        self._publish_status()
+
+    # Lifecycle
+
+    def on_configure(self, state: State) -> TransitionCallbackReturn:
+        try:
+            self._set_up()
+        except (parameters.ParameterError, AdapterError, ValueError, OSError) as error:
+            self._tear_down()
+            self._idle = str(error)
+            return self._failed(f"configure failed: {error}")
+        return super().on_configure(state)
+
+    def on_activate(self, state: State) -> TransitionCallbackReturn:
+        if reason := self.guard.activate(time.monotonic_ns()):
+            return self._failed(f"activate refused: {reason}")
+        self._publish_status()
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: State) -> TransitionCallbackReturn:
+        self.guard.deactivate()
+        self._publish_status()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: State) -> TransitionCallbackReturn:
+        self._tear_down()
+        self._idle = "cleaned up"
+        self._publish_status()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: State) -> TransitionCallbackReturn:
+        self._tear_down()
+        return super().on_shutdown(state)
+
+    def _failed(self, message: str) -> TransitionCallbackReturn:
+        self.get_logger().error(message)
+        self._publish_status()
+        return TransitionCallbackReturn.FAILURE
+
+    def _set_up(self) -> None:
+        values = parameters.read(self, Path(get_package_share_directory("dreamzero")))
+        contract = load_contract(values.contract)
+        self._table = unit_table(values.units)
+        limits = contract.site.limits
+        joints = [entry.joint for entries in self._table.values() for entry in entries]
+        if missing := [joint for joint in joints if joint not in limits]:
+            raise parameters.ParameterError(f"{values.contract} has no limits for {missing}")
+        ranges = {joint: (limits[joint].lower, limits[joint].upper) for joint in joints}
+        self._hardware = contract.model.embodiment
+        self.guard = Guard(self._table, ranges, values.settings)
+        self.guard.call_for_stop(self._pressed, ESTOP)
+        self._states = self.create_publisher(JointState, "robot_joint_states", COMMAND)
+        self._own(self.destroy_publisher, self._states)
+        self._adapter = self._connect(values)
+        commands = self.create_subscription(JointState, "robot_joint_commands", self._on_command, COMMAND)
+        self._own(self.destroy_subscription, commands)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # a robot moves in real time, whatever /clock says
+        for period_s, callback in ((values.settings.period_s, self._tick), (1.0, self._publish_diagnostics)):
+            self._own(self.destroy_timer, self.create_timer(period_s, callback, clock=steady))
+        self._publish_status()
+
+    def _connect(self, values: parameters.Parameters) -> Adapter:
+        if values.adapter == "sdk":
+            return RobotSdk(self._hear)
+        return RobotTopics(self, self._hear, values.safe_stop_type, self._on_safe_stop)
+
+    def _tear_down(self) -> None:
+        if self.guard is not None:
+            self.guard.deactivate()
+        while self._owned:
+            destroy, thing = self._owned.pop()
+            destroy(thing)
+        if self._adapter is not None:
+            self._adapter.close()
+        self._adapter = self.guard = None
+
+    def _own(self, destroy: object, thing: object) -> None:
+        self._owned.append((destroy, thing))
+
+    # Through
+
+    def _hear(self, group: Group, raw: Sequence[float], velocities: Sequence[float] | None) -> None:
+        now_ns = time.monotonic_ns()
+        self.guard.hear_feedback(group, raw, velocities, now_ns)
+        if group is not Group.ARMS:  # one message of states for each report of the arms
+            return
+        if (states := self.guard.states(now_ns)) is not None:
+            names, positions, speeds = states
+            message = JointState(name=names, position=positions, velocity=speeds)
+            message.header.stamp = self.get_clock().now().to_msg()
+            self._states.publish(message)
+
+    def _on_command(self, message: JointState) -> None:
+        for group, numbers in self.guard.hear_command(message.name, message.position, time.monotonic_ns()):
+            self._adapter.send(group, numbers)
+
+    def _tick(self) -> None:
+        self._adapter.poll()
+        for group, numbers in self.guard.due(time.monotonic_ns()):
+            self._adapter.send(group, numbers)
+        self._publish_status()
+
+    # Stops
+
+    def _on_estop(self, message: Bool) -> None:
+        self._pressed = message.data
+        if self.guard is not None:
+            self.guard.call_for_stop(message.data, ESTOP)
+        self._publish_status()
+
+    def _on_safe_stop(self) -> None:
+        self.guard.stop("the robot's SafeStop was called; call ~/reset when it is over")
+        self._publish_status()
+
+    def _on_stop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if self.guard is not None:
+            self.guard.stop("~/stop was called; call ~/reset")
+        self._publish_status()
+        response.success, response.message = True, "nothing is sent to the robot"
+        return response
+
+    def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.message = "not configured" if self.guard is None else self.guard.reset(time.monotonic_ns())
+        response.success = not response.message
+        response.message = response.message or "commands pass; the first must begin where the robot is"
+        self._publish_status()
+        return response
+
+    # Said
+
+    def _publish_status(self) -> None:
+        """Where it has changed; who comes later hears the last one."""
+        if self.guard is None:
+            line = f"unconfigured: {self._idle}"
+        else:
+            line = reports.status_line(self.guard, time.monotonic_ns())
+        if line == self._shown:
+            return
+        self.get_logger().info(line)
+        self._shown = line
+        self._status.publish(String(data=line))
+
+    def _publish_diagnostics(self) -> None:
+        name = self.get_fully_qualified_name()
+        array = reports.diagnostics(name, self._hardware, self.guard, self._table, time.monotonic_ns())
+        array.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(array)
+
+
+def _executor() -> Executor:
+    """The events executor spares every message a part of a millisecond; Humble has none."""
+    try:
+        from rclpy.experimental import EventsExecutor
+    except ImportError:
+        return SingleThreadedExecutor()
+    return EventsExecutor()
+
+
+def main() -> None:
+    """Run the node until SIGINT or SIGTERM."""
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    interrupted = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: interrupted.set())
+    keep_freed_memory()
+    try:
+        node = Bridge()
+    except ParameterException as error:
+        sys.exit(f"bridge: {error}")
+    executor = _executor()
+    executor.add_node(node)
+    try:
+        while not interrupted.is_set():
+            executor.spin_once(timeout_sec=SPIN_S)
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+if __name__ == "__main__":
+    main()
