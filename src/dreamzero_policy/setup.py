@@ -24,6 +24,7 @@ setup(
         "console_scripts": [
             "dreamzero = dreamzero_policy.cli.main:main",
             "policy_node = dreamzero_policy.ros.policy_node:main",
+            "replay_node = dreamzero_policy.ros.replay_node:main",
         ],
     },
 )

@@ -13,6 +13,7 @@ from .stand_in import ROOT, SHARES, ChangeState, ExecuteProcess, Node, Run, Shut
 
 ROBOT = ROOT / "launch" / "robot.launch.py"
 DEMO = ROOT / "launch" / "demo.launch.py"
+REPLAY = ROOT / "launch" / "replay.launch.py"
 BRINGUP = SHARES["agibot_bringup"]
 CONTROL = BRINGUP / "launch" / "control.launch.py"
 FILES = [
@@ -56,6 +57,8 @@ def known_parameters(node: Node) -> set[str] | None:
         from agibot_bringup.bridge.parameters import PARAMETERS
     elif node.executable == "policy_node":
         from dreamzero_policy.ros.parameters import PARAMETERS
+    elif node.executable == "replay_node":
+        from dreamzero_policy.ros.replay_node import PARAMETERS
     elif node.executable == "twin_node":
         from agibot_twin.twin_node import PARAMETERS
     elif node.executable == "await_joint_states":
@@ -320,3 +323,17 @@ def test_a_mistake_in_a_launch_file_is_found(tmp_path: Path, change: Callable[[s
     assert wrong.read_text() != ROBOT.read_text()
     with pytest.raises(offence):
         Run(wrong)
+
+
+# A replay
+
+
+def test_a_replay_lives_in_a_namespace_of_its_own_with_the_bag_as_its_clock() -> None:
+    run = Run(REPLAY, {"bag": "/data/bag", "loop": "true", "rate": "0.5"})
+    policy, player = run.node("policy_node"), run.node("replay_node")
+    assert policy.namespace == player.namespace == "replay"
+    assert policy.parameters["use_sim_time"] is True and policy.remappings == {"/clock": "clock"}
+    assert policy.parameters["require_controllers"] is False  # nobody is to follow what is commanded
+    shown = {name: player.parameters[name] for name in ("bag", "loop", "rate_share", "start_s")}
+    assert shown == {"bag": "/data/bag", "loop": True, "rate_share": 0.5, "start_s": 0.0}
+    assert player.ends_all and not policy.ends_all

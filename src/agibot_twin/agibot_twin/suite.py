@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from agibot_twin.disturbances import DISTURBANCES, Disturbances
 from agibot_twin.episodes import SPLITS, Episode, sample_episode
 from agibot_twin.expert import COMMAND_HZ, EXPERT_STREAM, Expert, ExpertError, command_limits
 from agibot_twin.tasks import Judge
@@ -44,9 +45,11 @@ class TwinSuite:
 
     splits = ("seen", "unseen")
     joint_names = TwinWorld.joint_names
+    disturbances = DISTURBANCES
 
     def __init__(self) -> None:
         self.world = TwinWorld()
+        self._disturbances = Disturbances(self.world)
         self._expert: Expert | None = None
 
     def reset(self, split: str, seed: int) -> TaskInfo:
@@ -63,6 +66,7 @@ class TwinSuite:
 
     def lay_out(self, episode: Episode) -> TaskInfo:
         """As `reset`, for an episode of any split."""
+        self._disturbances.undo()
         self.world.lay_out(episode.layout)
         self.world.step(SETTLE_S)
         self.world.epoch_ns = -self.world.simulation.time_ns
@@ -80,6 +84,7 @@ class TwinSuite:
             self.world.advance_to(min(now_ns - now_ns % CYCLE_NS + CYCLE_NS, instant_ns))
             if self.world.now_ns() == now_ns:
                 return  # less than a physics step is left
+            self._disturbances.go_on()
             self._judge.watch(self.world.situation())
 
     def observe(self, images: bool) -> Observation:
@@ -131,6 +136,10 @@ class TwinSuite:
         except ExpertError:
             return None
         return self.joint_names, commands
+
+    def disturb(self, kind: str) -> None:
+        """One of `disturbances` happens now. Raises ValueError for another."""
+        self._disturbances.happen(kind, self._episode.task)
 
     def close(self) -> None:
         """Free the renderer."""

@@ -109,19 +109,23 @@ def report(document: dict[str, Any], console: Console) -> None:
         "denoise ms",
         "block p50 / p95 ms",
         "window ms",
+        "surprise ms",
         "chunks/s",
     ):
         table.add_column(column, justify="right")
     for row in document["rows"]:
-        median = {part: f"{row[f'{part}_ms']['p50']:.1f}" for part in ("encode", "observe", "denoise", "window")}
+        parts = ("encode", "observe", "denoise", "window", "surprise_window")
+        median = {part: f"{row[f'{part}_ms']['p50']:.1f}" if row[f"{part}_ms"] else "–" for part in parts}
+        block = row["block_ms"]
         table.add_row(
             str(row["steps"]),
             str(row["evaluations"]),
             median["encode"],
             median["observe"],
             median["denoise"],
-            f"{row['block_ms']['p50']:.1f} / {row['block_ms']['p95']:.1f}",
+            f"{block['p50']:.1f} / {block['p95']:.1f}" if block else "–",
             median["window"],
+            median["surprise_window"],
             f"{row['capacity_hz']:.1f}",
         )
     console.print(table)

@@ -6,6 +6,7 @@ With --json a subcommand prints one JSON object on standard output and everythin
 import typer
 
 from dreamzero_policy.cli.commands.bench import bench
+from dreamzero_policy.cli.commands.calibrate import calibrate
 from dreamzero_policy.cli.commands.chaos import chaos
 from dreamzero_policy.cli.commands.collect import collect
 from dreamzero_policy.cli.commands.convert import convert
@@ -22,6 +23,7 @@ app = typer.Typer(
     help="The ROS 2 runtime for world-action models.",
     pretty_exceptions_enable=False,
 )
+app.command()(calibrate)
 app.command()(chaos)
 app.command()(collect)
 app.command()(demo)

@@ -52,13 +52,14 @@ class Bag:
         return max((part.end_time for part in self._parts), default=0)
 
     def messages(
-        self, topics: Collection[str] | None = None, told: bool = True
+        self, topics: Collection[str] | None = None, told: bool = True, from_ns: int | None = None
     ) -> Iterator[tuple[Connection, int, bytes]]:
         """Connection, time of recording and bytes of every message, in the order of recording.
 
         Args:
             topics: of these alone; None: of all.
             told: note what cannot be read; False where another pass over the bag does.
+            from_ns: of those recorded from here on.
 
         Raises:
             EpisodeError: the bag cannot be read further, and nobody asked for what can be read.
@@ -66,10 +67,13 @@ class Bag:
         for part in self._parts:
             wanted = [c for c in part.connections if topics is None or c.topic in topics]
             if wanted:
-                yield from self._of(part, wanted, told)
+                yield from self._of(part, wanted, told, from_ns)
 
-    def _of(self, part: Any, wanted: list[Connection], told: bool) -> Iterator[tuple[Connection, int, bytes]]:
-        messages, last_ns, place = part.messages(connections=wanted), part.start_time, "its begin"
+    def _of(
+        self, part: Any, wanted: list[Connection], told: bool, from_ns: int | None
+    ) -> Iterator[tuple[Connection, int, bytes]]:
+        messages = part.messages(connections=wanted, **({} if from_ns is None else {"start": from_ns}))
+        last_ns, place = part.start_time, "its begin"
         skip_ns, reason = FIRST_SKIP_NS, ""
         while True:
             try:

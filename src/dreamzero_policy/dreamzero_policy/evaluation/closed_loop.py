@@ -6,7 +6,7 @@ look at the outcome. Pictures are taken at the instants of the contract's frames
 stamped frame, which the node looks for in 30 a second, is the one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -153,6 +153,7 @@ class Episode:
         policy: TimedPolicy,
         parameters: NodeParameters,
         steps: int,
+        on_surprise: Callable[[float], None] = lambda distance: None,
     ) -> None:
         self.world, self.policy, self.parameters = world, policy, parameters
         self.buffer = ObservationBuffer(embodiment)
@@ -164,6 +165,7 @@ class Episode:
             replace(parameters.loop, steps=steps),
             session="evaluation",
             wants_dream=lambda: world.footage is not None,
+            on_surprise=on_surprise,
         )
 
     def play(self, task: TaskInfo) -> Played:

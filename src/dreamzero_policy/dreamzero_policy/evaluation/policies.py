@@ -19,7 +19,7 @@ from dreamzero_policy.inference.loading import Policy as Model
 from dreamzero_policy.inference.prediction import Prediction
 from dreamzero_policy.inference.session import Session
 from dreamzero_policy.inference.sessions import Sessions
-from dreamzero_policy.runtime.policy import Dream, Observed, Policy, Reply, Request
+from dreamzero_policy.runtime.policy import Answer, Dream, Policy, Request, Surprise
 
 
 class TimedPolicy(Policy, Protocol):
@@ -41,9 +41,12 @@ class SessionPolicy:
         now_ns: Callable[[], int],
         latency_ns: int,
         session: Callable[..., Session] = Session,
+        tells_surprise: bool = False,
     ) -> None:
+        """`tells_surprise`: as the node's worker does, behind every answer to a block that could be compared."""
         self._sessions, self._now_ns, self._latency_ns = Sessions(model, session), now_ns, latency_ns
-        self._answers: deque[tuple[int, Reply | Observed | Dream]] = deque()
+        self._tells_surprise = tells_surprise
+        self._answers: deque[tuple[int, Answer]] = deque()
         self.model_s: list[float] = []  # wall time of every answer
 
     @property
@@ -59,7 +62,10 @@ class SessionPolicy:
         began = time.perf_counter()
         answer = self._sessions.answer(request)
         self.model_s.append(time.perf_counter() - began)
-        self._answers.append((self._now_ns() + self.next_latency_ns(), answer))
+        due_ns = self._now_ns() + self.next_latency_ns()
+        self._answers.append((due_ns, answer))
+        if self._tells_surprise and (distance := self._sessions.surprise()) is not None:
+            self._answers.append((due_ns, Surprise(request.epoch, distance)))
 
     def next_latency_ns(self) -> int:
         """Simulated time that the answer to a request of now takes."""
@@ -69,7 +75,7 @@ class SessionPolicy:
         if (canvas := self._sessions.dream()) is not None:
             self._answers.append((self._now_ns(), Dream(epoch, canvas)))
 
-    def poll(self) -> Reply | Observed | Dream | None:
+    def poll(self) -> Answer | None:
         if self._answers and self._answers[0][0] <= self._now_ns():
             return self._answers.popleft()[1]
         return None

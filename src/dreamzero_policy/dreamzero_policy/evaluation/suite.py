@@ -96,6 +96,15 @@ class Telling(Suite, Protocol):
         """Where the joints were last told to be [J], in the order of `joint_names`."""
 
 
+class Disturbing(Suite, Protocol):
+    """A suite in which something can happen that no policy could foresee."""
+
+    disturbances: tuple[str, ...]  # their names
+
+    def disturb(self, kind: str) -> None:
+        """It happens now, in the episode under way; a reset undoes it."""
+
+
 class Demonstrating(Suite, Protocol):
     """A suite that also knows how its tasks are done."""
 

@@ -10,6 +10,7 @@ import torch
 
 from dreamzero_policy.inference.loading import Policy
 from dreamzero_policy.inference.session import Session
+from dreamzero_policy.inference.surprise import distance
 
 
 def measure(
@@ -18,8 +19,9 @@ def measure(
     """Observe and predict ``blocks`` blocks of random frames after warming up.
 
     Returns plain data. All times are milliseconds as ``{"p50", "p95"}``, of blocks that continue a window; blocks that
-    open one are apart in ``window_ms``. ``capacity_hz`` is 1 / median of observe + predict over all blocks: the rate of
-    chunks the model could sustain here.
+    open one are apart in ``window_ms``. ``surprise_ms`` and ``surprise_window_ms`` are what follows behind the answer:
+    comparing such a block with what was predicted. ``capacity_hz`` is 1 / median of observe + predict over all blocks:
+    the rate of chunks the model could sustain here.
 
     Raises ValueError for fewer blocks than a window has, since then one kind of block would not be measured.
     """
@@ -36,7 +38,10 @@ def measure(
     session.observe(frames[:1])
     continued: dict[str, list[float]] = {"encode": [], "observe": [], "denoise": [], "block": []}
     opened: list[float] = []
+    compared: dict[bool, list[float]] = {False: [], True: []}  # by whether the block opened a window
+    prediction = session.predict(state)
     for _ in range(blocks):
+        before, stream = prediction, session.stream
         start = time.perf_counter()
         observation = session.observe(frames)
         prediction = session.predict(state)
@@ -47,6 +52,10 @@ def measure(
             continued["block"].append(seconds)
             for part in ("encode", "observe", "denoise"):
                 continued[part].append(prediction.timings_s[part])
+        start = time.perf_counter()
+        seen = session.encoded(frames, stream)[0] if observation.window_opened else observation.latents
+        float(distance(before.video_latents, seen))
+        compared[observation.window_opened].append(time.perf_counter() - start)
     start = time.perf_counter()
     session.decode(prediction)
     decode_s = time.perf_counter() - start
@@ -63,10 +72,15 @@ def measure(
         "blocks": blocks,
         **{f"{part}_ms": _percentiles(values) for part, values in continued.items()},
         "window_ms": _percentiles(opened),
+        "surprise_ms": _percentiles(compared[False]),
+        "surprise_window_ms": _percentiles(compared[True]),
         "decode_ms": 1e3 * decode_s,
         "capacity_hz": 1 / float(np.median(continued["block"] + opened)),
     }
 
 
-def _percentiles(seconds: Sequence[float]) -> dict[str, float]:
+def _percentiles(seconds: Sequence[float]) -> dict[str, float] | None:
+    """None where there were no such blocks: with one chunk a window every block opens one."""
+    if not seconds:
+        return None
     return {name: 1e3 * float(np.percentile(seconds, q)) for name, q in (("p50", 50), ("p95", 95))}

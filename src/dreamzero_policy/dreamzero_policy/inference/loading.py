@@ -60,6 +60,9 @@ class Policy:
     def warm_up(self, steps: int | None = None, cfg_scale: float | None = None) -> dict[str, float]:
         """Run one window opening, one block and one prediction on black frames, so that the first real ones are fast.
 
+        The block is also encoded for itself: where every block opens a window, nothing but comparing it with what was
+        predicted does that.
+
         Kernels are chosen and memory is taken on first use; nothing is remembered. Returns the seconds of each part and
         logs them.
         """
@@ -72,6 +75,7 @@ class Policy:
         state = np.zeros(geometry.max_state_dim, np.float32)
         parts = (
             ("open_window", lambda: session.observe(frames[:1])),
+            ("encode_block", lambda: session.encoded(frames)),
             ("observe_block", lambda: session.observe(frames)),
             ("predict", lambda: session.predict(state)),
         )

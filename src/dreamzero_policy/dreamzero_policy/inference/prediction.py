@@ -1,4 +1,4 @@
-"""What a session gives back: what it observed, what it predicts, and how far the two were apart."""
+"""What a session gives back: what it observed and what it predicts."""
 
 from __future__ import annotations
 
@@ -48,15 +48,3 @@ class Prediction:
     past_latents: tuple[Tensor, ...]
     held_rows: int
     timings_s: dict[str, float]
-
-
-def surprise(prediction: Prediction, observation: Observation) -> float | None:
-    """Distance between the predicted latents of a chunk and those of what the cameras then saw: root mean square.
-
-    None when they are not of the same frames (another epoch or window, or another chunk).
-    """
-    expected = (prediction.epoch, prediction.window, prediction.chunk_index + 1)
-    if (observation.epoch, observation.window, observation.chunk_index) != expected:
-        return None
-    difference = observation.latents.float() - prediction.video_latents.float()
-    return float(difference.square().mean().sqrt())

@@ -279,11 +279,19 @@ class Session:
         """What was observed in this window, newest last, [1, C, f, h, w] an observation."""
         return () if self._memory.window is None else self._memory.window.latents
 
+    @property
+    def stream(self) -> Stream:
+        """The autoencoder behind what was observed in this window, for :meth:`encoded`. Raises ValueError before."""
+        if self._memory.window is None:
+            raise ValueError("nothing was observed yet; a block continues at least a first frame")
+        return self._memory.window.stream.copy()
+
     @torch.inference_mode()
-    def encoded(self, frames: np.ndarray) -> Tensor:
-        """Latents [1, C, f, h, w] of a block, as the continuation of this window. Changes nothing."""
+    def encoded(self, frames: np.ndarray, stream: Stream | None = None) -> Tensor:
+        """Latents [1, C, f, h, w] of a block, as the continuation of this window or of a stream. Changes nothing."""
         self._require_frames(frames)
-        return self._encoding.block(self.policy.autoencoder, self._video(frames), self._memory.window.stream.copy())
+        behind = self.stream if stream is None else stream.copy()
+        return self._encoding.block(self.policy.autoencoder, self._video(frames), behind)
 
     # ---------------------------------------------------------------- branch
 

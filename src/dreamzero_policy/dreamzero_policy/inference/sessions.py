@@ -1,7 +1,8 @@
 """The sessions of one robot, by number: what stands behind a `runtime.policy.Policy`, in whatever process.
 
 All follow one prompt, whose keys and values they share. A session exists once it is asked. Each keeps the chunk it gave
-last: looking ahead goes beyond that one.
+last: looking ahead goes beyond that one. What a chunk said the cameras would see is kept until its block comes: how far
+it was off is computed when :meth:`Sessions.surprise` is asked for, never on the way to an answer.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from dreamzero_policy.inference.loading import Policy as Model
 from dreamzero_policy.inference.prediction import Prediction
 from dreamzero_policy.inference.session import Session
+from dreamzero_policy.inference.surprise import Awaited, Comparison
 from dreamzero_policy.runtime.policy import Observed, Purpose, Reply, Request
 
 
@@ -26,6 +28,8 @@ class Sessions:
         self._open: dict[int, Session] = {}
         self._given: dict[int, Prediction] = {}  # the newest of each session
         self._newest: tuple[Session, Prediction] | None = None
+        self._awaited = Awaited()
+        self._comparison: Comparison | None = None  # of the newest block, until it is asked for
 
     def reset(self, prompt: str) -> None:
         """Forget everything seen, in all of them."""
@@ -36,6 +40,7 @@ class Sessions:
         else:
             self._blank.reset(prompt)
         self._open, self._given, self._newest = {}, {}, None
+        self._awaited, self._comparison = Awaited(), None
 
     def answer(self, request: Request, waited_s: float = 0.0) -> Reply | Observed:
         """Observe the block, predict what is asked for. ``waited_s``: how long the prompt was waited for.
@@ -44,8 +49,9 @@ class Sessions:
         """
         began = time.perf_counter()
         session = self._open.setdefault(request.session, self._blank.fork())
+        self._comparison = None
         if request.canvas is not None:
-            session.observe(request.canvas)
+            self._observe(session, request)
         if request.purpose is Purpose.OBSERVE:
             return Observed(request.epoch)
         options = {"steps": request.steps, "seed": request.seed, "prefix": request.prefix}
@@ -55,6 +61,7 @@ class Sessions:
             prediction = session.predict(request.state, **options)
         self._given[request.session] = prediction
         self._newest = session, prediction
+        self._awaited.add(request.session, prediction)
         timings_s = dict(prediction.timings_s)
         if request.canvas is None:
             timings_s |= {"encode": 0.0, "observe": 0.0}  # those of an earlier request
@@ -68,6 +75,28 @@ class Sessions:
             timings_s=timings_s | {"prompt": waited_s, "model": waited_s + time.perf_counter() - began},
             held_rows=prediction.held_rows,
         )
+
+    def _observe(self, session: Session, request: Request) -> None:
+        """Take the block in, and keep what it takes to compare it with what was predicted."""
+        block, number = session.chunk_index + 1, request.session
+        foreseen = self._awaited.take(number, session.window, block) if len(request.canvas) > 1 else None
+        if foreseen is None or not request.followed:
+            session.observe(request.canvas)
+            return
+        stream, observation = session.stream, session.observe(request.canvas)
+        latents, canvas = observation.latents, request.canvas
+        opened = observation.window_opened
+        self._comparison = Comparison(
+            foreseen.video_latents, lambda: session.encoded(canvas, stream)[0] if opened else latents
+        )
+
+    def surprise(self) -> float | None:
+        """How far the newest block was from what was predicted; None where no chunk was about it, and the second time.
+
+        A window that this block opened makes the autoencoder run over the block.
+        """
+        comparison, self._comparison = self._comparison, None
+        return None if comparison is None else comparison.distance()
 
     @property
     def newest(self) -> tuple[Session, Prediction] | None:

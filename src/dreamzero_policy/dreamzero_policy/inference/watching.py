@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from dreamzero_policy.inference.prediction import Prediction
 from dreamzero_policy.inference.session import Session
 from dreamzero_policy.inference.sessions import Sessions
+from dreamzero_policy.inference.surprise import distance
 from dreamzero_policy.runtime.foresight import Foresight
 from dreamzero_policy.runtime.policy import Observed, Purpose, Reply, Request
 
@@ -58,8 +58,8 @@ class WatchedSessions:
             return
         foresight, prediction = waiting
         seen = session.encoded(request.canvas)[0]
-        foresight.surprise = _distance(prediction.video_latents, seen)
-        foresight.still = _distance(_newest_latent(session), seen)
+        foresight.surprise = _finite(distance(prediction.video_latents, seen))
+        foresight.still = _finite(distance(_newest_latent(session), seen))
 
 
 def _newest_latent(session: Session) -> Tensor:
@@ -67,8 +67,7 @@ def _newest_latent(session: Session) -> Tensor:
     return session.latents[-1][0, :, -1:]
 
 
-@torch.inference_mode()
-def _distance(one: Tensor, other: Tensor) -> float | None:
-    """Root mean square; None where a latent is no finite number."""
-    distance = float((one.float() - other.float()).square().mean().sqrt())
-    return distance if math.isfinite(distance) else None
+def _finite(surprise: Tensor) -> float | None:
+    """None where a latent is no finite number."""
+    value = float(surprise)
+    return value if math.isfinite(value) else None

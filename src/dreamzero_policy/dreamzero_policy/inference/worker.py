@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from dreamzero_policy.runtime.policy import Dream, Failure, Observed, Reply, Request
+from dreamzero_policy.runtime.policy import Answer, Failure, Request
 
 SOCKET_BUFFER = 4 << 20  # bytes; the system may grant less
 EXIT_TIMEOUT_S = 3.0  # from the end of the conversation to the exit code
@@ -98,7 +98,7 @@ class WorkerPolicy:
         theirs.close()
         self._socket = ours
         self._connection = Connection(os.dup(ours.fileno()))
-        self._answers: queue.SimpleQueue[Ready | Reply | Observed | Dream | Failure] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[Ready | Answer] = queue.SimpleQueue()
         self._notify: Callable[[], None] = lambda: None
         self._outbox: queue.SimpleQueue[Reset | Request | Imagine | None] = queue.SimpleQueue()
         self._speaker = threading.Thread(target=self._speak, name="worker-speaker", daemon=True)
@@ -138,7 +138,7 @@ class WorkerPolicy:
     def dream(self, epoch: int) -> None:
         self._outbox.put(Imagine(epoch))
 
-    def poll(self) -> Reply | Observed | Dream | Failure | None:
+    def poll(self) -> Answer | None:
         try:
             return self._answers.get_nowait()
         except queue.Empty:

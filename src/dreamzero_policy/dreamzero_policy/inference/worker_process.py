@@ -15,7 +15,8 @@ from dreamzero_policy.inference.loading import load_policy
 from dreamzero_policy.inference.sessions import Sessions
 from dreamzero_policy.inference.worker import Imagine, Ready, Reset
 from dreamzero_policy.runtime.allocator import keep_freed_memory
-from dreamzero_policy.runtime.policy import Dream, Failure
+from dreamzero_policy.runtime.calibration import CALIBRATION_FILE
+from dreamzero_policy.runtime.policy import Dream, Failure, Surprise
 
 
 def serve(connection: Connection, arguments: argparse.Namespace) -> None:
@@ -58,6 +59,8 @@ def serve(connection: Connection, arguments: argparse.Namespace) -> None:
         else:
             waited_s = max(0, reset_at_ns - message.sent_monotonic_ns) / 1e9
             connection.send(sessions.answer(message, waited_s))
+            if (distance := sessions.surprise()) is not None:
+                connection.send(Surprise(epoch, distance))
 
 
 def failure(error: Exception) -> Failure:
@@ -70,9 +73,9 @@ def failure(error: Exception) -> Failure:
 
 
 def checkpoint_hash(folder: Path) -> str:
-    """SHA-256 (hex) over the names and contents of all files of a checkpoint."""
+    """SHA-256 (hex) over the names and contents of all files of a checkpoint but what was measured of it later."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CALIBRATION_FILE):
         digest.update(path.relative_to(folder).as_posix().encode())
         with path.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())

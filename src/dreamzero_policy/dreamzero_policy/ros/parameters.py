@@ -8,6 +8,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 
 from dreamzero_policy.runtime.regime import REGIMES, WAYS
+from dreamzero_policy.runtime.surprise import ACTIONS, SurpriseSettings
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,23 @@ PARAMETERS = (
         0.2,
         60.0,
     ),
+    Parameter(
+        "surprise_action",
+        "none",
+        "What follows when the cameras see something else than was predicted: nothing, a warning, or the robot comes "
+        "to rest. All but none need the checkpoint's surprise.json, see docs/how-to/surprise.md.",
+        choices=ACTIONS,
+    ),
+    Parameter("surprise_percentile", 99.0, "A block beyond this percentile of normal runs is surprising.", 50.0, 100.0),
+    Parameter("surprise_blocks", 2, "So many surprising blocks in a row are too much.", 1, 100),
+    Parameter(
+        "surprise_hold_s",
+        1.0,
+        "With surprise_action hold: how long the robot rests before it looks anew [s]; beyond observation_timeout_s a "
+        "goal is aborted.",
+        0.1,
+        600.0,
+    ),
     Parameter("max_consecutive_rejections", 10, "A goal is aborted after so many rejected chunks in a row.", 1, 1000),
     Parameter("load_timeout_s", 300.0, "Longest time for loading and warming up the model [s].", 1.0, 3600.0),
     Parameter("status_rate_hz", 5.0, "Rate of ~/status [Hz].", 0.1, 50.0),
@@ -225,6 +243,7 @@ class Parameters:
     blend_s: tuple[float, ...]
     max_plan_s: float
     observation_timeout_s: float
+    surprise: SurpriseSettings
     max_consecutive_rejections: int
     load_timeout_s: float
     status_rate_hz: float
@@ -262,5 +281,8 @@ def read(node: Node, share: Path) -> Parameters:
         tokenizer=Path(values["tokenizer"]) if values["tokenizer"] else None,
         base_checkpoint=Path(values["base_checkpoint"]) if values["base_checkpoint"] else None,
         blend_s=blend_s,
+        surprise=SurpriseSettings(
+            *(values.pop(f"surprise_{name}") for name in ("action", "percentile", "blocks", "hold_s"))
+        ),
     )
     return Parameters(**values)

@@ -28,7 +28,7 @@ from rclpy.exceptions import ParameterException
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage, Image, JointState
-from std_msgs.msg import Bool, String
+from std_msgs.msg import Bool, Float32, String
 from std_srvs.srv import Trigger
 
 from dreamzero_msgs.action import RunPolicy
@@ -42,6 +42,7 @@ from dreamzero_policy.ros.lifecycle import ManagedNode
 from dreamzero_policy.ros.messages import decoder, to_ns
 from dreamzero_policy.ros.world import RosWorld
 from dreamzero_policy.runtime.allocator import keep_freed_memory
+from dreamzero_policy.runtime.calibration import CALIBRATION_FILE, Calibration, CalibrationError
 from dreamzero_policy.runtime.clock import ClockWatch
 from dreamzero_policy.runtime.contract import Contract, load_contract
 from dreamzero_policy.runtime.embodiment import Embodiment
@@ -51,6 +52,7 @@ from dreamzero_policy.runtime.loop import Loop, LoopSettings, Phase
 from dreamzero_policy.runtime.observation import ObservationBuffer, ObservationError
 from dreamzero_policy.runtime.regime import RegimeSettings
 from dreamzero_policy.runtime.rest import too_long
+from dreamzero_policy.runtime.surprise import NONE, WARN, SurpriseWatch
 from dreamzero_policy.runtime.trained import load_statistics
 
 TICK_S = 0.05  # a fault that no message announces is noticed within this
@@ -71,6 +73,7 @@ class PolicyNode(ManagedNode):
         self.policy: WorkerPolicy | None = None
         self.loop: Loop | None = None
         self._world: RosWorld | None = None
+        self._surprise: SurpriseWatch | None = None
         self._state, self._message = PolicyStatus.UNCONFIGURED, ""
         self._active = False
         self._troubles: list[Trouble] = []  # looked for at every tick
@@ -112,6 +115,7 @@ class PolicyNode(ManagedNode):
         )
         self._ready = self.policy.wait_until_ready(settings.load_timeout_s, interrupted=self._interrupted.is_set)
         self.get_logger().info(reports.introduction(self._ready, self.contract.hash))
+        self._surprise = self._watch_for_surprise()
         self.buffer = ObservationBuffer(embodiment, settings.frozen_camera_s)
         self._world = RosWorld(self, self.contract, self._ready.checkpoint_hash)
         self.loop = Loop(
@@ -136,6 +140,7 @@ class PolicyNode(ManagedNode):
             ),
             session=uuid.uuid4().hex,
             wants_dream=self._world.wants_dream,
+            on_surprise=self._on_surprise,
         )
         self._clock_watch = ClockWatch(settings.clock_jump_s)
         self._estop.demand(settings.estop_timeout_s if settings.require_estop else None)
@@ -172,7 +177,7 @@ class PolicyNode(ManagedNode):
         self._owned.clear()
         if self._world is not None:
             self._world.destroy()
-        self._world = self.policy = self.loop = self.buffer = self.contract = None
+        self._world = self._surprise = self.policy = self.loop = self.buffer = self.contract = None
         if self._state != PolicyStatus.FAULT:
             self._state, self._message = PolicyStatus.UNCONFIGURED, "cleaned up"
         self._publish_status()
@@ -213,6 +218,22 @@ class PolicyNode(ManagedNode):
         )
         self._own(self.create_subscription(String, "~/prompt", self._on_prompt, qos.EVENT), self.destroy_subscription)
 
+    def _watch_for_surprise(self) -> SurpriseWatch:
+        """With the checkpoint's calibration, where there is one that fits.
+
+        Raises CalibrationError if there is none and the action needs it.
+        """
+        settings, path, calibration = self._settings, self._settings.checkpoint / CALIBRATION_FILE, None
+        if path.is_file():
+            calibration = Calibration.load(path)
+            misfit = calibration.misfit(self.contract.hash, self._ready.checkpoint_hash, settings.denoise_steps)
+            if misfit and settings.surprise.action != NONE:
+                raise CalibrationError(f"{misfit}: run dreamzero calibrate for this one, or set surprise_action none")
+            if misfit:
+                self.get_logger().warning(f"surprise is told without a percentile: {misfit}")
+                calibration = None
+        return SurpriseWatch(settings.surprise, calibration)
+
     def _offer(self) -> None:
         for name, kind, callback in (
             ("~/start", Trigger, self._on_start),
@@ -232,6 +253,7 @@ class PolicyNode(ManagedNode):
             ),
             Goals.destroy,
         )
+        self._distances = self._own(self.create_publisher(Float32, "~/surprise", qos.EVENT), self.destroy_publisher)
         self._diagnostics = self._own(
             self.create_publisher(DiagnosticArray, "/diagnostics", qos.EVENT), self.destroy_publisher
         )
@@ -286,6 +308,14 @@ class PolicyNode(ManagedNode):
         self.loop.clock_jumped()
         self._goals.clock_jumped()
 
+    def _on_surprise(self, distance: float) -> None:
+        """A block was so far from what had been predicted. To hold is the next tick's matter."""
+        self._distances.publish(Float32(data=distance))
+        too_much = self._surprise.add(distance)
+        if too_much and self._settings.surprise.action == WARN:
+            self.loop.faults.happened(Fault.SURPRISE_WARNED)
+            self.get_logger().warning(f"{Fault.SURPRISE_WARNED.label}: {too_much}")
+
     # Progress
 
     def _progress(self) -> None:
@@ -317,7 +347,7 @@ class PolicyNode(ManagedNode):
         troubles = self.buffer.troubles()
         if self._settings.require_controllers:
             troubles += self._world.absent_controllers()
-        troubles += filter(None, (self._estop.trouble(), self.loop.failure))
+        troubles += filter(None, (self._estop.trouble(), self.loop.failure, self._surprise.trouble()))
         return troubles
 
     def _log(self, before: tuple[Trouble, ...]) -> None:
@@ -356,6 +386,7 @@ class PolicyNode(ManagedNode):
         if self.loop.phase in (Phase.WAITING, Phase.THINKING):
             self.loop.halt("another instruction: what the last one began is not finished")
         self.buffer.believe_cameras()
+        self._surprise.forget()
         self.loop.run(prompt)
         self._progress()  # what opens a window may be there already
 
@@ -423,7 +454,7 @@ class PolicyNode(ManagedNode):
 
     def _publish_diagnostics(self) -> None:
         array = reports.diagnostics(
-            self.get_fully_qualified_name(), self.loop, self._ready, self._troubles, self._active
+            self.get_fully_qualified_name(), self.loop, self._ready, self._troubles, self._active, self._surprise
         )
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)

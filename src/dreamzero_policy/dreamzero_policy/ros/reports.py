@@ -10,6 +10,7 @@ from dreamzero_policy.ros.messages import to_stamp
 from dreamzero_policy.runtime.faults import Outcome, Trouble
 from dreamzero_policy.runtime.latency import stages_s
 from dreamzero_policy.runtime.loop import Loop, Phase
+from dreamzero_policy.runtime.surprise import SurpriseWatch
 
 STATES = {
     Phase.IDLE: PolicyStatus.IDLE,
@@ -67,13 +68,17 @@ def loop_state(loop: Loop, troubles: Sequence[Trouble], now_ns: int) -> int:
     return STATES[loop.phase]
 
 
-def diagnostics(name: str, loop: Loop, ready: Ready, troubles: Sequence[Trouble], active: bool) -> DiagnosticArray:
+def diagnostics(
+    name: str, loop: Loop, ready: Ready, troubles: Sequence[Trouble], active: bool, surprise: SurpriseWatch
+) -> DiagnosticArray:
     """One status, without a stamp. What is wrong is a warning while it can end by itself, and an error else."""
     level, message = DiagnosticStatus.OK, loop.message or "ok"
     lasting = [trouble for trouble in troubles if trouble.fault.outcome is not Outcome.HOLD]
     if shown := troubles if active else lasting:
         level = DiagnosticStatus.ERROR if lasting else DiagnosticStatus.WARN
         message = "; ".join(trouble.text for trouble in shown)
+    elif active and surprise.warning:
+        level, message = DiagnosticStatus.WARN, surprise.warning
     counters = loop.counters
     values = {
         "phase": loop.phase.value,
@@ -89,6 +94,11 @@ def diagnostics(name: str, loop: Loop, ready: Ready, troubles: Sequence[Trouble]
         "checkpoint_hash": ready.checkpoint_hash,
         "faults": ", ".join(labels(troubles)),
     }
+    values |= {"surprise_action": surprise.settings.action, "surprise_blocks": surprise.blocks}
+    if surprise.distance is not None:
+        values["surprise"] = f"{surprise.distance:.4f}"
+    if surprise.percentile is not None:
+        values["surprise_percentile"] = f"{surprise.percentile:.1f}"
     values |= {f"fault.{fault.label}": count for fault, count in loop.faults.counts.items()}
     values |= {f"rejected.{verdict.name.lower()}": count for verdict, count in counters.rejected.items()}
     for camera, stream in loop.buffer.cameras.items():

@@ -38,6 +38,8 @@ class Fault(Enum):
     ESTOP_SILENT = "estop_silent", Outcome.STOP  # required, and not heard yet or no longer
     MODEL_SILENT = "model_silent", Outcome.FAULT  # no answer for inference_timeout_s
     MODEL_FAILED = "model_failed", Outcome.FAULT  # raised, ran out of memory, was killed
+    SURPRISE_HELD = "surprise_held", Outcome.HOLD  # with surprise_action hold: blocks were not as predicted
+    SURPRISE_WARNED = "surprise_warned", Outcome.NOTE  # with warn: the same
     BLOCK_BROKEN = "block_broken", Outcome.NOTE  # a frame of a block is missing: a new window opens
 
     def __init__(self, label: str, outcome: Outcome) -> None:

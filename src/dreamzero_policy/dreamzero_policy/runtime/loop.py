@@ -28,7 +28,18 @@ from dreamzero_policy.runtime.observation import (
     ObservationError,
 )
 from dreamzero_policy.runtime.plan import Plan, Rows, seam
-from dreamzero_policy.runtime.policy import ActionPrefix, Dream, Failure, Observed, Policy, Purpose, Reply, Request
+from dreamzero_policy.runtime.policy import (
+    ActionPrefix,
+    Answer,
+    Dream,
+    Failure,
+    Observed,
+    Policy,
+    Purpose,
+    Reply,
+    Request,
+    Surprise,
+)
 from dreamzero_policy.runtime.regime import RegimeSettings
 from dreamzero_policy.runtime.scheduler import Entry, Scheduler, Turn
 from dreamzero_policy.runtime.splice import splice
@@ -110,9 +121,13 @@ class Loop:
         settings: LoopSettings,
         session: str,
         wants_dream: Callable[[], bool] = lambda: False,
+        on_surprise: Callable[[float], None] = lambda distance: None,
     ) -> None:
+        """`wants_dream` says whether predicted video is to be decoded, `on_surprise` is told of every distance between
+        a block and what had been predicted, by policies that measure it; it must not command the loop."""
         self.embodiment, self.buffer, self.policy, self.world = embodiment, buffer, policy, world
-        self.settings, self.session, self.wants_dream = settings, session, wants_dream
+        self.settings, self.session = settings, session
+        self.wants_dream, self.on_surprise = wants_dream, on_surprise
         model = embodiment.contract.model
         self.model = model
         self.limits = Limits.of(embodiment.contract)
@@ -294,6 +309,7 @@ class Loop:
         self._pending = Pending(turn, seen, anchor, deadline_s, now_ns, time.monotonic_ns())
         self._opened, self._observed[turn.session] = True, seen
         self.phase = Phase.THINKING
+        followed = self.scheduler.followed(turn)
         self.scheduler.asked(turn)
         self.policy.submit(
             Request(
@@ -306,6 +322,7 @@ class Loop:
                 session=turn.session,
                 purpose=turn.purpose,
                 prefix=prefix,
+                followed=followed,
             )
         )
 
@@ -345,12 +362,15 @@ class Loop:
         commanded = dict(zip(self.model.commanded_joints, positions, strict=True))
         return self.embodiment.state(dict.fromkeys(self.model.state_joints, 0.0) | commanded)
 
-    def _take(self, answer: Reply | Observed | Dream | Failure) -> None:
+    def _take(self, answer: Answer) -> None:
         if isinstance(answer, Failure):
             self._fail(answer.message)
         elif isinstance(answer, Dream):
             if self.last_chunk is not None and answer.epoch == self.epoch:
                 self.world.show_dream(self.last_chunk, answer.canvas)
+        elif isinstance(answer, Surprise):
+            if answer.epoch == self.epoch:
+                self.on_surprise(answer.distance)
         elif self._pending is not None and answer.epoch == self.epoch:
             self._time_latency(self._pending)
             if isinstance(answer, Observed):

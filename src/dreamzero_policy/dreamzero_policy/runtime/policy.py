@@ -53,6 +53,9 @@ class Request:
     session: int = 0
     purpose: Purpose = Purpose.CHUNK
     prefix: ActionPrefix | None = None
+    # There were rows to execute all through the block, so it may be compared with what was predicted. Where a chunk was
+    # rejected the robot stood still instead, and that is no surprise.
+    followed: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,14 @@ class Observed:
 
 
 @dataclass(frozen=True)
+class Surprise:
+    """How far the newest block was from what had been predicted; comes behind the answer to the request that had it."""
+
+    epoch: int
+    distance: float  # root mean square of normalised latents, as inference/surprise.py defines it
+
+
+@dataclass(frozen=True)
 class Dream:
     """The predicted video of a chunk, decoded off the hot path."""
 
@@ -92,6 +103,9 @@ class Failure:
     message: str
 
 
+Answer = Reply | Observed | Surprise | Dream | Failure
+
+
 class Policy(Protocol):
     """The sessions of a model for one robot, asynchronous."""
 
@@ -104,5 +118,5 @@ class Policy(Protocol):
     def dream(self, epoch: int) -> None:
         """Decode the video of the last prediction, if there is time before the next request."""
 
-    def poll(self) -> Reply | Observed | Dream | Failure | None:
-        """The next thing the model has to say, or None."""
+    def poll(self) -> Answer | None:
+        """The next thing the model has to say, or None. Whether it tells of surprise is the policy's matter."""

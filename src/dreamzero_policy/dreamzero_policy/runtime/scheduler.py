@@ -123,6 +123,11 @@ class Scheduler:
         end_ns = self.timeline.instant_ns(self.rows_end)
         return (end_ns - now_ns) / NS_PER_S - self.lead_s if end_ns > now_ns and turn.base <= self.rows_end else None
 
+    def followed(self, turn: Turn) -> bool:
+        """Whether there were rows to execute all through the turn's block: none of its chunks was rejected."""
+        step = turn.base - self._chunk if turn.purpose is Purpose.LOOK_AHEAD else turn.base
+        return len(turn.instants_ns) > 1 and self._in_hand(step) >= 0
+
     # Answers
 
     def entry(self, turn: Turn, now_ns: int, held_rows: int = 0) -> Entry:

@@ -105,6 +105,16 @@ class DemonstratingSuite(FakeSuite):
         return self.joint_names, rows
 
 
+class ShakenSuite(FakeSuite):
+    """One in which something can happen; it only takes note."""
+
+    disturbances = ("dark",)
+    happened: tuple[tuple[str, int], ...] = ()
+
+    def disturb(self, kind: str) -> None:
+        self.happened += ((kind, self.ns),)
+
+
 class TellingSuite(FakeSuite):
     """One that tells what it commands, which the robot does at once, and also follows straight lines."""
 

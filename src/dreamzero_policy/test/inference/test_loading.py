@@ -1,6 +1,7 @@
 """A checkpoint made ready to act."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -48,7 +49,7 @@ def test_a_folder_without_a_model_is_named(tmp_path):
 def test_warming_up_says_what_it_did(policy, caplog):
     with caplog.at_level("INFO"):
         seconds = policy.warm_up(steps=1)
-    assert list(seconds) == ["open_window", "observe_block", "predict"]
+    assert list(seconds) == ["open_window", "encode_block", "observe_block", "predict"]
     assert "warmed up small with 1 steps on cpu: open_window" in caplog.text
 
 
@@ -60,3 +61,10 @@ def test_a_measurement_is_plain_data(policy):
     assert set(result["block_ms"]) == {"p50", "p95"}
     with pytest.raises(ValueError, match=r"at least 4 blocks \(one window\), got 3"):
         measure(policy, blocks=3)
+
+
+def test_measuring_says_what_it_did_not_see_where_every_block_opens_a_window(policy):
+    sampler = replace(policy.config.sampler, window_chunks=1)
+    result = measure(replace(policy, config=replace(policy.config, sampler=sampler)), steps=1, blocks=4)
+    assert result["block_ms"] is result["encode_ms"] is result["surprise_ms"] is None
+    assert result["window_ms"]["p50"] > 0 and result["surprise_window_ms"]["p50"] > 0

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from dreamzero_policy.inference.loading import load_policy
-from dreamzero_policy.inference.prediction import surprise
 from dreamzero_policy.inference.session import Session
 from dreamzero_policy.model.autoencoder import Stream, to_uint8
 
@@ -233,23 +232,6 @@ def test_wrong_frames_are_refused_and_change_nothing(policy, frames, change, mes
 def test_wrong_states_are_refused(policy, frames, state, message):
     with pytest.raises(ValueError, match=message):
         opened(policy, frames).predict(state)
-
-
-def test_surprise_is_the_distance_to_what_was_then_seen(policy, frames):
-    session = opened(policy, frames, 1)
-    prediction = session.predict(STATE)
-    observation = session.observe(frames[2])
-    expected = (observation.latents - prediction.video_latents).square().mean().sqrt().item()
-    assert surprise(prediction, observation) == pytest.approx(expected)
-    assert surprise(prediction, session.observe(frames[3])) is None
-
-
-def test_surprise_does_not_compare_across_a_reset(policy, frames):
-    session = opened(policy, frames)
-    prediction = session.predict(STATE)
-    session.reset()
-    session.observe(frames[0][:1])
-    assert surprise(prediction, session.observe(frames[1])) is None
 
 
 def test_a_chunk_may_start_from_given_noise(policy, frames):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from dreamzero_policy.inference.prediction import surprise
 from dreamzero_policy.inference.session import Session
 from dreamzero_policy.inference.sessions import Sessions
+from dreamzero_policy.inference.surprise import distance
 from dreamzero_policy.inference.watching import WatchedSessions
 from dreamzero_policy.model.autoencoder import Stream, to_video
 from dreamzero_policy.runtime.policy import Purpose, Request
@@ -44,7 +44,7 @@ def test_a_chunk_is_told_how_far_off_it_was_once_its_block_came(policy, frames, 
     last = session.latents[-1]
     observation = session.observe(frames[1])
     watched.answer(asked(frames[1]))
-    assert foresight.surprise == pytest.approx(surprise(prediction, observation))
+    assert foresight.surprise == pytest.approx(distance(prediction.video_latents, observation.latents).item())
     still = (observation.latents - last[0, :, -1:]).square().mean().sqrt()
     assert foresight.still == pytest.approx(still.item())
     assert watched.newest is not foresight

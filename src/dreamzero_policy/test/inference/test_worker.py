@@ -16,7 +16,16 @@ from dreamzero_policy.inference.loading import Policy
 from dreamzero_policy.inference.sessions import Sessions
 from dreamzero_policy.inference.worker import WorkerError, WorkerPolicy
 from dreamzero_policy.inference.worker_process import failure
-from dreamzero_policy.runtime.policy import ActionPrefix, Dream, Failure, Observed, Purpose, Reply, Request
+from dreamzero_policy.runtime.policy import (
+    ActionPrefix,
+    Answer,
+    Dream,
+    Failure,
+    Purpose,
+    Reply,
+    Request,
+    Surprise,
+)
 
 STATE = np.linspace(-1, 1, 5, dtype=np.float32)
 EPOCH, PATIENCE_S = 3, 300.0
@@ -30,7 +39,7 @@ def worker(checkpoint_folder: Path) -> Iterator[WorkerPolicy]:
     policy.close()
 
 
-def answer(worker: WorkerPolicy) -> Reply | Observed | Dream | Failure:
+def answer(worker: WorkerPolicy) -> Answer:
     deadline = time.monotonic() + PATIENCE_S
     while (got := worker.poll()) is None:
         assert time.monotonic() < deadline
@@ -71,6 +80,20 @@ def test_requests_to_the_process_are_answered_as_here(worker: WorkerPolicy, poli
             np.testing.assert_array_equal(theirs.actions, ours.actions)
             assert theirs.held_rows == ours.held_rows == (0 if request.prefix is None else 1)
             assert theirs.timings_s["model"] >= theirs.timings_s["denoise"] > 0
+
+
+def test_surprise_comes_behind_the_answer_and_is_what_it_is_here(
+    worker: WorkerPolicy, policy: Policy, frames: np.ndarray
+) -> None:
+    here = Sessions(policy)
+    here.reset("touch")
+    worker.reset("touch", EPOCH)
+    for canvas in (frames[0, :1], *frames[1:6]):  # over the end of a window
+        request = Request(EPOCH, canvas, STATE, 1, 3, time.monotonic_ns(), followed=True)
+        worker.submit(request)
+        np.testing.assert_array_equal(answer(worker).actions, here.answer(request).actions)
+        if len(canvas) > 1:
+            assert answer(worker) == Surprise(EPOCH, here.surprise())
 
 
 def test_a_request_of_an_older_epoch_is_not_answered(worker: WorkerPolicy, frames: np.ndarray) -> None:

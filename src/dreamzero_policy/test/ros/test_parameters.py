@@ -18,6 +18,6 @@ def test_every_parameter_is_described_and_numbers_have_a_range_or_a_unit_in_the_
     for parameter in PARAMETERS:
         assert parameter.description.endswith("."), parameter.name
         if isinstance(parameter.default, float):
-            assert parameter.name.endswith(("_s", "_hz", "_share")), parameter.name
+            assert parameter.name.endswith(("_s", "_hz", "_share", "_percentile")), parameter.name
         if isinstance(parameter.default, int | float) and not isinstance(parameter.default, bool):
             assert parameter.low < parameter.high, parameter.name

@@ -1,0 +1,58 @@
+"""How far what was predicted lies from what the cameras then saw: the one definition, live and in a replay.
+
+Surprise is the root mean square difference between the predicted latents of a chunk and those of the block that came,
+in the autoencoder's normalised units. Decisions:
+
+* What is compared are the latents that the chunk was about: of the block as the continuation of the clip that the chunk
+  continues. A block that opens a window enters the session as its newest frame alone, encoded without a past; that one
+  latent frame is none of the predicted ones (each of those stands for four frames and what came before). So the block
+  is encoded once more behind the stream of the window that ended. A block that continues a window has its latents.
+* Nothing is computed before the answer is on its way: a :class:`Comparison` keeps what it needs (frames, a stream whose
+  tensors are shared), and the device is waited for when somebody asks for the number.
+* The session is only read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from dreamzero_policy.inference.prediction import Prediction
+
+
+@torch.inference_mode()
+def distance(predicted: Tensor, seen: Tensor) -> Tensor:
+    """Root mean square of the difference of latents of the same shape; a number on their device."""
+    return (predicted.float() - seen.float()).square().mean().sqrt()
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """A predicted block and the one that came, [C, f, h, w] each."""
+
+    predicted: Tensor
+    seen: Callable[[], Tensor]
+
+    def distance(self) -> float:
+        """Encodes the block if that was not done, and waits for the device."""
+        return float(distance(self.predicted, self.seen()))
+
+
+@dataclass
+class Awaited:
+    """Chunks whose blocks have not come yet, of any number of sessions. At most two a session: looking ahead."""
+
+    _chunks: dict[tuple[int, int, int], Prediction] = field(default_factory=dict)  # by session, window and block
+
+    def add(self, session: int, prediction: Prediction) -> None:
+        """The block that a chunk was about is the next one behind what it continued."""
+        self._chunks[session, prediction.window, prediction.chunk_index + 1] = prediction
+
+    def take(self, session: int, window: int, block: int) -> Prediction | None:
+        """The chunk that was about a block which comes now, behind that window; None if nothing was predicted."""
+        prediction = self._chunks.pop((session, window, block), None)
+        self._chunks = {key: kept for key, kept in self._chunks.items() if key[0] != session or key[2] > block}
+        return prediction
