@@ -34,7 +34,7 @@ from agibot_twin.phrasing import training_phrasings
 from agibot_twin.robot_model import DRIVEN_JOINTS, VISUAL_GROUP
 from agibot_twin.tasks import HANDS, LIFT, PLACE, PUSH, TOUCH, Task
 from agibot_twin.world import TwinWorld
-from dreamzero_policy.runtime.canvas import centred_crop
+from dreamzero_policy.runtime.canvas import cropped_pixels
 from dreamzero_policy.runtime.contract import Contract, ModelSection, load_contract
 
 Floats = NDArray[np.float64]
@@ -84,7 +84,7 @@ class Sink(Protocol):
 def on_canvas(pixel: Floats, image_size: tuple[int, int], model: ModelSection, camera: str) -> Floats | None:
     """Where a pixel of a camera's image stands on the canvas: x and y [2], px from its upper left corner.
 
-    Crop and tile are those of `runtime/canvas.py`. A tile of several columns is filled from one edge to the other, by
+    Crop and tile are those of `runtime/canvas.py`. A tile of several cells is filled from one edge to the other, by
     repeated pixels as by a wider view, so both kinds map in the same way.
 
     Args:
@@ -94,12 +94,14 @@ def on_canvas(pixel: Floats, image_size: tuple[int, int], model: ModelSection, c
     Returns None for what the crop loses or what is outside of the image.
     """
     tile = model.tile(camera)
-    first, kept = np.array([centred_crop(size, model.view.crop) for size in image_size]).T
-    share = (pixel + 0.5 - first) / kept  # of the way over the view
+    width, height = image_size
+    rows, columns = cropped_pixels((height, width), model.crop(camera))
+    first, end = np.array([[columns.start, rows.start], [columns.stop, rows.stop]])
+    share = (pixel + 0.5 - first) / (end - first)  # of the way over the view
     if not ((share >= 0) & (share < 1)).all():
         return None
     cell = np.array([model.view.width_px, model.view.height_px])
-    return cell * ([tile.column, tile.row] + share * [tile.columns, 1])
+    return cell * ([tile.column, tile.row] + share * [tile.columns, tile.rows])
 
 
 class Photographer:

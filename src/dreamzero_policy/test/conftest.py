@@ -27,6 +27,7 @@ def small_config() -> ModelConfig:
             attention_head_dim=16,
             ffn_dim=64,
             control_hidden_dim=16,
+            predicts="velocity",  # as released weights do
         ),
         autoencoder=replace(
             tiny.autoencoder,

@@ -56,6 +56,7 @@ class NodeParameters:
                 first_point_s=values["first_point_s"],
                 inference_timeout_s=float("inf"),  # it counts wall time, which means nothing here
                 smoothing_window=values["smoothing_window"],
+                stopping_rows=values["stopping_rows"],
                 blend_s=tuple(values["blend_s"]),
                 max_plan_s=values["max_plan_s"],
                 regime=RegimeSettings(values["regime"], values["overlap"], values["slowest_speed_share"]),

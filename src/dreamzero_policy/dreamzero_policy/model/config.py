@@ -47,7 +47,11 @@ class GeometryConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
-    """The video and action transformer. ``image_condition``: latents carry the image condition as extra channels."""
+    """The video and action transformer.
+
+    ``image_condition``: latents carry the image condition as extra channels. ``predicts``: whether the heads give the
+    velocity itself, as released weights do, or the clean sample that implies it (``transformer.py``).
+    """
 
     num_layers: int
     num_attention_heads: int
@@ -56,6 +60,7 @@ class TransformerConfig:
     freq_dim: int = 256
     control_hidden_dim: int = 1024
     image_condition: bool = True
+    predicts: str = "velocity"
 
 
 @dataclass(frozen=True, kw_only=True)

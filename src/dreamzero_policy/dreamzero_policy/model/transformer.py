@@ -15,6 +15,10 @@ and actions out (``control.py``). Decisions:
   several; the rows part at the first cross-attention and everything before it is computed once;
 * norms, scales, shifts and the time embedding are float32 whatever the rest is cast to, by ``.to`` as well.
 
+* a narrow network may be made to predict the clean sample x0 in place of the velocity (``predicts``), which is then
+  (x_t − x0) / σ. A velocity contains the noise, and whoever gives it has to carry every number of the noise through all
+  layers: 192 to a video token of the tiny variant, whose width is 256 (Li and He, arXiv 2511.13720).
+
 Convention of the flow: t = 1000 is noise, t = 0 is data, the velocity is noise − data.
 
 Letters: B batch, F or f latent frames, C latent channels, H W latent rows and columns, L tokens, A actions, S states,
@@ -50,7 +54,11 @@ from dreamzero_policy.model.blocks import (
 from dreamzero_policy.model.cache import KVCache
 from dreamzero_policy.model.config import PATCH_SIZE, STATE_ATTENTION, ModelConfig
 from dreamzero_policy.model.control import ActionEncoder, ControlProjector, EmbodimentLinear
+from dreamzero_policy.model.flow import TRAIN_LEVELS
 from dreamzero_policy.model.tokens import CLEAN, TokenLayout, Tokens, visibility
+
+PREDICTIONS = ("velocity", "sample")
+LEAST_SIGMA = 0.05  # by which a difference is divided; below it nothing is left to decide
 
 
 @dataclass(frozen=True)
@@ -118,7 +126,10 @@ class WorldActionTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, Attentio
         frames_per_chunk: int = 2,
         actions_per_chunk: int = 24,
         eps: float = 1e-6,
+        predicts: str = "velocity",
     ) -> None:
+        if predicts not in PREDICTIONS:
+            raise ValueError(f"predicts is {predicts!r}, expected one of {PREDICTIONS}")
         super().__init__()
         dim = num_attention_heads * attention_head_dim
         self.layout = TokenLayout(frames_per_chunk, actions_per_chunk, attention_head_dim)
@@ -169,11 +180,12 @@ class WorldActionTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, Attentio
             control_hidden_dim=transformer.control_hidden_dim,
             frames_per_chunk=geometry.frames_per_chunk,
             actions_per_chunk=geometry.actions_per_chunk,
+            predicts=transformer.predicts,
         )
 
     @torch.no_grad()
     def initialise_weights(self) -> None:
-        """Weights to start training from: Xavier, small embedders, and a video head that starts at zero velocity."""
+        """Weights to start training from: Xavier, small embedders, and a video head that starts at zero."""
         for module in self.modules():
             if isinstance(module, EmbodimentLinear):
                 module.reset_parameters()
@@ -310,7 +322,10 @@ class WorldActionTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, Attentio
         mask = visibility(tokens, tokens, state_attention)
         x, embedded_time = self._run(x, times, tokens, context, [present_only] * len(self.blocks), mask=mask)
         video = self._to_video(x[:, length : 2 * length], embedded_time[:, length : 2 * length], frames, rows, columns)
-        return video, self._to_action(x[:, 2 * length : 2 * length + actions])
+        return (
+            self.velocity(video, noisy, video_time[:, None, :, None, None]),
+            self.velocity(self._to_action(x[:, 2 * length : 2 * length + actions]), action, action_time[..., None]),
+        )
 
     def observe(
         self, cache: KVCache, context: Context, latents: Tensor, condition: Tensor | None, *, first_frame: int
@@ -385,7 +400,19 @@ class WorldActionTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, Attentio
         if times.index is not None:
             embedded_time = embedded_time[:, :length]
         video = self._to_video(x[:, :length], embedded_time, frames, rows, columns)
-        return video, self._to_action(x[:, length : length + actions])
+        return (
+            self.velocity(video, latents, _as_times(video_time, device)[..., None, None, None]),
+            self.velocity(
+                self._to_action(x[:, length : length + actions]), action, _as_times(action_time, device)[..., None]
+            ),
+        )
+
+    def velocity(self, predicted: Tensor, noisy: Tensor, time: Tensor) -> Tensor:
+        """What a head predicts for ``noisy``, as a velocity. ``time`` is broadcast against them; 1000 is noise."""
+        if self.config.predicts == "velocity":
+            return predicted
+        sigma = (time / TRAIN_LEVELS).clamp(min=LEAST_SIGMA).to(device=noisy.device, dtype=torch.float32)
+        return (noisy.float() - predicted.float()) / sigma
 
     # ---------------------------------------------------------------- shared by the verbs
 

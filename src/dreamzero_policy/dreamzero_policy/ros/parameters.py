@@ -165,6 +165,14 @@ PARAMETERS = (
         191,
     ),
     Parameter(
+        "stopping_rows",
+        3,
+        "Of each chunk in stop_and_go: its last rows, in which the robot stops instead. 0: it stops behind the last row, "
+        "beyond where that leads.",
+        0,
+        12,
+    ),
+    Parameter(
         "blend_s",
         [0.2, 0.35, 0.6],
         "Cross-fade times into a chunk [s], tried in order until the limits allow one.",
@@ -240,6 +248,7 @@ class Parameters:
     first_point_s: float
     inference_timeout_s: float
     smoothing_window: int
+    stopping_rows: int
     blend_s: tuple[float, ...]
     max_plan_s: float
     observation_timeout_s: float

@@ -131,6 +131,7 @@ class PolicyNode(ManagedNode):
                 first_point_s=settings.first_point_s,
                 inference_timeout_s=settings.inference_timeout_s,
                 smoothing_window=settings.smoothing_window,
+                stopping_rows=settings.stopping_rows,
                 blend_s=settings.blend_s,
                 max_plan_s=settings.max_plan_s,
                 regime=regime,

@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamzero_policy.runtime.contract import ModelSection, Tile
+from dreamzero_policy.runtime.contract import ModelSection, Part, Tile
 
 Image = NDArray[np.uint8]
 
@@ -18,16 +18,12 @@ Image = NDArray[np.uint8]
 GROUP = 4  # taps that torch's kernel multiplies at once
 
 
-def view_of(image: Image, crop: float, size_px: tuple[int, int]) -> Image:
-    """Camera image [height, width, 3] → view of `size_px` (height, width).
-
-    The crop is ⌊crop · size⌋ pixels around the centre, half-pixel offsets rounded to even.
-    """
-    height, width, channels = image.shape
+def view_of(image: Image, crop: float | Part, size_px: tuple[int, int]) -> Image:
+    """Camera image [height, width, 3] → view of `size_px` (height, width), of what `cropped_pixels` keeps."""
     view_height, view_width = size_px
-    top, kept_height = centred_crop(height, crop)
-    left, kept_width = centred_crop(width, crop)
-    cropped = np.ascontiguousarray(image[top : top + kept_height, left : left + kept_width])
+    rows, kept = cropped_pixels(image.shape[:2], crop)
+    cropped = np.ascontiguousarray(image[rows, kept])
+    kept_height, kept_width, channels = cropped.shape
     columns = _transposed(cropped).reshape(kept_width, -1).astype(np.float32)
     columns /= np.float32(255)
     narrow = _resized(columns, view_width).reshape(view_width, kept_height, channels)
@@ -66,15 +62,30 @@ def camera_view(canvas: Image, model: ModelSection, camera: str) -> Image:
 def _place(model: ModelSection, tile: Tile) -> tuple[slice, slice, int]:
     """Pixel rows and columns of a tile, and how often each pixel column of its view stands there."""
     height, width = model.view.height_px, model.view.width_px
-    rows = slice(tile.row * height, (tile.row + 1) * height)
+    rows = slice(tile.row * height, (tile.row + tile.rows) * height)
     columns = slice(tile.column * width, (tile.column + tile.columns) * width)
     return rows, columns, (columns.stop - columns.start) // model.view_size_px(tile.camera)[1]
 
 
-def centred_crop(size: int, crop: float) -> tuple[int, int]:
-    """First pixel and number of pixels of the centre crop of one axis."""
+def cropped_pixels(size_px: tuple[int, int], crop: float | Part) -> tuple[slice, slice]:
+    """Rows and columns that a view shows of an image of `size_px` (height, width).
+
+    A share keeps ⌊crop · size⌋ pixels around the centre, half-pixel offsets rounded to even; a part keeps the whole
+    pixels nearest to its edges.
+    """
+    height, width = size_px
+    if isinstance(crop, Part):
+        return (
+            slice(round(crop.top * height), round(crop.bottom * height)),
+            slice(round(crop.left * width), round(crop.right * width)),
+        )
+    return _centred(height, crop), _centred(width, crop)
+
+
+def _centred(size: int, crop: float) -> slice:
     kept = int(crop * size)
-    return round((size - kept) / 2), kept
+    first = round((size - kept) / 2)
+    return slice(first, first + kept)
 
 
 def _transposed(pixels: NDArray) -> NDArray:

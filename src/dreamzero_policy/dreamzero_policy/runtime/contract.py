@@ -88,7 +88,10 @@ class JointGroup(Strict):
 
 
 class View(Strict):
-    """How every camera image becomes a view: centre crop, then resize. Width and height are those of a canvas cell."""
+    """How a camera image becomes a view: crop, then resize. Width and height are those of a canvas cell.
+
+    `crop` is the share of width and height kept around the centre, where a tile does not name a part of its own.
+    """
 
     unhashed_defaults = ("resize",)
 
@@ -98,19 +101,54 @@ class View(Strict):
     resize: Literal["antialiased_bilinear"] = "antialiased_bilinear"
 
 
-class Tile(Strict):
-    """Where a view stands on the canvas, and how it fills a tile of several columns.
+Share = Annotated[float, Field(ge=0, le=1)]
 
-    `repeated` stretches a view of one cell by repeating its pixel columns; `resized` makes the view itself that wide.
+
+class Part(Strict):
+    """A rectangle of a camera's image, its edges as shares of width and height from the upper left corner."""
+
+    left: Share = 0.0
+    top: Share = 0.0
+    right: Share = 1.0
+    bottom: Share = 1.0
+
+    @model_validator(mode="after")
+    def has_an_area(self) -> "Part":
+        if not (self.left < self.right and self.top < self.bottom):
+            raise ValueError(f"part from {self.left}, {self.top} to {self.right}, {self.bottom} has no area")
+        return self
+
+
+class Tile(Strict):
+    """Where a view stands on the canvas, how it fills a tile of several cells, and what it shows of the image.
+
+    `repeated` stretches a view of one cell by repeating its pixel columns; `resized` makes the view itself that large.
     """
 
-    unhashed_defaults = ("fill",)
+    unhashed_defaults = ("rows", "fill", "part")
 
     camera: str
     row: Annotated[int, Field(ge=0)]
     column: Annotated[int, Field(ge=0)]
+    rows: Count = 1
     columns: Count = 1
     fill: Literal["repeated", "resized"] = "repeated"
+    part: Part | None = None  # of the image, in place of the centre crop
+
+    @model_validator(mode="after")
+    def only_columns_are_repeated(self) -> "Tile":
+        if self.rows > 1 and self.fill != "resized":
+            raise ValueError(f"the tile of {self.camera} spans {self.rows} rows, so its fill must be resized")
+        return self
+
+    @property
+    def cells(self) -> list[tuple[int, int]]:
+        """Row and column of every cell of the canvas that it covers."""
+        return [
+            (row, column)
+            for row in range(self.row, self.row + self.rows)
+            for column in range(self.column, self.column + self.columns)
+        ]
 
 
 class Canvas(Strict):
@@ -178,7 +216,7 @@ class ModelSection(Strict):
         tiles = [tile.camera for tile in self.canvas.tiles]
         if sorted(tiles) != sorted(self.cameras):
             raise ValueError(f"canvas tiles {tiles} do not show each of the cameras {list(self.cameras)} once")
-        cells = [(t.row, c) for t in self.canvas.tiles for c in range(t.column, t.column + t.columns)]
+        cells = [cell for tile in self.canvas.tiles for cell in tile.cells]
         if len(set(cells)) != len(cells) or any(r >= self.canvas.rows or c >= self.canvas.columns for r, c in cells):
             raise ValueError(f"canvas tiles overlap or leave the {self.canvas.rows} x {self.canvas.columns} grid")
         for name, groups in (("state", self.state), ("action", self.action)):
@@ -216,10 +254,14 @@ class ModelSection(Strict):
         """Where this camera's view stands."""
         return next(tile for tile in self.canvas.tiles if tile.camera == camera)
 
+    def crop(self, camera: str) -> "float | Part":
+        """What its view shows of this camera's image: a share around the centre, or a part."""
+        return self.tile(camera).part or self.view.crop
+
     def view_size_px(self, camera: str) -> tuple[int, int]:
         """(height, width) of this camera's view."""
         tile = self.tile(camera)
-        return self.view.height_px, self.view.width_px * (tile.columns if tile.fill == "resized" else 1)
+        return self.view.height_px * tile.rows, self.view.width_px * (tile.columns if tile.fill == "resized" else 1)
 
 
 class CameraSite(Strict):

@@ -180,7 +180,7 @@ class Transforms:
 
     def view(self, camera: str, image: Image) -> Image:
         """This camera's image [height, width, 3] → its view [view height, view width, 3], both RGB."""
-        return view_of(image, self.model.view.crop, self.model.view_size_px(camera))
+        return view_of(image, self.model.crop(camera), self.model.view_size_px(camera))
 
     def canvas(self, views: Mapping[str, Image]) -> Image:
         """Views [T, view height, view width, 3] of every camera → canvas [T, height, width, 3]."""

@@ -40,7 +40,7 @@ from dreamzero_policy.runtime.policy import (
     Request,
     Surprise,
 )
-from dreamzero_policy.runtime.regime import RegimeSettings
+from dreamzero_policy.runtime.regime import STOP_AND_GO, RegimeSettings
 from dreamzero_policy.runtime.scheduler import Entry, Scheduler, Turn
 from dreamzero_policy.runtime.splice import splice
 from dreamzero_policy.runtime.world import World
@@ -77,6 +77,7 @@ class LoopSettings:
     fresh_noise: bool = True  # for every chunk, else the same for all
     prefix_conditioning: bool = False  # the model is told what is executed until its answer is there, and continues it
     prefix_soft_mask: bool = True  # and is drawn towards the rows in hand behind that
+    stopping_rows: int = 0  # of a chunk that ends in a pause: its last ones, in which the robot stops instead
 
 
 @dataclass
@@ -473,7 +474,11 @@ class Loop:
     def _splice(self, present: Plan, chunk: Chunk, entry: Entry, now_ns: int) -> tuple[Judgement, Plan]:
         """The plan that goes into the chunk's rows where it enters them; or the present one."""
         step_ns = round(entry.period_s * NS_PER_S)
-        rows = Rows(chunk.positions, entry.start_ns - entry.row * step_ns, step_ns)
+        last = len(chunk.positions)
+        if self.scheduler.mode.regime == STOP_AND_GO:
+            # A stop behind the last row would end beyond where that row leads: past the object, or in the table.
+            last -= self.settings.stopping_rows
+        rows = Rows(chunk.positions[:last], entry.start_ns - entry.row * step_ns, step_ns)
         present = self._as_sent(present, now_ns)
         if entry.joins and entry.start_ns - step_ns > now_ns + self._first_point_ns:
             present = present.carried_on(entry.start_ns, step_ns, len(rows.positions))

@@ -59,7 +59,7 @@ def draw_clip(episodes: Sequence[Episode], frames: int, rng: np.random.Generator
 def full_strips(model: ModelSection) -> list[tuple[slice, slice]]:
     """Rows and columns of the canvas that have a view in every cell, and the whole, as slices of its pixels."""
     canvas, view = model.canvas, model.view
-    seen = {(tile.row, column) for tile in canvas.tiles for column in range(tile.column, tile.column + tile.columns)}
+    seen = {cell for tile in canvas.tiles for cell in tile.cells}
     rows = [
         (slice(row * view.height_px, (row + 1) * view.height_px), slice(None))
         for row in range(canvas.rows)

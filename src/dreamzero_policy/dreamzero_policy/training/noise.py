@@ -10,13 +10,16 @@ level for its latent frames and one for its actions and state; latent frame 0 ha
 * a model without video loss is shown video tokens of pure noise at :data:`BLIND_TIME`, and is served with the video
   kept there (`video_final_noise`). So it runs through the same network, tokens and session as the others, at the same
   cost, and knows nothing about the coming video;
-* errors of the video are weighted by the bell around t = 500. Errors of actions too (`action_weighting: bell`, as
-  released), or alike at all levels (`flat`). A chunk is smooth, so that at t = 500 its noisy actions show nearly where
-  they go, and what is left to learn there is detail; where to go is decided at the first step of sampling, where the
-  bell is almost 0 and a network with little time to train learns it last;
+* errors of the velocities are weighted by the bell around t = 500, as released; or alike at all levels (`flat`); or by
+  σ², which makes them errors of the sample (`sample`). Video and actions have each their own (`video_weighting`,
+  `action_weighting`). A chunk is smooth, so that at t = 500 its noisy actions show nearly where they go, and what is
+  left to learn there is detail; where to go is decided at the first step of sampling, where the bell is almost 0 and a
+  network with little time to train learns it last;
 * the clean past may be noised slightly now and then (`noisy_history`) while its time stays 0: predictions lean less on
   details that a camera gets wrong;
-* columns of the action vector beyond the contract's carry pure noise at every level.
+* columns of the action vector beyond the contract's carry pure noise at every level, since a network that predicts
+  velocities is silent about them and leaves them as they were drawn. One that predicts samples takes them to zero, and
+  is trained with zeros there.
 """
 
 from collections.abc import Sequence
@@ -29,7 +32,7 @@ from dreamzero_policy.model.flow import TRAIN_LEVELS, NoiseTable, add_noise, vel
 from dreamzero_policy.training.latents import Batch
 
 NOISES = ("coupled", "flash")
-WEIGHTINGS = ("bell", "flat")
+WEIGHTINGS = ("bell", "flat", "sample")
 BLIND_NOISE = 0.999  # σ at which the sampler keeps the video of a model without video loss
 BLIND_TIME = 999.0  # the time that the sampler then gives it at every step
 
@@ -40,6 +43,7 @@ class NoiseSettings:
 
     noise: str = "coupled"
     video_beta: float = 7.0
+    video_weighting: str = "bell"
     action_weighting: str = "bell"
     video_loss: bool = True
     noisy_history: float = 0.0
@@ -78,7 +82,14 @@ def draw_levels(items: int, chunks: int, settings: NoiseSettings, generator: tor
     return video, torch.randint(TRAIN_LEVELS, (items, chunks), generator=generator)
 
 
-def corrupt(batch: Batch, table: NoiseTable, generator: torch.Generator, settings: NoiseSettings) -> NoisyBatch:
+def corrupt(
+    batch: Batch,
+    table: NoiseTable,
+    generator: torch.Generator,
+    settings: NoiseSettings,
+    *,
+    padding_is_noise: bool = True,
+) -> NoisyBatch:
     """Draw levels and noise and mix them in. Everything is drawn on the CPU and follows the batch to its device."""
     items, chunks = batch.chunk_valid.shape
     device = batch.latents.device
@@ -87,7 +98,6 @@ def corrupt(batch: Batch, table: NoiseTable, generator: torch.Generator, setting
     video_level = torch.cat([of_chunks[:, :1], of_chunks[:, 1:].repeat_interleave(frames_per_chunk, 1)], dim=1)
     video_noise = torch.randn(batch.latents.shape, generator=generator).to(device)
     action_noise = torch.randn(batch.action.shape, generator=generator).to(device)
-    weights = table.weights[action_level]
     sigma = table.sigmas[action_level].repeat_interleave(actions_per_chunk, 1)[..., None].to(device)
     action = add_noise(batch.action, action_noise, sigma)
     if settings.video_loss:
@@ -99,14 +109,21 @@ def corrupt(batch: Batch, table: NoiseTable, generator: torch.Generator, setting
         batch=batch,
         history=_history(batch.latents, settings, generator),
         video=video,
-        action=torch.where(batch.action_valid, action, action_noise),
+        action=torch.where(batch.action_valid, action, action_noise) if padding_is_noise else action,
         video_time=video_time,
         action_time=table.times[action_level].to(device),
         video_target=velocity_target(batch.latents, video_noise),
         action_target=velocity_target(batch.action, action_noise),
-        video_weight=table.weights[video_level].to(device),
-        action_weight=(weights if settings.action_weighting == "bell" else torch.ones_like(weights)).to(device),
+        video_weight=_weights(table, video_level, settings.video_weighting).to(device),
+        action_weight=_weights(table, action_level, settings.action_weighting).to(device),
     )
+
+
+def _weights(table: NoiseTable, level: Tensor, weighting: str) -> Tensor:
+    """Of the squared error of a velocity at each level."""
+    if weighting == "bell":
+        return table.weights[level]
+    return table.sigmas[level].square() if weighting == "sample" else torch.ones_like(table.weights[level])
 
 
 def _history(latents: Tensor, settings: NoiseSettings, generator: torch.Generator) -> Tensor:

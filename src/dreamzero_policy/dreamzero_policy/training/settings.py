@@ -172,6 +172,7 @@ def _among(names: tuple[str, ...]) -> tuple[Any, str]:
 # Field of any section, what it must fulfil, the same in words
 LIMITS = (
     ("noise", *_among(NOISES)),
+    ("video_weighting", *_among(WEIGHTINGS)),
     ("action_weighting", *_among(WEIGHTINGS)),
     ("action_loss", *_among(ACTION_LOSSES)),
     ("lengths", *_among(LENGTHS)),

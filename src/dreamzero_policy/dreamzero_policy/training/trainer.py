@@ -224,7 +224,7 @@ class Trainer:
 
     def losses_of(self, batch: Batch, generator: torch.Generator) -> Losses:
         """Of a batch that this process alone looks at."""
-        return self._losses(corrupt(batch, self.table, generator, self.settings))
+        return self._losses(self._noisy(batch, generator))
 
     def velocities(self, noisy: NoisyBatch, *, want_video: bool = True) -> tuple[Tensor | None, Tensor]:
         """What the transformer says, float32: the video's velocity if it is wanted, and the actions'."""
@@ -267,6 +267,10 @@ class Trainer:
         for _, parameter in self.parameters():
             parameter.grad = None
 
+    def _noisy(self, batch: Batch, generator: torch.Generator) -> NoisyBatch:
+        padding_is_noise = self.config.transformer.predicts == "velocity"
+        return corrupt(batch, self.table, generator, self.settings, padding_is_noise=padding_is_noise)
+
     def _losses(self, noisy: NoisyBatch) -> Losses:
         return losses(*self.velocities(noisy, want_video=self.settings.video_loss), noisy, self.settings.action_loss)
 
@@ -274,7 +278,7 @@ class Trainer:
         """Gradients of this process's share of the batch; losses of all of it."""
         batch = self.batch(self.step).on(self.ranks.device)
         generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + self.step)
-        noisy = corrupt(batch, self.table, generator, self.settings)
+        noisy = self._noisy(batch, generator)
         rows, share = self.ranks.rows(len(batch.prompts))
         found = self._losses(noisy if self.ranks.size == 1 else noisy.part(rows)).scaled(share)
         total = found.weighted(self.settings.action_weight)

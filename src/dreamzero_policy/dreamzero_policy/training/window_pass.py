@@ -119,10 +119,13 @@ def window_velocities(
         state_attention=state_attention,
         want_video=want_video,
     )
-    velocity = transformer._to_action(x.control[:, :, : action.shape[1] // chunks].flatten(1, 2))
+    per_chunk = action.shape[1] // chunks
+    predicted = transformer._to_action(x.control[:, :, :per_chunk].flatten(1, 2))
+    velocity = transformer.velocity(predicted, action, action_time.repeat_interleave(per_chunk, 1)[..., None])
     if not want_video:
         return None, velocity
-    return _to_video(transformer, x.video, embedded[:, 1 : 1 + frames], rows, columns), velocity
+    predicted = _to_video(transformer, x.video, embedded[:, 1 : 1 + frames], rows, columns)
+    return transformer.velocity(predicted, noisy, video_time[:, None, :, None, None]), velocity
 
 
 def window_tokens(

@@ -34,7 +34,7 @@ def _one_thread():
 @pytest.fixture(scope="session")
 def contract() -> Contract:
     contract = load_contract(CONFIG / "agibot_g1.yaml")
-    view = contract.model.view.model_copy(update={"width_px": 16, "height_px": 16})
+    view = contract.model.view.model_copy(update={"width_px": 16, "height_px": 8})
     return contract.model_copy(update={"model": contract.model.model_copy(update={"view": view})})
 
 

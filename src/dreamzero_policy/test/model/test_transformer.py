@@ -1,6 +1,7 @@
 """Three verbs, one network: what training sees is what the robot gets."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -235,3 +236,34 @@ def test_attention_by_matrix_products_is_attention(masked):
 def test_the_module_has_no_cache_of_its_own(small_transformer):
     held = {type(value).__name__ for m in small_transformer.modules() for value in vars(m).values()}
     assert module.KVCache.__name__ not in held
+
+
+def network_that(config, predicts: str) -> WorldActionTransformer:
+    return WorldActionTransformer.from_model_config(
+        replace(config, transformer=replace(config.transformer, predicts=predicts))
+    )
+
+
+@pytest.mark.parametrize("time", [1000.0, 400.0])
+def test_a_network_that_predicts_the_sample_says_the_velocity_that_leads_there(small_config, time):
+    inputs = window(small_config, chunks=1)
+    inputs["video_time"], inputs["action_time"] = (
+        torch.full_like(inputs[name], time) for name in ("video_time", "action_time")
+    )
+    of_sample = network_that(small_config, predicts="sample")
+    direct = network_that(small_config, predicts="velocity")
+    direct.load_state_dict(of_sample.state_dict())
+    with torch.no_grad():
+        heads, velocities = forward(direct, inputs), forward(of_sample, inputs)
+    for head, velocity, noisy in zip(heads, velocities, (inputs["noisy"], inputs["action"]), strict=True):
+        torch.testing.assert_close(noisy - time / 1000 * velocity, head, rtol=1e-4, atol=1e-4)
+
+
+def test_near_the_data_a_sample_is_not_divided_by_nothing(small_config):
+    network, noisy = network_that(small_config, predicts="sample"), torch.ones(1, 2)
+    assert network.velocity(torch.zeros(1, 2), noisy, torch.tensor(0.0)).tolist() == [[20.0, 20.0]]
+
+
+def test_what_a_network_predicts_is_velocity_or_sample(small_config):
+    with pytest.raises(ValueError, match=r"predicts is 'noise', expected one of \('velocity', 'sample'\)"):
+        network_that(small_config, predicts="noise")

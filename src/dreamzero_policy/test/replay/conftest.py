@@ -46,9 +46,9 @@ def _one_thread():
 
 @pytest.fixture(scope="session")
 def contract() -> Contract:
-    """The shipped contract with views of 16 pixels, on a site with cameras of 64 x 48."""
+    """The shipped contract with cells of 16 x 8 pixels, on a site with cameras of 64 x 48."""
     shipped = load_contract(CONFIG / "agibot_g1.yaml")
-    view = shipped.model.view.model_copy(update={"width_px": 16, "height_px": 16})
+    view = shipped.model.view.model_copy(update={"width_px": 16, "height_px": 8})
     size = {"width_px": WIDTH_PX, "height_px": HEIGHT_PX}
     cameras = {name: camera.model_copy(update=size) for name, camera in shipped.site.cameras.items()}
     return shipped.model_copy(

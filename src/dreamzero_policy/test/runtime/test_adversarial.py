@@ -159,7 +159,7 @@ def anything(rng: np.random.Generator, width: int, side: float) -> np.ndarray:
 def embodiment(contract: Contract) -> Embodiment:
     """The G1 with pictures of 8 x 8 pixels: nobody looks at them."""
     document = contract.model_dump()
-    document["model"]["view"] |= {"width_px": 8, "height_px": 8}
+    document["model"]["view"] |= {"width_px": 8, "height_px": 4}
     for camera in document["site"]["cameras"].values():
         camera |= {"width_px": 8, "height_px": 8}
     contract = Contract.model_validate(document)

@@ -64,7 +64,7 @@ def test_the_hash_depends_on_the_model_section_only(contract: Contract) -> None:
 
 
 def test_the_shipped_checkpoint_keeps_the_hash_of_its_contract(contract: Contract) -> None:
-    assert contract.hash == "d83e316a327a06e80a177f99567174c45934d22ea63f3690c2484a1756ad8471"
+    assert contract.hash == "9c2c52d7122923547ff3681e74b1592532290b09a827b332645aa5fd1bed289f"
     assert model_hash(load_model_section(CHECKPOINT / "contract.yaml")) == contract.hash
     assert json.loads((CHECKPOINT / "statistics.json").read_text())["contract_hash"] == contract.hash
 
@@ -94,6 +94,28 @@ def test_how_a_tile_is_filled_changes_the_hash_only_where_it_is_not_by_repeating
     assert differing_fields(droid, resized) == ["model.canvas.tiles[2].fill: 'repeated' | 'resized'"]
     assert (droid.view_size_px("wrist"), resized.view_size_px("wrist")) == ((176, 320), (176, 640))
     assert resized.canvas_size_px == droid.canvas_size_px
+
+
+def test_a_part_of_a_tile_and_its_rows_change_the_hash(tmp_path: Path) -> None:
+    model = load_contract(CONFIG / "agibot_g1.yaml").model
+    for path, value in (("canvas.tiles.0.part", None), ("canvas.tiles.1.part.top", 0.0), ("canvas.tiles.0.rows", 2)):
+        other = ModelSection.model_validate(changed(f"model.{path}", value)["model"])
+        assert model_hash(other) != model_hash(model), path
+        assert len(differing_fields(model, other)) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("model.canvas.tiles.0.part.top", 0.9, "has no area"),
+        ("model.canvas.tiles.0.part.bottom", 1.2, "less than or equal to 1"),
+        ("model.canvas.tiles.0.rows", 4, "overlap or leave the 4 x 2 grid"),
+        ("model.canvas.tiles.0.fill", "repeated", "the tile of head spans 3 rows, so its fill must be resized"),
+    ],
+)
+def test_a_tile_that_cannot_be_drawn_is_refused(path: str, value: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Contract.model_validate(changed(path, value))
 
 
 @pytest.mark.parametrize(

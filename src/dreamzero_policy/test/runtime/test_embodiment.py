@@ -28,32 +28,43 @@ LEFT_GRIPPER = "idx41_gripper_l_outer_joint1"
 def test_the_canvas_has_the_head_over_left_hand_and_right_hand(embodiment: Embodiment) -> None:
     colours = {"head": (255, 0, 0), "hand_left": (0, 255, 0), "hand_right": (0, 0, 255)}
     sizes = {camera: embodiment.model.view_size_px(camera) for camera in colours}
-    assert sizes == {"head": (64, 128), "hand_left": (64, 64), "hand_right": (64, 64)}
+    assert sizes == {"head": (96, 128), "hand_left": (32, 64), "hand_right": (32, 64)}
     canvas = embodiment.canvas(
         {camera: np.full((2, *sizes[camera], 3), colour, np.uint8) for camera, colour in colours.items()}
     )
     assert canvas.shape == (2, 128, 128, 3)
-    assert canvas[0, 10, 10].tolist() == canvas[0, 10, 100].tolist() == [255, 0, 0]
+    assert canvas[0, 10, 10].tolist() == canvas[0, 95, 100].tolist() == [255, 0, 0]
     assert canvas[0, 100, 10].tolist() == [0, 255, 0]
     assert canvas[0, 100, 100].tolist() == [0, 0, 255]
 
 
 def filled(embodiment: Embodiment, fill: str) -> Transforms:
-    """The G1 without crop and with the head's tile of two columns filled this way."""
+    """The G1 without crop and with a head's tile of two columns and one row filled this way."""
     document = embodiment.model.model_dump()
     document["view"]["crop"] = 1.0
-    document["canvas"]["tiles"][0]["fill"] = fill
+    document["canvas"]["tiles"][0].update(rows=1, fill=fill, part=None)
     return Transforms(ModelSection.model_validate(document), embodiment.statistics)
 
 
 def test_a_resized_tile_shows_detail_that_a_repeated_one_cannot(embodiment: Embodiment) -> None:
-    stripes = np.zeros((64, 128, 3), np.uint8)
+    stripes = np.zeros((32, 128, 3), np.uint8)
     stripes[:, ::2] = 200  # every other pixel column of an image as large as the tile
     images = {camera: stripes for camera in embodiment.model.cameras}
     shown = {fill: filled(embodiment, fill).picture(images)[10, 40:48, 0] for fill in ("resized", "repeated")}
     assert shown["resized"].tolist() == [200, 0] * 4
     assert len(set(shown["repeated"].tolist())) == 1  # grey: the stripes are gone
     assert 90 < shown["repeated"][0] < 110
+
+
+def test_a_tile_shows_its_part_of_the_image_over_all_of_its_rows(embodiment: Embodiment) -> None:
+    document = embodiment.model.model_dump()
+    document["canvas"]["tiles"][0]["part"] = {"left": 0.25, "top": 0.5, "right": 0.75, "bottom": 0.875}
+    robot = Transforms(ModelSection.model_validate(document), embodiment.statistics)
+    rng = np.random.default_rng(0)
+    images = {camera: rng.integers(0, 256, (256, 256, 3), np.uint8) for camera in robot.model.cameras}
+    shown = robot.picture(images)[:96]
+    expected = images["head"][128:224, 64:192]  # as many pixels as the tile has, so that nothing is resized
+    assert np.abs(shown.astype(int) - expected).max() <= 1  # cut down to uint8
 
 
 @pytest.mark.parametrize("fill", ["resized", "repeated"])
@@ -198,12 +209,12 @@ def test_droid_has_the_wrist_across_the_top_and_the_exterior_views_below() -> No
 
 
 def test_views_that_do_not_fit_are_refused_and_never_filled_in(embodiment: Embodiment) -> None:
-    head, hand = np.zeros((2, 64, 128, 3), np.uint8), np.zeros((2, 64, 64, 3), np.uint8)
+    head, hand = np.zeros((2, 96, 128, 3), np.uint8), np.zeros((2, 32, 64, 3), np.uint8)
     with pytest.raises(ValueError, match=r"no views of cameras \['hand_right'\]"):
         embodiment.canvas({"head": head, "hand_left": hand})
     with pytest.raises(ValueError, match="views of hand_right are"):
         embodiment.canvas({"head": head, "hand_left": hand, "hand_right": hand[:1]})
-    with pytest.raises(ValueError, match=r"views of head are \(2, 64, 64, 3\), expected \(2, 64, 128, 3\)"):
+    with pytest.raises(ValueError, match=r"views of head are \(2, 32, 64, 3\), expected \(2, 96, 128, 3\)"):
         embodiment.canvas({"head": hand, "hand_left": hand, "hand_right": hand})
 
 

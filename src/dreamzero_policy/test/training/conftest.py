@@ -34,7 +34,9 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def small_config(layers: int = 1, state_attention: str = "training", state_dim: int = 5) -> ModelConfig:
+def small_config(
+    layers: int = 1, state_attention: str = "training", state_dim: int = 5, predicts: str = "velocity"
+) -> ModelConfig:
     """A canvas of 16 × 16 pixels: one video token a latent frame. States of the contract need a `state_dim` of 20."""
     return ModelConfig.from_dict(
         {
@@ -54,6 +56,7 @@ def small_config(layers: int = 1, state_attention: str = "training", state_dim: 
                 "freq_dim": 16,
                 "control_hidden_dim": 16,
                 "image_condition": False,
+                "predicts": predicts,
             },
             "autoencoder": {
                 "base_dim": 4,

@@ -43,11 +43,15 @@ def test_flash_levels_follow_beta_for_the_video_and_are_uniform_for_the_actions(
     assert TABLE.sigmas[video].mean().item() == pytest.approx(0.921, abs=1e-3)
 
 
-def test_actions_are_weighted_by_the_bell_or_alike_and_the_video_always_by_the_bell(batch):
-    bell, flat = noised(batch), noised(batch, action_weighting="flat")
-    levels = TABLE.index_of(bell.action_time)
-    torch.testing.assert_close(bell.action_weight, TABLE.weights[levels])
-    assert (flat.action_weight == 1).all() and torch.equal(flat.video_weight, bell.video_weight)
+def test_velocities_are_weighted_by_the_bell_or_alike_or_as_errors_of_the_sample(batch):
+    bell = noised(batch)
+    for name, time in (("video", bell.video_time), ("action", bell.action_time)):
+        levels = TABLE.index_of(time)
+        torch.testing.assert_close(getattr(bell, f"{name}_weight"), TABLE.weights[levels])
+        flat, sample = (noised(batch, **{f"{name}_weighting": kind}) for kind in ("flat", "sample"))
+        assert (getattr(flat, f"{name}_weight") == 1).all()
+        torch.testing.assert_close(getattr(sample, f"{name}_weight"), (time / 1000).square())
+    assert torch.equal(noised(batch, action_weighting="flat").video_weight, bell.video_weight)
 
 
 def test_columns_beyond_the_contract_are_pure_noise_at_every_level(make_window, make_config):
@@ -55,6 +59,13 @@ def test_columns_beyond_the_contract_are_pure_noise_at_every_level(make_window, 
     noisy = noised(batch)
     assert noisy.action[..., 5].std().item() == pytest.approx(1, abs=0.1)
     assert torch.equal(noisy.action[..., 5], noisy.action_target[..., 5])
+
+
+def test_for_a_network_that_predicts_samples_they_hold_zeros_with_as_much_noise_as_the_others(make_window, make_config):
+    batch = collate([make_window(2, i) for i in range(4)], make_config())
+    noisy = corrupt(batch, TABLE, torch.Generator().manual_seed(0), NoiseSettings(), padding_is_noise=False)
+    sigma = (noisy.action_time / 1000).repeat_interleave(4, 1)
+    torch.testing.assert_close(noisy.action[..., 5], sigma * noisy.action_target[..., 5])
 
 
 def test_a_noisy_history_changes_only_what_is_shown_and_only_of_some_items(make_window, make_config):

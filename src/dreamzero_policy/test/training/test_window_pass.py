@@ -29,9 +29,10 @@ def general(train, noisy):
     )
 
 
-@pytest.fixture(params=["training", "release"])
+@pytest.fixture(params=[("training", "sample"), ("release", "velocity")], ids=" ".join)
 def train(request, make_trainer, make_config):
-    train = make_trainer(config=make_config(layers=2, state_attention=request.param))
+    state_attention, predicts = request.param
+    train = make_trainer(config=make_config(layers=2, state_attention=state_attention, predicts=predicts))
     for network in train.networks.values():  # the video head starts at zero, and norms at one
         for parameter in network.parameters():
             torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(parameter.numel()))
@@ -65,8 +66,9 @@ def test_gradients_are_those_of_the_general_pass(train, noisy):
         gradients(train, velocities(noisy), noisy) for velocities in (train.velocities, lambda n: general(train, n))
     )
     assert set(found) == set(expected)
+    largest = max(gradient.norm() for gradient in expected.values())  # what cancels to little is rounded like it
     for key, gradient in expected.items():
-        assert (found[key] - gradient).norm() <= 1e-3 * gradient.norm() + 1e-6, key
+        assert (found[key] - gradient).norm() <= 1e-3 * gradient.norm() + 1e-6 * max(1.0, largest), key
 
 
 def test_gradient_checkpointing_changes_nothing(train, noisy):
@@ -92,7 +94,10 @@ def test_looks_are_what_the_control_tokens_of_every_layer_take_from_the_picture(
         tokens, _ = window_tokens(
             transformer, *given, conditioning, state_attention=train.config.sampler.state_attention, looks=looks
         )
-        velocity = transformer._to_action(tokens.control[:, :, :-1].flatten(1, 2))
+        predicted = transformer._to_action(tokens.control[:, :, :-1].flatten(1, 2))
+        per_chunk = noisy.action.shape[1] // noisy.batch.state.shape[1]
+        times = noisy.action_time.repeat_interleave(per_chunk, 1)[..., None]
+        velocity = transformer.velocity(predicted, noisy.action, times)
         assert torch.allclose(velocity, train.velocities(noisy)[1], atol=1e-4)
         image = transformer.condition_embedder.image_embedder(conditioning.image)
         for look, block in zip(looks, transformer.blocks, strict=True):
