@@ -167,7 +167,7 @@ PARAMETERS = (
     Parameter(
         "stopping_rows",
         3,
-        "Of each chunk in stop_and_go: its last rows, in which the robot stops instead. 0: it stops behind the last row, "
+        "Of each chunk in stop_and_go its last rows, in which the robot stops instead. 0: it stops behind the last one, "
         "beyond where that leads.",
         0,
         12,
