@@ -167,8 +167,8 @@ PARAMETERS = (
     Parameter(
         "stopping_rows",
         3,
-        "Of each chunk in stop_and_go its last rows, in which the robot stops instead. 0: it stops behind the last one, "
-        "beyond where that leads.",
+        "Of each chunk in stop_and_go its last rows, in which the robot stops instead. 0: it stops behind the last "
+        "one, beyond where that leads.",
         0,
         12,
     ),

@@ -429,6 +429,21 @@ def test_looking_ahead_the_arms_keep_their_speed_across_chunks(robot: Robot) -> 
     assert [request.canvas is None for request in policy.requests[:4]] == [False, True, False, False]
 
 
+def test_in_stop_and_go_the_robot_may_stop_where_the_last_row_leads_and_not_beyond(embodiment: Embodiment) -> None:
+    beyond = {}  # where it stands after the first chunk, in rows of its way behind the last one
+    for stopping_rows in (0, 3):
+        robot = Robot(embodiment)
+        loop = loop_of(robot, Scripted(robot, value=0.3, power=1), stopping_rows=stopping_rows)
+        loop.run("touch the cube")
+        run(loop, robot, 0.3)
+        (chunk,) = robot.chunks
+        assert chunk.verdict is Verdict.ACCEPTED
+        last = chunk.positions[-1, 0]
+        beyond[stopping_rows] = (loop.plan.positions[-1, 0] - last) / (last - chunk.positions[-2, 0])
+    assert beyond[0] > 0.4
+    assert beyond[3] == pytest.approx(beyond[0] - 3, abs=0.2)
+
+
 def test_in_stop_and_go_the_same_arms_stand_still_between_chunks(robot: Robot) -> None:
     loop = loop_of(robot, Scripted(robot, value=0.5, power=1, latency_ns=600_000_000))
     loop.run("go")
