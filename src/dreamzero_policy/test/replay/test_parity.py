@@ -183,8 +183,11 @@ def test_parity_with_nothing_is_refused(guided, play):
         play(guided, mode="parity")
 
 
-def test_commands_of_the_run_are_what_its_chunks_wanted(live_bag, play):
-    document = play(live_bag)
+def test_commands_of_the_run_are_what_its_chunks_wanted(live, node, play, tmp_path):
+    to_the_end = replace(node, stopping_rows=0)
+    bag = live(4.0, {0.2: "touch the cube"}, to_the_end).write(tmp_path / "run")
+    document = play(bag, to_the_end)
+    assert len(document["chunks"]) > 3
     for chunk in document["chunks"][:-1]:
         # The cross-fade from rest apart, the robot was told what the chunk says.
         assert chunk["error"]["commands"]["rows"] == 24
