@@ -20,7 +20,6 @@ from ament_index_python.packages import get_package_share_directory
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
-from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
@@ -34,6 +33,7 @@ from agibot_bringup.bridge.guard import Guard
 from agibot_bringup.bridge.sdk import RobotSdk
 from agibot_bringup.bridge.topics import RobotTopics
 from agibot_bringup.bridge.units import Group, unit_table
+from agibot_bringup.executors import quickest_executor
 from dreamzero_policy.runtime.allocator import keep_freed_memory
 from dreamzero_policy.runtime.contract import load_contract
 
@@ -209,15 +209,6 @@ class Bridge(LifecycleNode):
         self._diagnostics.publish(array)
 
 
-def _executor() -> Executor:
-    """The events executor spares every message a part of a millisecond; Humble has none."""
-    try:
-        from rclpy.experimental import EventsExecutor
-    except ImportError:
-        return SingleThreadedExecutor()
-    return EventsExecutor()
-
-
 def main() -> None:
     """Run the node until SIGINT or SIGTERM."""
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
@@ -229,7 +220,7 @@ def main() -> None:
         node = Bridge()
     except ParameterException as error:
         sys.exit(f"bridge: {error}")
-    executor = _executor()
+    executor = quickest_executor()
     executor.add_node(node)
     try:
         while not interrupted.is_set():

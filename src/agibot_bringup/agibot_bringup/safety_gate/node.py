@@ -21,7 +21,6 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockChange, ClockType, JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.exceptions import ParameterException
-from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
@@ -30,6 +29,7 @@ from std_msgs.msg import Bool, Empty, String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from agibot_bringup.executors import quickest_executor
 from agibot_bringup.safety_gate import parameters, reports
 from agibot_bringup.safety_gate.gate import Gate
 from agibot_bringup.safety_gate.interlocks import Deadman
@@ -220,15 +220,6 @@ def _deadman(values: parameters.Parameters) -> Deadman | None:
     return Deadman(values.deadman_timeout_s, f"{button}{values.deadman_topic}")
 
 
-def _executor() -> Executor:
-    """The events executor spares every message a part of a millisecond; Humble has none."""
-    try:
-        from rclpy.experimental import EventsExecutor
-    except ImportError:
-        return SingleThreadedExecutor()
-    return EventsExecutor()
-
-
 def main() -> None:
     """Run the node until SIGINT or SIGTERM."""
     # Signals are ours: the node must still be able to publish when it is told to stop.
@@ -241,7 +232,7 @@ def main() -> None:
         node = SafetyGate()
     except (ParameterException, parameters.ParameterError, ContractError) as error:
         sys.exit(f"safety_gate: {error}")
-    executor = _executor()
+    executor = quickest_executor()
     executor.add_node(node)
     try:
         while not interrupted.is_set():

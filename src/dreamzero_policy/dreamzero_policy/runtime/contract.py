@@ -254,7 +254,7 @@ class ModelSection(Strict):
         """Where this camera's view stands."""
         return next(tile for tile in self.canvas.tiles if tile.camera == camera)
 
-    def crop(self, camera: str) -> "float | Part":
+    def crop(self, camera: str) -> float | Part:
         """What its view shows of this camera's image: a share around the centre, or a part."""
         return self.tile(camera).part or self.view.crop
 

@@ -96,7 +96,7 @@ def test_how_a_tile_is_filled_changes_the_hash_only_where_it_is_not_by_repeating
     assert resized.canvas_size_px == droid.canvas_size_px
 
 
-def test_a_part_of_a_tile_and_its_rows_change_the_hash(tmp_path: Path) -> None:
+def test_a_part_of_a_tile_and_its_rows_change_the_hash() -> None:
     model = load_contract(CONFIG / "agibot_g1.yaml").model
     for path, value in (("canvas.tiles.0.part", None), ("canvas.tiles.1.part.top", 0.0), ("canvas.tiles.0.rows", 2)):
         other = ModelSection.model_validate(changed(f"model.{path}", value)["model"])

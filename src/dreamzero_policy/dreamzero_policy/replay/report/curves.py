@@ -93,7 +93,7 @@ class Horizon:
             if rows is None or not np.isfinite(positions).all():
                 continue
             known = np.isfinite(rows).all(axis=1, keepdims=True)
-            self._sums[against] += np.where(known, np.abs(positions - np.nan_to_num(rows)), 0.0)
+            self._sums[against] += np.where(known, np.abs(positions - rows), 0.0)
             self._counts[against] += known
 
     def as_dict(self, step_s: float) -> dict[str, Any]:
