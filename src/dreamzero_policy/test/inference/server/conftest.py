@@ -52,6 +52,7 @@ def arm_checkpoint(arm_contract: Contract, small_config: ModelConfig, write_chec
             max_state_dim=12,
             chunks_per_window=chunk.chunks_per_window,
         ),
+        text_encoder=replace(small_config.text_encoder, text_length=512),  # bytes; the template is long
         sampler=replace(small_config.sampler, steps=2, window_chunks=None),
     )
     folder = write_checkpoint(config, tmp_path_factory.mktemp("arm"))
@@ -121,7 +122,9 @@ def serving(checkpoint: Path, log: Path, *options: str) -> Iterator[Process]:
 def server(arm_checkpoint: Path, tmp_path_factory) -> Iterator[Process]:
     """One for all tests that leave it as it was. Its rate limit is out of the way."""
     log = tmp_path_factory.mktemp("server") / "log.jsonl"
-    with serving(arm_checkpoint, log, "--max-rate-hz", "1000000", "--memory-mb", "2000", "--resume-s", "600") as process:
+    with serving(
+        arm_checkpoint, log, "--max-rate-hz", "1000000", "--memory-mb", "2000", "--resume-s", "600"
+    ) as process:
         yield process
 
 
