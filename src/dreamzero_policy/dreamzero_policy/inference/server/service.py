@@ -10,9 +10,11 @@ from collections.abc import Callable
 from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
+import torch
 import websockets.asyncio.server as websockets_server
 from websockets.asyncio.server import ServerConnection
 
+from dreamzero_policy.inference.denoising import Denoising, denoise_together
 from dreamzero_policy.inference.protocol import SESSION_PATH, messages, official
 from dreamzero_policy.inference.protocol.frames import Frames
 from dreamzero_policy.inference.server.branches import Branches, Limits
@@ -25,7 +27,8 @@ from dreamzero_policy.inference.server.refusal import Refusal
 from dreamzero_policy.inference.server.released_desk import ReleasedDesk
 from dreamzero_policy.inference.server.session_desk import Hosted, SessionDesk
 from dreamzero_policy.inference.server.settings import Settings
-from dreamzero_policy.inference.server.turns import Turn, Turns
+from dreamzero_policy.inference.server.turns import Joint, Turn, Turns
+from dreamzero_policy.model.flow import Sample
 
 T = TypeVar("T")
 
@@ -100,6 +103,8 @@ class Service:
             idle_s=self.settings.idle_s,
         )
         self._limits = Limits(self.settings.memories, self.settings.most_steps, len(self.transforms.model.state_joints))
+        if self.settings.batch > 1:
+            self.turns.join(self.settings.batch, self._denoise_together)
         self.state = "ready"
         event(
             "ready",
@@ -112,6 +117,11 @@ class Service:
             session_mb=round(self.capacity.session_bytes / 1e6, 1),
             seconds=round(prepared.model_s, 1),
         )
+
+    def _denoise_together(self, chunks: list[Denoising]) -> list[Sample]:
+        self.measures.batch.observe(len(chunks))
+        with torch.inference_mode():
+            return denoise_together(self.policy.transformer, chunks)
 
     async def _drain(self) -> None:
         """No new sessions; those that are open are answered until they close, or `drain_s` is over."""
@@ -170,9 +180,10 @@ class Service:
         *,
         before_s: float | None = None,
         wanted: Callable[[], bool] = lambda: True,
+        joint: Joint | None = None,
     ) -> Turn[T]:
         """Have the model do a piece of work for a session. Raises as `Turns.take`."""
-        turn = await self.turns.take(account, work, before_s=before_s, wanted=wanted)
+        turn = await self.turns.take(account, work, before_s=before_s, wanted=wanted, joint=joint)
         self.measures.queue.observe(turn.queue_s)
         self.measures.model.labels(name).observe(turn.model_s)
         self.measures.busy.inc(turn.model_s)
