@@ -64,7 +64,7 @@ class Phase(Enum):
 class LoopSettings:
     """What an operator may tune; the node's parameters of the same names describe them."""
 
-    steps: int
+    steps: int  # of the solver; 0 in a parameter file: as many as the checkpoint says
     seed: int
     lead_s: float
     first_point_s: float
