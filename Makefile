@@ -4,7 +4,7 @@
 #   ARGS="…"         options passed on: make demo ARGS="--seconds 30 --viewer"; make test ARGS="-k layers"
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
-.PHONY: help setup demo test adversarial soak lint clean
+.PHONY: help setup demo test adversarial chaos soak lint clean
 
 export TORCH PYTHON
 # Idle OpenMP threads that spin take the cores from the other processes of the loop.
@@ -18,7 +18,8 @@ help:
 	@echo "make demo    the robot's twin and the policy as processes, 60 s of simulated tasks; passes ARGS on"
 	@echo "make test    style, unit tests, package builds and the whole stack; passes ARGS to pytest"
 	@echo "make adversarial  10 000 model outputs of the worst kind, twice; some minutes"
-	@echo "make soak    half an hour of injected faults; passes ARGS on (a later --minutes wins)"
+	@echo "make chaos   half an hour of injected faults; passes ARGS on (a later --minutes wins)"
+	@echo "make soak    an hour without faults in which memory must not grow; passes ARGS on"
 	@echo "make setup   only what the others begin with (no ROS 2 needed; a sourced one is used)"
 	@echo "make lint    only the style"
 	@echo "make clean   removes all that set-up and build made"
@@ -40,8 +41,11 @@ test: setup
 adversarial: setup
 	@ADVERSARIAL_OUTPUTS=10000 $(PY) -m pytest src/dreamzero_policy/test/runtime/test_adversarial.py $(ARGS)
 
-soak: setup
+chaos: setup
 	@.venv/bin/dreamzero chaos --minutes 30 $(ARGS)
+
+soak: setup
+	@.venv/bin/dreamzero chaos --no-faults --minutes 60 $(ARGS)
 
 lint: setup
 	@$(PY) -m ruff check .
