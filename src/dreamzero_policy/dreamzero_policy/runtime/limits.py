@@ -114,16 +114,16 @@ class Limits:
         )
 
     def _judge(self, verdict: Verdict, values: Floats, limit: Floats, what: str) -> Judgement:
-        peaks = values.max(0)
-        if (peaks - limit <= ROUNDING).all():
+        if (values <= limit + ROUNDING).all():
             return ACCEPTED
+        peaks = values.max(0)
         joint = np.argmax(peaks / limit)
         return Judgement(verdict, f"{self.joints[joint]} {what} {peaks[joint]:.4f}, limit {limit[joint]:.4f}")
 
 
 def _within(positions: Floats, lower: Floats, upper: Floats) -> bool:
     """Whether positions [·, J] lie between limits [J]."""
-    return bool((positions.max(0) - upper <= ROUNDING).all() and (lower - positions.min(0) <= ROUNDING).all())
+    return bool((positions <= upper + ROUNDING).all() and (positions >= lower - ROUNDING).all())
 
 
 def _hull(plan: Plan) -> Floats:
@@ -164,6 +164,18 @@ def _jerks(plan: Plan) -> Floats:
     Acceleration is linear in each segment and steps at knots, so it changes most over a period that begins or ends at a
     knot, just before it or just behind. After the plan there is none.
     """
+    if plan.durations_s.min() < CONTROL_S:
+        return _jerks_across_knots(plan)
+    # No period holds two knots: it lies in one segment, or reaches from a step of acceleration into one of its sides.
+    (first, last), rest = plan.accelerations, np.zeros((1, plan.positions.shape[1]))
+    slopes = (last - first) / plan.durations_s
+    steps = np.concatenate([first[1:], rest]) - last
+    steps /= CONTROL_S
+    return np.abs(np.concatenate([slopes, steps + slopes, steps[:-1] + slopes[1:], steps[-1:]]))
+
+
+def _jerks_across_knots(plan: Plan) -> Floats:
+    """The same of any plan, also one with several knots in a control period."""
     knots_ns = np.append(plan.knots_ns, plan.end_ns + CONTROL_NS)
     first, last = (np.append(ends, np.zeros((1, ends.shape[1])), 0) for ends in plan.accelerations)
     begin_ns, end_ns = knots_ns[:-1], knots_ns[1:]

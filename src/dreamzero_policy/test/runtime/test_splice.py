@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dreamzero_policy.runtime import limits as limits_module
 from dreamzero_policy.runtime.chunk import Verdict
 from dreamzero_policy.runtime.contract import JointLimits, Margin
 from dreamzero_policy.runtime.limits import Limits
@@ -122,14 +123,24 @@ def test_a_step_of_acceleration_counts_as_what_it_is_over_one_control_period() -
     assert judgement.reason == "a reaches the jerk 260.0000, limit 240.0000"
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(0, 9_999_999))
-@settings(deadline=None, max_examples=200)
-def test_no_phase_of_a_100_hz_controllers_samples_shows_more_jerk_than_is_judged(seed: int, phase_ns: int) -> None:
+def any_motion(seed: int, shortest_ns: int) -> Plan:
+    """Twelve knots of two joints, so long apart at least."""
     rng = np.random.default_rng(seed)
-    knots_ns = BEGIN_NS + np.cumsum(rng.integers(1_000_000, 60_000_000, 12))
+    knots_ns = BEGIN_NS + np.cumsum(rng.integers(shortest_ns, 60_000_000, 12))
     velocities = 0.1 * rng.normal(size=(12, 2))
     velocities[-1] = 0.0
-    plan = Plan(knots_ns, 1e-3 * rng.normal(size=(12, 2)), velocities)
+    return Plan(knots_ns, 1e-3 * rng.normal(size=(12, 2)), velocities)
+
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+@given(seeds, st.integers(0, 9_999_999), st.sampled_from([1_000_000, 10_000_000]))
+@settings(deadline=None, max_examples=200)
+def test_no_phase_of_a_100_hz_controllers_samples_shows_more_jerk_than_is_judged(
+    seed: int, phase_ns: int, shortest_ns: int
+) -> None:
+    plan = any_motion(seed, shortest_ns)
     instants = np.arange(plan.knots_ns[0] + phase_ns, plan.end_ns + 50_000_000, 10_000_000)
     shown = np.abs(np.diff(plan.sample(instants)[0], 3, axis=0)).max(0) / 0.01**3
     generous = JointLimits(**LIMIT.model_dump() | {"velocity": 1e6, "acceleration": 1e9, "jerk": 1e12})
@@ -137,6 +148,13 @@ def test_no_phase_of_a_100_hz_controllers_samples_shows_more_jerk_than_is_judged
         just_below = generous.model_copy(update={"jerk": 0.999 * jerk})
         limits = Limits(JOINTS, {name: just_below if i == joint else generous for i, name in enumerate(JOINTS)})
         assert limits.judge(plan).verdict is Verdict.REJECTED_JERK
+
+
+@given(seeds)
+@settings(deadline=None)
+def test_knots_a_control_period_apart_are_judged_by_a_shorter_way_to_the_same_jerk(seed: int) -> None:
+    plan = any_motion(seed, 10_000_000)
+    np.testing.assert_allclose(limits_module._jerks(plan).max(0), limits_module._jerks_across_knots(plan).max(0))
 
 
 def test_margins_narrow_what_a_command_may_use() -> None:
