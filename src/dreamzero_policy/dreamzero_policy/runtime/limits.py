@@ -164,18 +164,6 @@ def _jerks(plan: Plan) -> Floats:
     Acceleration is linear in each segment and steps at knots, so it changes most over a period that begins or ends at a
     knot, just before it or just behind. After the plan there is none.
     """
-    if plan.durations_s.min() < CONTROL_S:
-        return _jerks_across_knots(plan)
-    # No period holds two knots: it lies in one segment, or reaches from a step of acceleration into one of its sides.
-    (first, last), rest = plan.accelerations, np.zeros((1, plan.positions.shape[1]))
-    slopes = (last - first) / plan.durations_s
-    steps = np.concatenate([first[1:], rest]) - last
-    steps /= CONTROL_S
-    return np.abs(np.concatenate([slopes, steps + slopes, steps[:-1] + slopes[1:], steps[-1:]]))
-
-
-def _jerks_across_knots(plan: Plan) -> Floats:
-    """The same of any plan, also one with several knots in a control period."""
     knots_ns = np.append(plan.knots_ns, plan.end_ns + CONTROL_NS)
     first, last = (np.append(ends, np.zeros((1, ends.shape[1])), 0) for ends in plan.accelerations)
     begin_ns, end_ns = knots_ns[:-1], knots_ns[1:]

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dreamzero_policy.runtime import limits as limits_module
 from dreamzero_policy.runtime.chunk import Verdict
 from dreamzero_policy.runtime.contract import JointLimits, Margin
 from dreamzero_policy.runtime.limits import Limits
@@ -148,13 +147,6 @@ def test_no_phase_of_a_100_hz_controllers_samples_shows_more_jerk_than_is_judged
         just_below = generous.model_copy(update={"jerk": 0.999 * jerk})
         limits = Limits(JOINTS, {name: just_below if i == joint else generous for i, name in enumerate(JOINTS)})
         assert limits.judge(plan).verdict is Verdict.REJECTED_JERK
-
-
-@given(seeds)
-@settings(deadline=None)
-def test_knots_a_control_period_apart_are_judged_by_a_shorter_way_to_the_same_jerk(seed: int) -> None:
-    plan = any_motion(seed, 10_000_000)
-    np.testing.assert_allclose(limits_module._jerks(plan).max(0), limits_module._jerks_across_knots(plan).max(0))
 
 
 def test_margins_narrow_what_a_command_may_use() -> None:
