@@ -33,7 +33,7 @@ from dreamzero_policy.training.objective import Losses, ignore_padding, losses, 
 from dreamzero_policy.training.ranks import Ranks, fill, own, whole
 from dreamzero_policy.training.settings import JointSettings
 from dreamzero_policy.training.sharding import shard
-from dreamzero_policy.training.starting import TRAINED, grounded_networks, starting_networks
+from dreamzero_policy.training.starting import HEADS_FILE, TRAINED, grounded_networks, starting_networks
 from dreamzero_policy.training.state_file import StateError, read_state, write_state
 from dreamzero_policy.training.tuning import add_adapters, without_adapters
 from dreamzero_policy.training.window_pass import Conditioning, folded_text, window_velocities
