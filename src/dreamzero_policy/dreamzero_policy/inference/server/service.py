@@ -50,8 +50,8 @@ class Service:
 
     # ---------------------------------------------------------------- from start to end
 
-    async def run(self, stop: asyncio.Event, listening: Callable[[int], None] = lambda port: None) -> None:
-        """Serve until `stop` is set, then drain. `listening` is told the port as soon as it is open.
+    async def run(self, stop: asyncio.Event, ready: Callable[[], None] = lambda: None) -> None:
+        """Serve until `stop` is set, then drain. `ready` is called when sessions may begin.
 
         Raises CheckpointError, ContractError, ConfigError, SettingsError or OSError if it cannot begin.
         """
@@ -71,7 +71,6 @@ class Service:
         )
         try:
             self.port = next(iter(server.sockets)).getsockname()[1]
-            listening(self.port)
             event("listening", host=settings.host, port=self.port, tls=settings.certificate is not None)
             loading, stopped = asyncio.create_task(self._load()), asyncio.create_task(stop.wait())
             await asyncio.wait({loading, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -79,6 +78,7 @@ class Service:
                 loading.cancel()
                 return
             loading.result()
+            ready()
             await stopped
             await self._drain()
         finally:
