@@ -71,6 +71,7 @@ class SessionDesk:
         self._service, self._connection, self.number = service, connection, number
         self._hosted: Hosted | None = None
         self._limit = RateLimit(service.settings.messages_hz)
+        self._began = False  # asked for a session
         self._lost = False  # nobody reads answers any more
         self._left = asyncio.Event()  # the session is free for another connection
 
@@ -90,7 +91,7 @@ class SessionDesk:
                 line.get_nowait()
             line.put_nowait(None)
             await asyncio.wait({answerer})
-            if self._hosted is not None:
+            if self._hosted is not None and self._hosted.desk is self:
                 self._service.park(self._hosted)
             self._left.set()
 
@@ -128,7 +129,7 @@ class SessionDesk:
         return Asked(ask, ask.id, received_s)
 
     def _give_up(self) -> None:
-        if self._hosted is None and not self._lost:
+        if not self._began and not self._lost:
             event("nothing_opened", connection=self.number)
             self._connection.transport.abort()
 
@@ -233,7 +234,10 @@ class SessionDesk:
         if ask.protocol != messages.PROTOCOL:
             raise Refusal("protocol", f"protocol {ask.protocol}, this server speaks {messages.PROTOCOL}", closing=True)
         resumed = isinstance(ask, messages.Resume)
+        self._began = True
         hosted = await (self._service.resume(ask.token, self) if resumed else self._service.open(ask, self))
+        if hosted.desk is not self:
+            raise Refusal("token", "yet another connection has just taken the session over")
         self._hosted = hosted
         return self._service.opened(hosted, ask.id, resumed)
 
