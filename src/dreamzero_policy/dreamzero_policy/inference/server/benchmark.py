@@ -21,7 +21,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ import numpy as np
 import psutil
 import torch
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 from dreamzero_policy.inference.denoising import denoise_together
 from dreamzero_policy.inference.loading import load_policy
@@ -133,12 +134,20 @@ class Client:
                 raise RuntimeError(f"expected {expected.__name__}, got {told}")
         return told
 
+    async def close(self) -> None:
+        """Give the session's rate and memory back."""
+        with suppress(ConnectionClosed):
+            await self._connection.send(messages.encode(messages.Close(id=self._id + 2)))
+            await self._connection.wait_closed()
+
 
 async def _robot(stack: AsyncExitStack, server: Server, seed: int) -> Client:
     connection = await stack.enter_async_context(
         connect(server.address, compression=None, max_size=None, proxy=None, ping_interval=None)
     )
-    return Client(connection, server, seed)
+    client = Client(connection, server, seed)
+    stack.push_async_callback(client.close)
+    return client
 
 
 def pictures(random: np.random.Generator, frames: int, height: int, width: int) -> np.ndarray:
@@ -242,9 +251,6 @@ async def held(server: Server, counts: Sequence[int], steps: int, seconds: float
                     "late": sum(answer > server.period_s for answer in answers),
                 }
             )
-            for each in robots:
-                await each._connection.send(messages.encode(messages.Close(id=10**9)))
-                await each._connection.wait_closed()
     return found
 
 
