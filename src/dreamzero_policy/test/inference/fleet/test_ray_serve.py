@@ -1,4 +1,4 @@
-"""The deployment file on a local Ray with two CPU replicas: robots are sent to either, and both answer alike.
+"""The deployment file on a local Ray with two CPU replicas: robots are sent to both, and both answer alike.
 
 Needs the extra `fleet`; left out where Ray is not installed.
 """
@@ -70,8 +70,12 @@ def test_robots_are_spread_over_the_replicas_that_answer_alike(desk: int, arm_co
     assert ask(desk, "/assign", token="")[0] == 401
     assert ask(desk, "/elsewhere")[0] == 404
     assert ask(desk, "/contract")[1]["contract"] == arm_contract.hash
-    addresses = [ask(desk, "/assign")[1]["address"] for _ in range(2)]
-    assert len(set(addresses)) == 2
+    addresses: set[str] = set()
+    for _ in range(500):  # the one with more room first
+        addresses.add(ask(desk, "/assign")[1]["address"])
+        if len(addresses) == 2:
+            break
+    assert len(addresses) == 2
     answers = []
     for address in addresses:
         with robot(address, additional_headers={"Authorization": f"Bearer {TOKEN}"}) as there:
