@@ -1,12 +1,12 @@
 """The twin's controller moves as a real one was measured to, in the ways in which chunks are usually streamed.
 
-Measured: joint_trajectory_controller 4.42.1 under ros2_control_node 4.46.0 (Jazzy), 100 Hz, mock_components/GenericSystem,
-default parameters. Chunks of 20 points without velocities, 20 a second, along a ramp of 0.5 rad/s; every 0.25 s a new one, sent
-80 ms after its observation. For the peak speeds every second chunk is 0.1 rad aside.
+Measured: joint_trajectory_controller 4.42.1 under ros2_control_node 4.46.0 (Jazzy), 100 Hz, default parameters,
+mock_components/GenericSystem. Chunks of 20 points without velocities, 20 a second, along a ramp of 0.5 rad/s; every
+0.25 s a new one, sent 80 ms after its observation. For the peak speeds every second chunk is 0.1 rad aside.
 
-When the control cycle takes a message that was sent is chance: up to a cycle later, and what transport and threads took.
-It is the same through a run, and differs from run to run. So a figure is reproduced if the twin shows it with some of
-these delays; `python -m pytest -s` prints the table of docs/reference/benchmarks.md.
+When the control cycle takes a message that was sent is chance: up to a cycle later, and what transport and threads
+took. It hardly changes in a run, and differs from run to run. So a figure is reproduced if the twin shows it with some
+of these delays; with -s the tests print what docs/reference/benchmarks.md has.
 """
 
 from collections.abc import Callable, Sequence
@@ -110,7 +110,7 @@ def tracking_error(way: Way, delay_ms: int) -> float:
 
 
 def peak_speed(way: Way, delay_ms: int) -> float:
-    instants, positions = command(way, delay_ms, aside=ASIDE)
+    _, positions = command(way, delay_ms, aside=ASIDE)
     return float(np.abs(np.diff(positions)).max() / (CYCLE / 1e9))
 
 
