@@ -232,8 +232,8 @@ def test_no_command_passes_while_the_gate_is_stopped(contract: Contract, stream:
     stand.open()
     total.update(stand.count)
     assert stand.count["passed while stopped"] == 0
-    # The adversary is one: the open gate lets a good part of it through.
-    assert stand.count["passed while open"] > 0.2 * stand.count["while open"]
+    # The adversary is one: the open gate lets a part of it through (of all streams together about half).
+    assert stand.count["passed while open"] > 0.1 * stand.count["while open"]
     assert stand.count["stopped in motion"] > 0
     for name, limits in stand.limits.items():
         require_inside(limits, stand.commands[name])
