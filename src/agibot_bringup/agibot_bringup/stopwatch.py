@@ -14,11 +14,12 @@ class Stopwatch:
     cpu_s: list[float] = field(default_factory=list)
 
     def __enter__(self) -> None:
-        self._wall_s, self._cpu_s = time.perf_counter(), time.thread_time()
+        self._cpu_s = time.thread_time()  # a call into the system, which may take its time: outside of the wall's
+        self._wall_s = time.perf_counter()
 
     def __exit__(self, *_: object) -> None:
-        self.cpu_s.append(time.thread_time() - self._cpu_s)
         self.wall_s.append(time.perf_counter() - self._wall_s)
+        self.cpu_s.append(time.thread_time() - self._cpu_s)
 
     def told(self, what: str) -> str:
         """A line for a person."""

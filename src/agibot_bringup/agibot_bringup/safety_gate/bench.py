@@ -13,7 +13,7 @@ from rclpy.serialization import deserialize_message, serialize_message
 from trajectory_msgs.msg import JointTrajectory
 
 from agibot_bringup.safety_gate.gate import Gate, Settings
-from agibot_bringup.safety_gate.messages import received, trajectory_message
+from agibot_bringup.safety_gate.messages import Outgoing, received
 from agibot_bringup.safety_gate.trajectory import Bounds
 from agibot_bringup.stopwatch import Stopwatch
 from dreamzero_policy.runtime.contract import Contract, Controller, load_contract
@@ -39,8 +39,10 @@ def added(contract: Contract, count: int) -> Stopwatch:
     """
     sent: list[bytes] = []
 
+    outgoing = {controller.name: Outgoing(controller) for controller in contract.site.controllers}
+
     def send(controller: Controller, plan: Plan, now_ns: int) -> None:
-        sent.append(serialize_message(trajectory_message(controller, plan, now_ns)))
+        sent.append(serialize_message(outgoing[controller.name].message(plan, now_ns)))
 
     gate = Gate(contract, SETTINGS, None, send)
     joints, limits = contract.model.commanded_joints, contract.site.limits
@@ -70,7 +72,7 @@ def motion_ahead(controller: Controller, pose: np.ndarray, now_ns: int, begin_ns
     shift, speed = AMPLITUDE * (1 - np.cos(turn * t)) / 2, AMPLITUDE * turn * np.sin(turn * t) / 2
     plan = Plan(knots_ns, pose + shift, np.repeat(speed, len(pose), 1))
     plan.velocities[-1] = 0.0
-    return trajectory_message(controller, plan, now_ns)
+    return Outgoing(controller).message(plan, now_ns)
 
 
 def main() -> None:

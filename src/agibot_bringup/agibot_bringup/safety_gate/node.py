@@ -33,7 +33,7 @@ from agibot_bringup.executors import quickest_executor
 from agibot_bringup.safety_gate import parameters, reports
 from agibot_bringup.safety_gate.gate import Gate
 from agibot_bringup.safety_gate.interlocks import Deadman
-from agibot_bringup.safety_gate.messages import received, trajectory_message
+from agibot_bringup.safety_gate.messages import Outgoing, received
 from agibot_bringup.safety_gate.trajectory import Reason
 from dreamzero_policy.runtime.allocator import keep_freed_memory
 from dreamzero_policy.runtime.clock import ClockWatch
@@ -77,6 +77,7 @@ class SafetyGate(Node):
             controller.name: self.create_publisher(JointTrajectory, f"{controller.name}/joint_trajectory", COMMAND)
             for controller in contract.site.controllers
         }
+        self._outgoing = {controller.name: Outgoing(controller) for controller in contract.site.controllers}
         self.gate = Gate(contract, values.settings, _deadman(values), self._send, checks_of(contract))
         self.gate.estop.demand(values.estop_timeout_s if values.require_estop else None)
         self._status, self._shown = self.create_publisher(String, "~/status", LATCHED), ""
@@ -179,7 +180,7 @@ class SafetyGate(Node):
     # Said
 
     def _send(self, controller: Controller, plan: Plan, now_ns: int) -> None:
-        self._outputs[controller.name].publish(trajectory_message(controller, plan, now_ns))
+        self._outputs[controller.name].publish(self._outgoing[controller.name].message(plan, now_ns))
 
     def _tick(self) -> None:
         self.gate.absent = self._absent()
