@@ -18,6 +18,7 @@ from .launch_files.test_launch_files import executables, known_parameters
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("checkpoints/*/README.md"))]
 PROGRAMS = ("ros2", "dreamzero", "make", "python", "colcon")
 FOREIGN = {"joy"}  # packages that are not ours and are run by hand
+ELSEWHERE = {"launch_testing.launch_test"}  # modules that a ROS installation has
 # Of the ros2 command line: the verbs that the pages use, as of Jazzy.
 VERBS = {
     "action": {"send_goal", "info", "list"},
@@ -61,7 +62,7 @@ def check(words: list[str]) -> str:
         case ["ros2", verb, word, *_]:
             return "" if word in VERBS.get(verb, ()) or word.startswith("-") else f"ros2 {verb} {word}"
         case ["python", "-m", module, *_]:
-            return "" if module == "pytest" or find_spec(module) is not None else f"no module {module}"
+            return "" if module in ELSEWHERE or find_spec(module) is not None else f"no module {module}"
         case ["make", target, *_]:
             phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.M).group(1).split()
             return "" if target in phony or "=" in target else f"no target {target}"
