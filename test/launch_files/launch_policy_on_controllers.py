@@ -1,7 +1,7 @@
 """On a real installation: robot.launch.py with real ros2_control, the shipped policy, and ten chunks that are executed.
 
-launch_test test/launch_files/launch_policy_on_controllers.py                # hardware:=mock
-launch_test test/launch_files/launch_policy_on_controllers.py hardware:=twin # the same without ros2_control
+launch_test test/launch_files/launch_policy_on_controllers.py                                   # hardware:=mock
+launch_test test/launch_files/launch_policy_on_controllers.py hardware:=twin use_sim_time:=true # without ros2_control
 
 This file stands in for the cameras (the twin has its own), for the joystick nobody, and for the person who opens the
 gate.
@@ -45,6 +45,7 @@ def generate_test_description() -> LaunchDescription:
     """The stack as it is launched on a robot, with the policy activated at once."""
     arguments = {
         "hardware": LaunchConfiguration("hardware"),
+        "use_sim_time": LaunchConfiguration("use_sim_time"),
         "deadman": "none",
         "activate": "true",
         "prompt": "touch the red cube with the left hand",
@@ -53,6 +54,7 @@ def generate_test_description() -> LaunchDescription:
     return LaunchDescription(
         [
             DeclareLaunchArgument("hardware", default_value="mock", description="As of robot.launch.py."),
+            DeclareLaunchArgument("use_sim_time", default_value="false", description="As of robot.launch.py."),
             IncludeLaunchDescription(PythonLaunchDescriptionSource(robot), launch_arguments=arguments.items()),
             launch_testing.actions.ReadyToTest(),
         ]

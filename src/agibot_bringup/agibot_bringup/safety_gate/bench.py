@@ -9,11 +9,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from rclpy.serialization import deserialize_message, serialize_message
+from rclpy.serialization import serialize_message
 from trajectory_msgs.msg import JointTrajectory
 
+from agibot_bringup.safety_gate.cdr import Writer
 from agibot_bringup.safety_gate.gate import Gate, Settings
-from agibot_bringup.safety_gate.messages import Outgoing, received
+from agibot_bringup.safety_gate.messages import Outgoing, received_bytes
 from agibot_bringup.safety_gate.trajectory import Bounds
 from agibot_bringup.stopwatch import Stopwatch
 from dreamzero_policy.runtime.contract import Contract, Controller, load_contract
@@ -39,10 +40,10 @@ def added(contract: Contract, count: int) -> Stopwatch:
     """
     sent: list[bytes] = []
 
-    outgoing = {controller.name: Outgoing(controller) for controller in contract.site.controllers}
+    writers = {controller.name: Writer(controller.joints) for controller in contract.site.controllers}
 
     def send(controller: Controller, plan: Plan, now_ns: int) -> None:
-        sent.append(serialize_message(outgoing[controller.name].message(plan, now_ns)))
+        sent.append(writers[controller.name].data(plan, now_ns))
 
     gate = Gate(contract, SETTINGS, None, send)
     joints, limits = contract.model.commanded_joints, contract.site.limits
@@ -58,7 +59,7 @@ def added(contract: Contract, count: int) -> Stopwatch:
         gate.hear_joint_states(joints, middle, now_ns, now_ns)
         message = serialize_message(motion_ahead(widest, pose, now_ns, begin_ns))
         with watch:
-            rejection = gate.take(received(deserialize_message(message, JointTrajectory)), now_ns, now_ns)
+            rejection = gate.take(received_bytes(message), now_ns, now_ns)
         if rejection is not None:
             raise RuntimeError(f"rejected, {rejection}")
     return watch

@@ -1,10 +1,12 @@
-"""Between JointTrajectory messages and the gate's own objects. Message packages only, no rclpy."""
+"""Between JointTrajectory messages and the gate's own objects."""
 
 from array import array
 
 from builtin_interfaces.msg import Duration, Time
+from rclpy.serialization import deserialize_message
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
+from agibot_bringup.safety_gate import cdr
 from agibot_bringup.safety_gate.trajectory import Point, Received
 from dreamzero_policy.runtime.contract import Controller
 from dreamzero_policy.runtime.observation import NS_PER_S
@@ -23,12 +25,22 @@ def received(message: JointTrajectory) -> Received:
     return Received(message.joint_names, points, to_ns(message.header.stamp))
 
 
+def received_bytes(data: bytes) -> Received:
+    """The same of a message's bytes.
+
+    Raises:
+        RuntimeError: they are no JointTrajectory.
+    """
+    found = cdr.read(data)
+    return received(deserialize_message(data, JointTrajectory)) if found is None else found
+
+
 class Outgoing:
     """Messages for one controller, in the form that moves alike on every ROS 2 distribution.
 
     The stamp is zero (begin now, from the present command), the first point lies in the future, every point has
-    positions and velocities, the last one is at rest. Its points are used again, since making them takes longer than
-    all else that the gate does to a trajectory: a message holds until the next one is written.
+    positions and velocities, the last one is at rest. Its points are used again: a message holds until the next one is
+    written.
     """
 
     def __init__(self, controller: Controller) -> None:
