@@ -84,7 +84,7 @@ class GateSubject:
         self._widest = max(contract.site.controllers, key=lambda controller: len(controller.joints))
         self._pose = np.array([self._middle[self._joints.index(joint)] for joint in self._widest.joints])
         self.arrived = f"{self._widest.name}/joint_trajectory"
-        self.sent = node.create_publisher(JointTrajectory, f"wanted/{self.arrived}", 1)
+        self.sent = node.create_publisher(JointTrajectory, f"wanted/{self.arrived}", 10)
         for controller in contract.site.controllers:  # all of them must be listened to
             if controller is not self._widest:
                 node.create_subscription(JointTrajectory, f"{controller.name}/joint_trajectory", lambda _: None, 1)
@@ -231,7 +231,7 @@ def measure(which: str, file: Path, seconds: float) -> dict[str, Any]:
     executor.add_node(node)
     subject: Subject = {"gate": GateSubject, "bridge": BridgeSubject}[which](load_contract(file), file, node)
     through, direct = Crossing(), Crossing()
-    straight = node.create_publisher(subject.kind, "added_latency/direct", 1)
+    straight = node.create_publisher(subject.kind, "added_latency/direct", 10)
     for watch, topic in ((direct, "added_latency/direct"), (through, subject.arrived)):
         node.create_subscription(subject.kind, topic, lambda m, watch=watch: watch.stop(subject.number(m)), 10)
     said = [""]
@@ -240,7 +240,6 @@ def measure(which: str, file: Path, seconds: float) -> dict[str, Any]:
     try:
         _get_ready(subject, process, executor)
         begun_s = None
-        instant_ns = time.perf_counter_ns()
         for cycle in range(SETTLE + round(seconds * NS_PER_S / PERIOD_NS)):
             if cycle == SETTLE:
                 through.__init__()
@@ -248,11 +247,10 @@ def measure(which: str, file: Path, seconds: float) -> dict[str, Any]:
                 begun_s, load = _cpu_s(process.pid), os.getloadavg()[0]
             message = subject.message()
             subject.surround()
-            for watch, publisher, part in ((through, subject.sent, 0.5), (direct, straight, 1.0)):
+            for watch, publisher in ((through, subject.sent), (direct, straight)):
                 watch.start(subject.number(message))
                 publisher.publish(message)
-                _spin_until(executor, instant_ns + round(part * PERIOD_NS))
-            instant_ns = max(instant_ns + PERIOD_NS, time.perf_counter_ns() - PERIOD_NS)
+                _spin_until(executor, time.perf_counter_ns() + PERIOD_NS // 2)
         cpu_s = _cpu_s(process.pid) - begun_s
     finally:
         process.terminate()
@@ -294,6 +292,8 @@ def _get_ready(subject: Subject, process: subprocess.Popen, executor: Any) -> No
 
 
 def _spin_until(executor: Any, instant_ns: int) -> None:
+    """At least once, however late it is."""
+    executor.spin_once(timeout_sec=0.0)
     while (left_ns := instant_ns - time.perf_counter_ns()) > 0:
         executor.spin_once(timeout_sec=left_ns / NS_PER_S)
 
