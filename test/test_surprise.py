@@ -22,12 +22,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint") / "copy"
     shutil.copytree(Path(get_package_share_directory("dreamzero")) / "checkpoints" / "agibot_g1_tiny", folder)
     Calibration.of(
-        np.linspace(1e-6, 2e-6, 200),
+        [[np.full((2, 8, 8), size, np.float32) for size in np.linspace(1e-3, 2e-3, 200)]],
         contract_hash=CONTRACT.hash,
         checkpoint_hash=checkpoint_hash(folder),
         denoise_steps=4,
         regimes=("stop_and_go",),
-        runs=1,
     ).save(folder / CALIBRATION_FILE)
     return folder
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dreamzero_policy.runtime.calibration import CALIBRATION_FILE, Calibration, CalibrationError
+from dreamzero_policy.runtime.calibration import CALIBRATION_FILE, Calibration, CalibrationError, Cells, distance
 from dreamzero_policy.runtime.faults import Fault, Trouble
 from dreamzero_policy.runtime.observation import NS_PER_S
 
@@ -28,7 +28,7 @@ class SurpriseSettings:
 
 
 class SurpriseWatch:
-    """Is told every distance; `trouble` is there while the robot is to be held."""
+    """Is told every block's difference; `trouble` is there while the robot is to be held."""
 
     def __init__(
         self,
@@ -48,6 +48,7 @@ class SurpriseWatch:
         self.settings, self.calibration, self._now_ns = settings, calibration, now_ns
         self.blocks = 0  # compared since it was made
         self.distance: float | None = None  # of the newest block
+        self.score: float | None = None  # of it; None without a calibration
         self._in_a_row = 0
         self._held_until_ns: int | None = None
         self._text = ""
@@ -55,17 +56,18 @@ class SurpriseWatch:
     @property
     def percentile(self) -> float | None:
         """Of the newest block [%]; None before the first, and without a calibration."""
-        known = self.calibration is not None and self.distance is not None
-        return self.calibration.percentile(self.distance) if known else None
+        return None if self.score is None else self.calibration.percentile(self.score)
 
     @property
     def warning(self) -> str:
         """What is too surprising, of the newest blocks; empty while it is not, and with action none."""
         return self._text if self._in_a_row >= self.settings.blocks else ""
 
-    def add(self, distance: float) -> str:
-        """Take note of a block. Gives the sentence where it has just become too much."""
-        self.blocks, self.distance = self.blocks + 1, distance
+    def add(self, cells: Cells) -> str:
+        """Take note of a block [f, h, w]. Gives the sentence where it has just become too much."""
+        self.blocks, self.distance = self.blocks + 1, distance(cells)
+        if self.calibration is not None:
+            self.score = self.calibration.cells.score(cells)
         if self.settings.action == NONE:
             return ""
         beyond = self.percentile >= self.settings.percentile
@@ -73,8 +75,9 @@ class SurpriseWatch:
         if self._in_a_row < self.settings.blocks:
             return ""
         self._text = (
-            f"{self._in_a_row} blocks in a row were not as predicted: distance {distance:.3f}, percentile "
-            f"{self.percentile:.1f} of normal runs, surprise_percentile is {self.settings.percentile:g}"
+            f"{self._in_a_row} blocks in a row were not as predicted: the worst cells {self.score:.1f} standard "
+            f"deviations off, percentile {self.percentile:.1f} of normal runs, surprise_percentile is "
+            f"{self.settings.percentile:g}"
         )
         if self._in_a_row > self.settings.blocks:
             return ""

@@ -209,7 +209,12 @@ def bench_regimes(
 def bench_surprise(
     normal: Annotated[int, typer.Option(min=1, help="Undisturbed episodes that say what is normal.")] = 24,
     episodes: Annotated[int, typer.Option(min=1, help="Others, played undisturbed and with every disturbance.")] = 12,
-    at: Annotated[float, typer.Option(min=0.1, help="When it happens [s] behind an episode's begin.")] = 3.0,
+    at: Annotated[
+        float,
+        typer.Option(
+            min=0.1, help="When it happens at the earliest [s] behind an episode's begin; a second later at the latest."
+        ),
+    ] = 3.0,
     within: Annotated[float, typer.Option(min=0.1, help="In which an alarm counts as its detection [s].")] = 3.0,
     percentile: Annotated[
         list[float] | None, typer.Option(min=50.0, max=100.0, help="Of normal blocks; repeat for several. 95 and 99.")
