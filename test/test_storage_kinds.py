@@ -99,7 +99,7 @@ def windows_of_a_bag() -> int:
     return max(1, int(SECONDS / WINDOW_S))
 
 
-@pytest.mark.timeout(600 + 40 * SECONDS)
+@pytest.mark.timeout(1800 + 60 * SECONDS)
 def test_a_bag_of_every_storage_kind_replays_converts_trains_an_epoch_and_reports(bag, tmp_path):
     for name in KINDS:
         said = json.loads(run("convert", "bag", bag(name), tmp_path / "set", "--processes", 1, "--json"))
