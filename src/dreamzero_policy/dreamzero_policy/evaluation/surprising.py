@@ -11,7 +11,7 @@ kept, so that everything is counted over the same episodes.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -90,6 +90,8 @@ class DisturbedWorld(SuiteWorld):
 def watched(stage: Stage, plan: Plan, seed: int, kind: str) -> Told:
     """Play one episode. Raises SuiteError, CheckpointError, ContractError."""
     task = stage.suite.reset(plan.split, seed)
+    if kind != NOTHING:  # what is later than that is counted nowhere
+        task = replace(task, duration_s=min(task.duration_s, plan.instant_s(seed) + plan.within_s))
     world = DisturbedWorld(stage.suite, stage.contract, kind, round(plan.instant_s(seed) * NS_PER_S))
     (weights,) = stage.setup.weights
     model, embodiment = stage.model(weights)

@@ -60,7 +60,7 @@ def test_a_little_that_is_odd_in_a_quiet_place_surprises_more_than_much_where_mu
     normal = calibration().cells
     quiet, busy = QUIET.copy(), QUIET.copy()
     quiet[0, 0] *= 10  # 0.1 in the mean of the first row, where 0.01 and a tenth of it are normal
-    busy[1, 3] *= 1.5
+    busy[1, 3] *= 1.6
     assert quiet.sum() < busy.sum() and normal.score(quiet) > normal.score(busy) + 5
 
 
