@@ -22,7 +22,7 @@ def run(bags: Sequence[Path], checkpoint: Path, contract: Contract) -> dict[str,
         EpisodeError: a bag cannot be used, or bags are of several policies.
         CalibrationError: they are of another policy than this checkpoint with this contract, or it cannot be written.
     """
-    calibration = calibration_of([SurpriseRun.read(bag) for bag in bags])
+    calibration = calibration_of([SurpriseRun.read(bag) for bag in bags], contract)
     misfit = calibration.misfit(contract.hash, checkpoint_hash(checkpoint), calibration.denoise_steps)
     if misfit:
         raise CalibrationError(f"{misfit.replace(CALIBRATION_FILE, 'the recording')}: name its own with --checkpoint")

@@ -11,6 +11,8 @@ from dreamzero_policy.data.bag_files import OpenBag
 from dreamzero_policy.data.bag_messages import CHUNK, decoded
 from dreamzero_policy.data.episodes import EpisodeError
 from dreamzero_policy.runtime.calibration import Calibration, Cells
+from dreamzero_policy.runtime.canvas import cameras_of_cells
+from dreamzero_policy.runtime.contract import Contract
 
 CELLS, TOPIC = "std_msgs/msg/Float32MultiArray", "/surprise_cells"
 
@@ -55,7 +57,7 @@ class SurpriseRun:
         return cls(bag, tuple(cells), *origins.pop(), frozenset(regimes))
 
 
-def calibration_of(runs: Sequence[SurpriseRun]) -> Calibration:
+def calibration_of(runs: Sequence[SurpriseRun], contract: Contract) -> Calibration:
     """What is normal, by runs of one policy. Raises EpisodeError for runs of several, CalibrationError for none."""
     first = runs[0]
     for run in runs[1:]:
@@ -66,6 +68,7 @@ def calibration_of(runs: Sequence[SurpriseRun]) -> Calibration:
             )
     return Calibration.of(
         [run.cells for run in runs],
+        cameras_of_cells(contract.model, runs[0].cells[0].shape[1:]),
         contract_hash=first.contract_hash,
         checkpoint_hash=first.checkpoint_hash,
         denoise_steps=first.denoise_steps,

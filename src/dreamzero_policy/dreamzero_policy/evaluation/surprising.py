@@ -21,12 +21,14 @@ from dreamzero_policy.evaluation.closed_loop import Episode, Footage, SuiteWorld
 from dreamzero_policy.evaluation.policies import SessionPolicy
 from dreamzero_policy.evaluation.stage import Stage
 from dreamzero_policy.evaluation.suite import Suite, SuiteError
-from dreamzero_policy.runtime.calibration import Calibration, Cells, distance
+from dreamzero_policy.runtime.calibration import Calibration, CalibrationError, Cells, distance
+from dreamzero_policy.runtime.canvas import cameras_of_cells
 from dreamzero_policy.runtime.contract import Contract
 from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.surprise import WARN, SurpriseSettings, SurpriseWatch
 
 NOTHING = "nothing"
+Scores = Callable[[Sequence[Cells]], list[float]]  # of all blocks of an episode
 
 
 @dataclass(frozen=True)
@@ -66,10 +68,10 @@ class Told:
     cells: tuple[Cells, ...]  # [f, h, w] of every block
     end_s: float
 
-    def largest(self, begin_s: float, seconds: float, score: Callable[[Cells], float]) -> float | None:
+    def largest(self, begin_s: float, seconds: float, scores: Scores) -> float | None:
         """The largest score that was known within so many seconds from an instant; None where nothing was."""
-        known = zip(self.instants_s, self.cells, strict=True)
-        return max((score(cells) for at_s, cells in known if 0 <= at_s - begin_s <= seconds), default=None)
+        known = zip(self.instants_s, scores(self.cells), strict=True)
+        return max((score for at_s, score in known if 0 <= at_s - begin_s <= seconds), default=None)
 
 
 class DisturbedWorld(SuiteWorld):
@@ -112,7 +114,7 @@ def try_out(stage: Stage, plan: Plan, notice: Callable[[Told], None] = lambda to
 
     Raises:
         SuiteError: the suite cannot be disturbed.
-        CalibrationError: too few normal blocks for a percentile.
+        CalibrationError: too few normal blocks for a percentile, or none.
     """
     kinds = getattr(stage.suite, "disturbances", None)
     if not kinds:
@@ -124,8 +126,12 @@ def try_out(stage: Stage, plan: Plan, notice: Callable[[Told], None] = lambda to
         return told
 
     normal = [play(seed, NOTHING) for seed in plan.normal_seeds]
+    grid = next((told.cells[0].shape[1:] for told in normal if told.cells), None)
+    if grid is None:
+        raise CalibrationError(f"no block was compared in {plan.normal} undisturbed episodes; play more with --normal")
     calibration = Calibration.of(
         [told.cells for told in normal],
+        cameras_of_cells(stage.contract.model, grid),
         contract_hash=stage.contract.hash,
         checkpoint_hash="",
         denoise_steps=plan.steps,
@@ -156,10 +162,14 @@ def alarms_s(told: Told, calibration: Calibration, percentile: float, blocks: in
 def separation(plan: Plan, calibration: Calibration, tested: dict[tuple[int, str], Told], kind: str) -> dict[str, Any]:
     """How well the largest score, or distance, within the time tells disturbed episodes from undisturbed ones."""
     found: dict[str, Any] = {"disturbance": kind}
-    for name, score in (("by_score", calibration.cells.score), ("by_distance", distance)):
+    ways: dict[str, Scores] = {
+        "by_score": calibration.cells.scores,
+        "by_distance": lambda run: [distance(cells) for cells in run],
+    }
+    for name, scores in ways.items():
         largest = {
             happened: [
-                tested[seed, happened].largest(plan.instant_s(seed), plan.within_s, score) for seed in plan.test_seeds
+                tested[seed, happened].largest(plan.instant_s(seed), plan.within_s, scores) for seed in plan.test_seeds
             ]
             for happened in (kind, NOTHING)
         }

@@ -49,6 +49,7 @@ class SurpriseWatch:
         self.blocks = 0  # compared since it was made
         self.distance: float | None = None  # of the newest block
         self.score: float | None = None  # of it; None without a calibration
+        self._before: Cells | None = None  # the block before, of the same instruction
         self._in_a_row = 0
         self._held_until_ns: int | None = None
         self._text = ""
@@ -67,7 +68,8 @@ class SurpriseWatch:
         """Take note of a block [f, h, w]. Gives the sentence where it has just become too much."""
         self.blocks, self.distance = self.blocks + 1, distance(cells)
         if self.calibration is not None:
-            self.score = self.calibration.cells.score(cells)
+            self.score = self.calibration.cells.score(cells, self._before)
+        self._before = cells
         if self.settings.action == NONE:
             return ""
         beyond = self.percentile >= self.settings.percentile
@@ -75,9 +77,8 @@ class SurpriseWatch:
         if self._in_a_row < self.settings.blocks:
             return ""
         self._text = (
-            f"{self._in_a_row} blocks in a row were not as predicted: the worst cells {self.score:.1f} standard "
-            f"deviations off, percentile {self.percentile:.1f} of normal runs, surprise_percentile is "
-            f"{self.settings.percentile:g}"
+            f"{self._in_a_row} blocks in a row were not as predicted: score {self.score:.1f}, percentile "
+            f"{self.percentile:.1f} of normal runs, surprise_percentile is {self.settings.percentile:g}"
         )
         if self._in_a_row > self.settings.blocks:
             return ""
@@ -88,7 +89,7 @@ class SurpriseWatch:
 
     def forget(self) -> None:
         """Another instruction: what was seen under the last one does not count, and holds nobody."""
-        self._in_a_row, self._held_until_ns = 0, None
+        self._in_a_row, self._held_until_ns, self._before = 0, None, None
 
     def trouble(self) -> Trouble | None:
         """While the robot is to be held."""

@@ -47,7 +47,7 @@ def cells_of(difference: float) -> object:
 def test_the_differences_of_all_runs_are_what_is_normal(tmp_path: Path, contract: Contract) -> None:
     halves = np.linspace(1, 2, 300).reshape(150, 2)
     bags = [run(tmp_path / f"{i}", contract, halves[:, i].tolist()) for i in range(2)]
-    normal = calibration_of([SurpriseRun.read(bag) for bag in bags])
+    normal = calibration_of([SurpriseRun.read(bag) for bag in bags], contract)
     assert (normal.runs, normal.blocks, normal.denoise_steps, normal.regimes) == (2, 300, 4, ("stop_and_go",))
     assert normal.cells.mean.shape == (2, 3, 4)
     assert np.exp(normal.cells.mean[1, 2, 3] - normal.cells.mean[0, 0, 0]) == pytest.approx(4)
@@ -57,7 +57,7 @@ def test_the_differences_of_all_runs_are_what_is_normal(tmp_path: Path, contract
 def test_runs_of_two_policies_are_refused_with_both(tmp_path: Path, contract: Contract) -> None:
     bags = [run(tmp_path / str(steps), contract, [1.0], steps=steps) for steps in (4, 1)]
     with pytest.raises(EpisodeError, match=r"4\) and .*1\); calibrate with runs of one"):
-        calibration_of([SurpriseRun.read(bag) for bag in bags])
+        calibration_of([SurpriseRun.read(bag) for bag in bags], contract)
 
 
 def test_a_bag_without_surprise_says_what_to_record(tmp_path: Path, contract: Contract) -> None:

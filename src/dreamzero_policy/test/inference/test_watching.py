@@ -91,6 +91,6 @@ def test_a_prediction_that_is_not_finite_has_no_distance(frames, watched):
     watched.answer(asked(frames[0][:1]))
     foresight, (_, prediction) = watched.newest, watched._sessions.newest
     with torch.inference_mode():
-        prediction.video_latents.fill_(float("nan"))
+        prediction.expected_latents.fill_(float("nan"))
     watched.answer(asked(frames[1]))
     assert foresight.surprise is None and foresight.still is not None

@@ -18,6 +18,7 @@ ORIGIN = {
     "regimes": ("stop_and_go",),
 }
 SHAPE = (2, 4, 4)
+CAMERAS = np.repeat([[0, 0, 0, -1], [1, 1, 1, 1]], 2, axis=0)  # of the cells [h, w]
 
 
 def some_blocks(count: int, seed: int = 0) -> list[np.ndarray]:
@@ -29,7 +30,7 @@ def some_blocks(count: int, seed: int = 0) -> list[np.ndarray]:
 
 def calibration(blocks: int = 1000) -> Calibration:
     """By five runs."""
-    return Calibration.of([some_blocks(blocks // 5, seed) for seed in range(5)], **ORIGIN)
+    return Calibration.of([some_blocks(blocks // 5, seed) for seed in range(5)], CAMERAS, **ORIGIN)
 
 
 QUIET = np.linspace(0.01, 2.0, 32).reshape(SHAPE).astype(np.float32)
@@ -48,26 +49,58 @@ def watch(action: str = HOLD, clock: Clock | None = None, **settings: object) ->
 
 
 def test_a_percentile_is_the_share_of_normal_blocks_that_were_less_surprising() -> None:
-    normal, others = calibration(), some_blocks(2000, seed=9)
-    shares = [normal.percentile(normal.cells.score(block)) for block in others]
+    normal = calibration()
+    shares = [normal.percentile(score) for score in normal.cells.scores(some_blocks(2000, seed=9))]
     for level in (50, 90, 99):  # so many of other normal blocks lie below: it is no percentile of its own runs alone
-        assert np.mean(np.array(shares) <= level) == pytest.approx(level / 100, abs=0.02)
-    assert normal.percentile(normal.cells.score(ODD)) == 100.0
+        assert np.mean(np.array(shares) <= level) == pytest.approx(level / 100, abs=0.03)
+    assert normal.percentile(normal.cells.score(ODD, QUIET)) == 100.0
     assert normal.percentile(float("inf")) == normal.percentile(float("nan")) == 100.0
 
 
 def test_a_little_that_is_odd_in_a_quiet_place_surprises_more_than_much_where_much_is_normal() -> None:
     normal = calibration().cells
     quiet, busy = QUIET.copy(), QUIET.copy()
-    quiet[0, 0] *= 10  # 0.1 in the mean of the first row, where 0.01 and a tenth of it are normal
-    busy[1, 3] *= 1.6
-    assert quiet.sum() < busy.sum() and normal.score(quiet) > normal.score(busy) + 5
+    quiet[0, 0, :3] *= 10  # 0.4 in the mean, where 0.04 and little of it are normal
+    busy[1, 3] *= 1.8
+    assert quiet.sum() < busy.sum() and normal.score(quiet, QUIET) > normal.score(busy, QUIET) + 5
+
+
+def test_what_stays_hard_to_foresee_surprises_when_it_begins() -> None:
+    """Blocks that come and go over many blocks, as where an arm works for a while."""
+    rng, runs = np.random.default_rng(0), []
+    for _ in range(5):
+        level, run = np.zeros(SHAPE), []
+        for _ in range(100):
+            level = 0.9 * level + 0.4 * rng.normal(size=SHAPE)
+            run.append(np.exp(level).astype(np.float32))
+        runs.append(run)
+    normal = Calibration.of(runs, CAMERAS, **ORIGIN).cells
+    assert normal.persistence == pytest.approx(0.9, abs=0.05)
+    calm, worse = np.ones(SHAPE, np.float32), np.full(SHAPE, np.exp(1.5), np.float32)
+    assert normal.score(worse, calm) > normal.score(worse, worse) + 2
+    assert normal.score(worse, calm) > normal.score(worse, None)
+
+
+def test_each_camera_has_a_standard_of_its_own() -> None:
+    """As much is odd in a few cells of either; in one camera cells jump together all the time, in the other never."""
+    rng, runs = np.random.default_rng(0), []
+    for _ in range(5):
+        run = [np.exp(0.2 * rng.normal(size=SHAPE)).astype(np.float32) for _ in range(100)]
+        for block in run[::10]:
+            block[:, 2:] *= 20
+        runs.append(run)
+    normal = Calibration.of(runs, CAMERAS, **ORIGIN).cells
+    still, restless, unseen = (np.ones(SHAPE, np.float32) for _ in range(3))
+    still[:, 0, :3], restless[:, 2, :3], unseen[:, :2, 3] = 6.0, 6.0, 6.0
+    calm = np.ones(SHAPE, np.float32)
+    assert normal.score(still, calm) > normal.score(restless, calm) + 2
+    assert normal.score(unseen, calm) == normal.score(calm, calm)  # no camera is shown there
 
 
 def test_cells_that_are_no_numbers_are_farther_than_any() -> None:
     broken = QUIET.copy()
     broken[0, 0, 0] = np.nan
-    assert calibration().cells.score(broken) == float("inf")
+    assert calibration().cells.score(broken, None) == float("inf")
 
 
 def test_a_calibration_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -76,7 +109,8 @@ def test_a_calibration_is_read_as_it_was_written(tmp_path: Path) -> None:
     read = Calibration.load(tmp_path / "surprise.json")
     assert (read.scores, read.runs, read.blocks, read.regimes) == (made.scores, 5, 1000, ("stop_and_go",))
     assert read.misfit("c" * 64, "w" * 64, 4) == ""
-    np.testing.assert_allclose(read.cells.deviations(ODD), made.cells.deviations(ODD), atol=1e-3)
+    assert read.cells.score(ODD, QUIET) == pytest.approx(made.cells.score(ODD, QUIET), rel=1e-3)
+    assert read.cells.score(ODD, None) == pytest.approx(made.cells.score(ODD, None), rel=1e-3)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"percentiles": {"0": 1.0}}'])
@@ -106,8 +140,8 @@ def test_a_file_of_the_first_form_is_to_be_made_anew(tmp_path: Path) -> None:
 
 def test_what_is_not_two_blocks_of_one_size_of_numbers_is_no_calibration() -> None:
     for blocks in ([], [QUIET], [QUIET, QUIET[:1]], [QUIET, np.full(SHAPE, np.nan, np.float32)]):
-        with pytest.raises(CalibrationError, match="two blocks or more of one size that are finite numbers"):
-            Calibration.of([blocks], **ORIGIN)
+        with pytest.raises(CalibrationError, match=r"two blocks or more of \(4, 4\) cells that are finite numbers"):
+            Calibration.of([blocks], CAMERAS, **ORIGIN)
 
 
 @pytest.mark.parametrize(
