@@ -1,9 +1,10 @@
 """Watching surprise: when it is too much for too long, and what follows.
 
-One block that is seen otherwise than predicted may be a reflection. So a threshold has to be passed by several blocks
-in a row. Three actions: `none` only tells the numbers, `warn` also says so once, `hold` brings the robot to rest
-(`Fault.SURPRISE_HELD`, which the node handles as any other cause to hold), waits, and begins anew with what is seen
-then. The wait has to be a fixed time: a robot that is held predicts nothing that could be compared.
+A surprise lasts one block: the next chunk is predicted from what is there by then. Who would rather miss some than be
+told of a reflection asks for several blocks in a row. Three actions: `none` only tells the numbers, `warn` also says so
+once, `hold` brings the robot to rest (`Fault.SURPRISE_HELD`, which the node handles as any other cause to hold), waits,
+and begins anew with what is seen then. The wait has to be a fixed time: a robot that is held predicts nothing that
+could be compared.
 """
 
 import time
@@ -23,7 +24,7 @@ class SurpriseSettings:
 
     action: str = NONE
     percentile: float = 99.0  # of normal blocks
-    blocks: int = 2  # in a row at or beyond it
+    blocks: int = 1  # in a row at or beyond it
     hold_s: float = 1.0
 
 
@@ -76,8 +77,9 @@ class SurpriseWatch:
         self._in_a_row = self._in_a_row + 1 if beyond else 0
         if self._in_a_row < self.settings.blocks:
             return ""
+        which = "a block was" if self._in_a_row == 1 else f"{self._in_a_row} blocks in a row were"
         self._text = (
-            f"{self._in_a_row} blocks in a row were not as predicted: score {self.score:.1f}, percentile "
+            f"{which} not as predicted: score {self.score:.1f}, percentile "
             f"{self.percentile:.1f} of normal runs, surprise_percentile is {self.settings.percentile:g}"
         )
         if self._in_a_row > self.settings.blocks:
