@@ -22,7 +22,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint") / "copy"
     shutil.copytree(Path(get_package_share_directory("dreamzero")) / "checkpoints" / "agibot_g1_tiny", folder)
     Calibration.of(
-        [[np.full((2, 8, 8), size, np.float32) for size in np.linspace(1e-3, 2e-3, 200)]],
+        [[np.full((2, 8, 8), size, np.float32) for size in np.random.default_rng(0).uniform(1e-3, 2e-3, 200)]],
         np.zeros((8, 8), int),
         contract_hash=CONTRACT.hash,
         checkpoint_hash=checkpoint_hash(folder),

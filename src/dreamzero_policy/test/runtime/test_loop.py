@@ -745,7 +745,9 @@ def test_looking_ahead_and_in_two_sessions_blocks_may_surprise_too(embodiment: E
 
 def test_a_robot_held_by_surprise_comes_to_rest_inside_the_limits_and_goes_on_after_its_time(robot: Robot) -> None:
     origin = {"contract_hash": "", "checkpoint_hash": "", "denoise_steps": 4, "regimes": ()}
-    normal = Calibration.of([[cells_of(size) for size in np.linspace(0.1, 0.2, 200)]], np.zeros((4, 4), int), **origin)
+    normal = Calibration.of(
+        [[cells_of(size) for size in np.random.default_rng(0).uniform(0.1, 0.2, 200)]], np.zeros((4, 4), int), **origin
+    )
     watch = SurpriseWatch(SurpriseSettings("hold", blocks=2, hold_s=1.0), normal, robot.now_ns)
     policy = Surprised(robot, value=0.5, power=1)
     settings = replace(SETTINGS, regime=RegimeSettings("overlap", "look_ahead"), max_plan_s=LOOKING_AHEAD_S)
