@@ -111,7 +111,7 @@ class PolicyNode(ManagedNode):
             device=settings.device,
             dtype=settings.dtype,
             threads=settings.threads,
-            steps=settings.denoise_steps,
+            steps=settings.denoise_steps or None,
         )
         self._ready = self.policy.wait_until_ready(settings.load_timeout_s, interrupted=self._interrupted.is_set)
         self.get_logger().info(reports.introduction(self._ready, self.contract.hash))
@@ -124,7 +124,7 @@ class PolicyNode(ManagedNode):
             self.policy,
             self._world,
             LoopSettings(
-                steps=settings.denoise_steps,
+                steps=self._ready.steps,
                 seed=settings.noise_seed,
                 fresh_noise=settings.fresh_noise,
                 lead_s=settings.lead_s,
@@ -227,7 +227,7 @@ class PolicyNode(ManagedNode):
         settings, path, calibration = self._settings, self._settings.checkpoint / CALIBRATION_FILE, None
         if path.is_file():
             calibration = Calibration.load(path)
-            misfit = calibration.misfit(self.contract.hash, self._ready.checkpoint_hash, settings.denoise_steps)
+            misfit = calibration.misfit(self.contract.hash, self._ready.checkpoint_hash, self._ready.steps)
             if misfit and settings.surprise.action != NONE:
                 raise CalibrationError(f"{misfit}: run dreamzero calibrate for this one, or set surprise_action none")
             if misfit:
