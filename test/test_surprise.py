@@ -26,7 +26,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         np.zeros((8, 8), int),
         contract_hash=CONTRACT.hash,
         checkpoint_hash=checkpoint_hash(folder),
-        denoise_steps=4,
+        denoise_steps=1,  # as the checkpoint says
         regimes=("stop_and_go",),
     ).save(folder / CALIBRATION_FILE)
     return folder
@@ -59,9 +59,9 @@ def test_a_calibration_of_something_else_is_refused_where_something_is_to_follow
 ) -> None:
     with (
         listening() as (listener, wait),
-        policy_beside(tmp_path / "policy", checkpoint=checkpoint, surprise_action="warn", denoise_steps=1) as policy,
+        policy_beside(tmp_path / "policy", checkpoint=checkpoint, surprise_action="warn", denoise_steps=4) as policy,
     ):
         wait(lambda: any(status.message.startswith("set_up failed") for status in listener.statuses), "refusal")
         assert policy.poll() is None
     (message,) = {status.message for status in listener.statuses if status.message.startswith("set_up failed")}
-    assert "surprise.json is of denoising steps 4, this policy has 1" in message and "dreamzero calibrate" in message
+    assert "surprise.json is of denoising steps 1, this policy has 4" in message and "dreamzero calibrate" in message

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from dreamzero_policy.cli.share import shipped_checkpoint, shipped_contract_path, shipped_parameters_path
+from dreamzero_policy.cli.share import shipped_contract_path, shipped_parameters_path
 from dreamzero_policy.evaluation.stage import Setup, Stage
 from dreamzero_policy.evaluation.surprising import Plan, Told, try_out
 from dreamzero_policy.inference.worker_process import checkpoint_hash
@@ -16,15 +16,14 @@ from dreamzero_policy.runtime.calibration import distance
 
 
 def bench_surprise(
-    checkpoint: Path | None, contract: Path | None, parameters: Path | None, world: str, plan: Plan, console: Console
+    checkpoint: Path, contract: Path | None, parameters: Path | None, world: str, plan: Plan, console: Console
 ) -> dict[str, Any]:
     """Play and count, in one process. Raises what `try_out` and the stage raise."""
-    folder = checkpoint or shipped_checkpoint()
     setup = Setup(
         world=world,
         contract=contract or shipped_contract_path(),
         parameters=parameters or shipped_parameters_path(),
-        weights={"checkpoint": folder},
+        weights={"checkpoint": checkpoint},
     )
     stage, done = Stage(setup), count(1)
 
@@ -37,7 +36,7 @@ def bench_surprise(
         document = try_out(stage, plan, notice)
     finally:
         stage.close()
-    return {**asdict(plan), "checkpoint_hash": checkpoint_hash(folder), **document}
+    return {**asdict(plan), "checkpoint_hash": checkpoint_hash(checkpoint), **document}
 
 
 def report(document: dict[str, Any], console: Console) -> None:

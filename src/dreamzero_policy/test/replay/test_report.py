@@ -31,7 +31,6 @@ def replayed(bag: Path, checkpoint: Path, *more: object) -> dict:
     fixed = ("--contract", checkpoint / "contract.yaml", "--checkpoint", checkpoint, "--steps", 2, "--json")
     words = [str(word) for word in (bag, *fixed, "--parameters", CONFIG / "policy.yaml", *more)]
     result = CliRunner().invoke(app, ["replay", *words])
-    import traceback; print("".join(traceback.TracebackException.from_exception(result.exception, capture_locals=True).format())[-9000:] if result.exception else "")
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
 
