@@ -214,6 +214,7 @@ class Session:
         return Prediction(
             actions=actions,
             video_latents=sample.video[0],
+            expected_latents=sample.expected[0],
             steps=steps,
             evaluations=sample.evaluations,
             cfg_scale=self.cfg_scale,
