@@ -13,6 +13,7 @@ records behind it are in place again. Whatever is not of this form is left to RO
 
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from dreamzero_policy.runtime.plan import Plan
 HEADER = b"\x00\x01\x00\x00"  # CDR, little endian; offsets are counted from behind it
 
 
+@lru_cache(maxsize=32)
 def _records(joints: int) -> np.dtype:
     """One point."""
     fields = [("n", "<u4"), ("idle", "<u4"), ("positions", "<f8", (joints,))]
@@ -80,10 +82,10 @@ def read(data: bytes) -> Received | None:
 
 
 def _points(body: memoryview, at: int, count: int, joints: list[str], stamp_ns: int) -> Received | None:
-    dtype = _records(len(joints))
-    short = 4 if at % 8 else 0
-    # Serializers may leave spare bytes behind the end.
-    if count == 0 or not joints or len(body) < at + count * dtype.itemsize - short:
+    if count == 0 or not joints:
+        return None
+    dtype, short = _records(len(joints)), 4 if at % 8 else 0
+    if len(body) < at + count * dtype.itemsize - short:  # spare bytes behind the end are nothing bad
         return None
     told = bytes(body[at : at + 4]) + bytes(4) + bytes(body[at + 4 :]) if short else bytes(body[at:])
     records = np.frombuffer(told, dtype, count)
