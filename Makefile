@@ -17,7 +17,7 @@ SUITE = $(wildcard src/*/test test)
 help:
 	@echo "make demo    the robot's twin and the policy as processes, 60 s of simulated tasks; passes ARGS on"
 	@echo "make test    style, unit tests, package builds and the whole stack; passes ARGS to pytest"
-	@echo "make adversarial  10 000 model outputs of the worst kind, twice; some minutes"
+	@echo "make adversarial  10 000 model outputs of the worst kind, twice, and 100 000 messages to the stopped gate; some minutes"
 	@echo "make bags    five minutes of the twin in bags of every storage kind, converted, trained on and replayed; an hour"
 	@echo "make chaos   half an hour of injected faults; passes ARGS on (a later --minutes wins)"
 	@echo "make soak    an hour without faults in which memory must not grow; passes ARGS on"
@@ -40,7 +40,8 @@ test: setup
 	[ "$$style $$tests" = 'clean passed' ]
 
 adversarial: setup
-	@ADVERSARIAL_OUTPUTS=10000 $(PY) -m pytest src/dreamzero_policy/test/runtime/test_adversarial.py $(ARGS)
+	@ADVERSARIAL_OUTPUTS=10000 GATE_MESSAGES=100000 $(PY) -m pytest \
+	  src/dreamzero_policy/test/runtime/test_adversarial.py src/agibot_bringup/test/safety_gate/test_adversarial.py $(ARGS)
 
 bags: setup
 	@BAG_SECONDS=300 $(PY) -m pytest test/test_storage_kinds.py $(ARGS)
