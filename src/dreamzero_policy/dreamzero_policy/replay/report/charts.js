@@ -41,7 +41,7 @@ function usual(values) {  // the largest, unless a few are far beyond the others
   return most > 2.5 * common ? 1.5 * common : most;
 }
 
-const short = (value, digits = 3) => value == null || Number.isNaN(value) ? "–" : value.toFixed(digits);
+const short = (value, digits = 3) => value == null || Number.isNaN(value) ? "–" : value.toFixed(digits).replace(/^-(0\.?0*)$/, "$1");
 
 // ---------------------------------------------------------------- what all charts over time share
 

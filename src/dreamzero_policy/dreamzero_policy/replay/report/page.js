@@ -29,7 +29,8 @@ if (has("change"))
 if (both.length) new Chart("overview", "Action error of a chunk, mean over joints", both, { zero: true, unit: "rad, m" });
 if (has("live_ms")) {
   const live = chunks.filter(chunk => chunk.live_ms).sort((a, b) => a.start - b.start);
-  const part = (name, key, tint) => ({ name, colour: tint, digits: 0, times: live.map(c => c.start), values: live.map(c => c.live_ms[key]) });
+  // On simulated time the way between processes may come out below zero, and means nothing.
+  const part = (name, key, tint) => ({ name, colour: tint, digits: 0, times: live.map(c => c.start), values: live.map(c => Math.max(0, c.live_ms[key])) });
   new Stack("overview", "Latency live: from what was seen to the first commanded point", [
     part("until asked", "request", "#b9c3d0"), part("model", "model", colour("commanded")),
     part("between processes", "handover", "#8fb3de"), part("to the controllers", "command", "#8fbfa3")], { zero: true, unit: "ms" });
