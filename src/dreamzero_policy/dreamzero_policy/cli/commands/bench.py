@@ -183,7 +183,6 @@ def bench_regimes(
 ) -> None:
     """Ways to share time between inference and motion, over the same episodes on simulated time."""
     from dreamzero_policy.cli import bench_regimes as room
-    from dreamzero_policy.cli.share import sampler_steps
     from dreamzero_policy.evaluation.regimes import Episodes
     from dreamzero_policy.evaluation.suite import SuiteError
 
@@ -195,7 +194,7 @@ def bench_regimes(
             parameters,
             latencies or [0.15, 0.6, 1.1],
             regimes or ["stop_and_go", "two_sessions", "look_ahead", "slowed"],
-            Episodes(suite, seed, episodes, steps or sampler_steps(checkpoint)),
+            Episodes(suite, seed, episodes, steps or 0),
             world,
             console,
         )
