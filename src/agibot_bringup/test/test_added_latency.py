@@ -13,7 +13,16 @@ CONTRACT = Path(__file__).parents[3] / "config" / "agibot_g1.yaml"
 @pytest.mark.stack
 @pytest.mark.parametrize("node", ["gate", "bridge"])
 def test_messages_come_through_the_node_and_straight(node: str) -> None:
-    command = [sys.executable, "-m", "agibot_bringup.added_latency", node, str(CONTRACT), "--seconds", "0.5", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "agibot_bringup.benchmarks.added_latency",
+        node,
+        str(CONTRACT),
+        "--seconds",
+        "0.5",
+        "--json",
+    ]
     run = subprocess.run(command, capture_output=True, text=True, timeout=250)
     assert run.returncode == 0, run.stderr[-2000:]
     found = json.loads(run.stdout)

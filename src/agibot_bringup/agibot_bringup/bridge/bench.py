@@ -12,10 +12,10 @@ from pathlib import Path
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import JointState
 
+from agibot_bringup.benchmarks.stopwatch import Stopwatch
 from agibot_bringup.bridge.guard import NS_PER_S, Guard, Settings
 from agibot_bringup.bridge.topics import COMMANDS
 from agibot_bringup.bridge.units import LEFT_GRIPPER, RIGHT_GRIPPER, Group, Units, unit_table
-from agibot_bringup.stopwatch import Stopwatch
 from dreamzero_policy.runtime.contract import Contract, load_contract
 
 PERIOD_NS = NS_PER_S // 100

@@ -12,11 +12,11 @@ import numpy as np
 from rclpy.serialization import serialize_message
 from trajectory_msgs.msg import JointTrajectory
 
+from agibot_bringup.benchmarks.stopwatch import Stopwatch
 from agibot_bringup.safety_gate.cdr import Writer
 from agibot_bringup.safety_gate.gate import Gate, Settings
 from agibot_bringup.safety_gate.messages import Outgoing, received_bytes
 from agibot_bringup.safety_gate.trajectory import Bounds
-from agibot_bringup.stopwatch import Stopwatch
 from dreamzero_policy.runtime.contract import Contract, Controller, load_contract
 from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.plan import Plan

@@ -1,7 +1,7 @@
 """What safety gate and bridge add to a message on its way, over real topics.
 
-    python -m agibot_bringup.added_latency gate config/agibot_g1.yaml --seconds 30 --json
-    python -m agibot_bringup.added_latency bridge config/agibot_g1.yaml
+    python -m agibot_bringup.benchmarks.added_latency gate config/agibot_g1.yaml --seconds 30 --json
+    python -m agibot_bringup.benchmarks.added_latency bridge config/agibot_g1.yaml
 
 One process is source and receiver of everything, the node is another. A hundred times a second a message goes through
 the node, and 5 ms later the very same message goes straight from the same publisher's process to the same receiver's,
@@ -124,7 +124,14 @@ class BridgeSubject:
         self.node, self.kind, self.status = node, JointState, "bridge/status"
         units = [f"{name}:={unit}" for name, unit in _unit_parameters().items()]
         parameters = [part for value in (f"contract:={file}", *units) for part in ("-p", value)]
-        self.command = [sys.executable, "-m", "agibot_bringup.added_latency", "bridge_node", "--ros-args", *parameters]
+        self.command = [
+            sys.executable,
+            "-m",
+            "agibot_bringup.benchmarks.added_latency",
+            "bridge_node",
+            "--ros-args",
+            *parameters,
+        ]
         self._table = unit_table(UNITS)
         limits = contract.site.limits
         joints = [entry.joint for entries in self._table.values() for entry in entries]
