@@ -54,7 +54,9 @@ def unpack(data: bytes) -> Any:
         raise
     except (msgpack.UnpackException, ValueError, TypeError, OverflowError, RecursionError) as error:
         kind = type(error).__name__
-        raise ProtocolError(f"{len(data)} bytes are not one msgpack object of this protocol: {kind}: {error}") from error
+        raise ProtocolError(
+            f"{len(data)} bytes are not one msgpack object of this protocol: {kind}: {error}"
+        ) from error
 
 
 def _as_map(value: Any) -> Any:

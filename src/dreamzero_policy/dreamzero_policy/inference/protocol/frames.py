@@ -49,7 +49,9 @@ def encode_frames(canvas: NDArray[np.uint8], encoding: Encoding = "raw", quality
     if encoding == "raw":
         images = [frame.tobytes() for frame in canvas]
     else:
-        options = (cv2.IMWRITE_JPEG_QUALITY, quality) if encoding == "jpeg" else (cv2.IMWRITE_PNG_COMPRESSION, PNG_LEVEL)
+        options = (
+            (cv2.IMWRITE_JPEG_QUALITY, quality) if encoding == "jpeg" else (cv2.IMWRITE_PNG_COMPRESSION, PNG_LEVEL)
+        )
         suffix = ".jpg" if encoding == "jpeg" else ".png"
         images = [cv2.imencode(suffix, frame[..., ::-1], options)[1].tobytes() for frame in canvas]
     _, height, width, _ = canvas.shape

@@ -222,7 +222,7 @@ class Opened(Message):
     device: Annotated[str, Field(max_length=64)]
     dtype: Annotated[str, Field(max_length=32)]
     threads: Index
-    guidance_scale: float
+    guidance_scale: Annotated[float, Field(allow_inf_nan=False)]
     canvas: Annotated[list[Index], Field(min_length=2, max_length=2)]  # [height, width] px
     frames: Index  # of a block
     period_s: Seconds  # that was admitted
@@ -256,11 +256,11 @@ class Chunk(Message):
     branch: Branch
     block: Index
     observation_ns: Stamp
-    actions: Annotated[Any, _array(np.float32, 2)]
+    actions: Rows
     steps: Steps
     evaluations: Index
     seed: Seed
-    guidance_scale: float
+    guidance_scale: Annotated[float, Field(allow_inf_nan=False)]
     held_rows: Index
     timings_s: Timings
 
@@ -340,7 +340,7 @@ class Error(Message):
 
 
 class Surprise(Message):
-    """How far the block was from what had been predicted; see `docs/how-to/surprise.md`. ``id`` is the observation's."""
+    """How far the block was from what had been predicted; see docs/how-to/surprise.md. ``id``: the observation's."""
 
     type: Literal["surprise"] = "surprise"
     id: Id
@@ -401,7 +401,9 @@ def _decoded(adapter: TypeAdapter, data: bytes) -> Any:
         return adapter.validate_python(document)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[:3]
-        raise ProtocolError("; ".join(f"{'.'.join(map(str, e['loc'])) or 'message'}: {e['msg']}" for e in first)) from error
+        raise ProtocolError(
+            "; ".join(f"{'.'.join(map(str, e['loc'])) or 'message'}: {e['msg']}" for e in first)
+        ) from error
 
 
 def _plain(value: Any) -> Any:

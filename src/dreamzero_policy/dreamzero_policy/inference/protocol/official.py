@@ -224,9 +224,7 @@ def decode_actions(names: Names, data: bytes | str) -> NDArray[np.float32]:
         raise ProtocolError(f"the server answered with {found}, expected an array of float32")
     if answer.shape != names.action_shape:
         hint = ": zeros, it found no joint action in what the model gave" if not answer.any() else ""
-        raise ProtocolError(
-            f"the server answered with {list(answer.shape)}, expected {list(names.action_shape)}{hint}"
-        )
+        raise ProtocolError(f"the server answered with {list(answer.shape)}, expected {list(names.action_shape)}{hint}")
     if not np.isfinite(answer).all():
         raise ProtocolError(f"{np.count_nonzero(~np.isfinite(answer))} of {answer.size} actions are not finite")
     return answer.astype(np.float32)
