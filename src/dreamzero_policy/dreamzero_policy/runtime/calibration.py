@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,14 +46,24 @@ class Calibration:
         """Raises CalibrationError for a file that is none."""
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CalibrationError(f"{path} is no calibration of surprise: {type(error).__name__} {error}") from error
+        return cls.checked(document, str(path))
+
+    @classmethod
+    def checked(cls, document: Any, source: str) -> "Calibration":
+        """From the content of a file. Raises CalibrationError for one that is none."""
+        try:
+            document = dict(document)
             levels = document.pop("percentiles")
             regimes = tuple(document.pop("regimes"))
             found = cls(regimes=regimes, distances=tuple(map(float, levels.values())), **document)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise CalibrationError(f"{path} is no calibration of surprise: {type(error).__name__} {error}") from error
-        if [float(level) for level in levels] != list(LEVELS) or (np.diff(found.distances) < 0).any():
+            kept = [float(level) for level in levels]
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise CalibrationError(f"{source} is no calibration of surprise: {type(error).__name__} {error}") from error
+        if kept != list(LEVELS) or (np.diff(found.distances) < 0).any():
             raise CalibrationError(
-                f"{path}: expected the percentiles {LEVELS[0]} to {LEVELS[-1]}, rising; make it anew"
+                f"{source}: expected the percentiles {LEVELS[0]} to {LEVELS[-1]}, rising; make it anew"
             )
         return found
 

@@ -80,16 +80,19 @@ class Statistics:
             document = json.loads(path.read_text())
         except (OSError, ValueError) as error:
             raise ContractError(f"statistics {path} cannot be read: {error}") from error
+        return cls.checked(document, contract, f"statistics {path}")
+
+    @classmethod
+    def checked(cls, document: Mapping[str, Any], contract: Contract, source: str) -> "Statistics":
+        """From the content of `statistics.json`. Raises as `load`; `source` names the document."""
         if document.get("contract_hash") != contract.hash:
-            raise ContractError(
-                f"statistics {path} belong to contract {document.get('contract_hash')!r}, not {contract.hash!r}"
-            )
+            raise ContractError(f"{source} belong to contract {document.get('contract_hash')!r}, not {contract.hash!r}")
         if document.get("hash") != statistics_hash(document):
             raise ContractError(
-                f"statistics {path} were changed: hash is {statistics_hash(document)!r}, "
-                f"the file says {document.get('hash')!r}"
+                f"{source} were changed: hash is {statistics_hash(document)!r}, "
+                f"the document says {document.get('hash')!r}"
             )
-        return cls.of(document, contract.model, f"statistics {path}", document["hash"])
+        return cls.of(document, contract.model, source, document["hash"])
 
     @classmethod
     def of(cls, tables: Mapping[str, Any], model: ModelSection, source: str, digest: str = "") -> "Statistics":

@@ -338,6 +338,7 @@ class Loop:
                 purpose=turn.purpose,
                 prefix=prefix,
                 followed=followed,
+                stamps_ns=turn.instants_ns,
                 images=block.images if block is not None and self.sends_images else None,
             )
         )

@@ -58,6 +58,7 @@ class Request:
     # There were rows to execute all through the block, so it may be compared with what was predicted. Where a chunk was
     # rejected the robot stood still instead, and that is no surprise.
     followed: bool = False
+    stamps_ns: tuple[int, ...] = ()  # of the canvas's frames, the last one the observation instant
     # The cameras' own images [n, height, width, 3] of n frames of the block, by number; only where a policy wants them.
     images: Callable[[Sequence[int]], Mapping[str, NDArray[np.uint8]]] | None = None
 
