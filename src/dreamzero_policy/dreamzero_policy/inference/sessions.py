@@ -13,7 +13,8 @@ from collections.abc import Callable
 import numpy as np
 
 from dreamzero_policy.inference.loading import Policy as Model
-from dreamzero_policy.inference.prediction import Prediction
+from dreamzero_policy.inference.memory import Snapshot
+from dreamzero_policy.inference.prediction import Observation, Prediction
 from dreamzero_policy.inference.session import Session
 from dreamzero_policy.inference.surprise import Awaited, Comparison
 from dreamzero_policy.runtime.policy import Observed, Purpose, Reply, Request
@@ -30,6 +31,7 @@ class Sessions:
         self._newest: tuple[Session, Prediction] | None = None
         self._awaited = Awaited()
         self._comparison: Comparison | None = None  # of the newest block, until it is asked for
+        self.observation: Observation | None = None  # the newest, of whichever session
 
     def reset(self, prompt: str) -> None:
         """Forget everything seen, in all of them."""
@@ -49,14 +51,14 @@ class Sessions:
         """
         began = time.perf_counter()
         session = self._open.setdefault(request.session, self._blank.fork())
-        self._comparison = None
         if request.canvas is not None:
+            self._comparison = None
             self._observe(session, request)
         if request.purpose is Purpose.OBSERVE:
             return Observed(request.epoch)
         options = {"steps": request.steps, "seed": request.seed, "prefix": request.prefix}
         if request.purpose is Purpose.LOOK_AHEAD:
-            prediction = session.look_ahead(self._given[request.session], request.state, **options)
+            prediction = session.look_ahead(self._chunk_of(request.session), request.state, **options)
         else:
             prediction = session.predict(request.state, **options)
         self._given[request.session] = prediction
@@ -81,14 +83,45 @@ class Sessions:
         block, number = session.chunk_index + 1, request.session
         foreseen = self._awaited.take(number, session.window, block) if len(request.canvas) > 1 else None
         if foreseen is None or not request.followed:
-            session.observe(request.canvas)
+            self.observation = session.observe(request.canvas)
             return
         stream, observation = session.stream, session.observe(request.canvas)
+        self.observation = observation
         latents, canvas = observation.latents, request.canvas
         opened = observation.window_opened
         self._comparison = Comparison(
             foreseen.video_latents, lambda: session.encoded(canvas, stream)[0] if opened else latents
         )
+
+    def fork(self, number: int, into: int) -> None:
+        """A second session, with the memory of the first. Raises ValueError where there is none, or one already."""
+        if into in self._open:
+            raise ValueError(f"session {into} exists already")
+        self._open[into] = self._existing(number).fork()
+
+    def snapshot(self, number: int) -> Snapshot:
+        """A session's memory at this instant. Raises ValueError where there is no such session."""
+        return self._existing(number).snapshot()
+
+    def rollback(self, number: int, snapshot: Snapshot) -> None:
+        """Remember what was remembered at the snapshot. What was predicted since is forgotten as well.
+
+        Raises ValueError where there is no such session, or for a snapshot of another prompt's.
+        """
+        self._existing(number).rollback(snapshot)
+        self._given.pop(number, None)
+        self._awaited.forget(number)
+        self._comparison = None
+
+    def _existing(self, number: int) -> Session:
+        if number not in self._open:
+            raise ValueError(f"there is no session {number}, only {sorted(self._open)}")
+        return self._open[number]
+
+    def _chunk_of(self, number: int) -> Prediction:
+        if number not in self._given:
+            raise ValueError(f"session {number} has given no chunk yet that could be looked beyond")
+        return self._given[number]
 
     def surprise(self) -> float | None:
         """How far the newest block was from what was predicted; None where no chunk was about it, and the second time.
