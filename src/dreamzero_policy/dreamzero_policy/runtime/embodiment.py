@@ -123,6 +123,11 @@ def statistics_hash(document: Mapping[str, object]) -> str:
 
 def save_statistics(path: Path, contract: Contract, state: Quantiles, action: Quantiles) -> None:
     """Write quantiles of whole vectors so that `Statistics.load` gives them back."""
+    path.write_text(json.dumps(statistics_document(contract, state, action), indent=1) + "\n")
+
+
+def statistics_document(contract: Contract, state: Quantiles, action: Quantiles) -> dict[str, object]:
+    """What `Statistics.checked` takes for quantiles of whole vectors."""
     document: dict[str, object] = {"contract_hash": contract.hash}
     for name, quantiles, groups in (("state", state, contract.model.state), ("action", action, contract.model.action)):
         ends = np.cumsum([group.width for group in groups])
@@ -134,7 +139,7 @@ def save_statistics(path: Path, contract: Contract, state: Quantiles, action: Qu
             for group, end in zip(groups, ends, strict=True)
         }
     document["hash"] = statistics_hash(document)
-    path.write_text(json.dumps(document, indent=1) + "\n")
+    return document
 
 
 def _gather(tables: Mapping[str, Any], name: str, groups: Sequence[JointGroup], source: str) -> Quantiles:

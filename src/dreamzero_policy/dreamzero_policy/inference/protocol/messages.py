@@ -229,6 +229,8 @@ class Opened(Message):
     resume_s: Seconds  # for which the session outlives its connection
     memory_bytes: Annotated[int, Field(ge=0, lt=2**63)]  # its budget
     message_bytes: Annotated[int, Field(ge=0, lt=2**63)]  # longest message taken
+    statistics: dict[str, Any]  # document of the checkpoint's statistics.json, for this contract
+    calibration: dict[str, Any] | None  # document of its surprise.json; None where it has none
 
 
 class Observed(Message):

@@ -261,8 +261,8 @@ class SessionDialogue:
             f"{opened.parameters / 1e6:.1f} M parameters, {opened.dtype} on {opened.device}, guidance "
             f"{opened.guidance_scale:g}, on {self.settings.place}; contract {opened.contract[:12]}, checkpoint "
             f"{opened.checkpoint[:12]}",
-            statistics=getattr(opened, "statistics", None),
-            calibration=getattr(opened, "calibration", None),
+            statistics=opened.statistics,
+            calibration=opened.calibration,
         )
 
     def _decoded(self, frame: Frame) -> messages.Told:

@@ -89,6 +89,7 @@ class Service:
         ready = prepared.result
         self.policy, self.transforms = ready.policy, ready.transforms
         self.contract_hash, self.checkpoint_hash = ready.contract_hash, ready.checkpoint_hash
+        self._statistics, self._calibration = ready.statistics, ready.calibration
         self.names = official.Names.of(ready.transforms.model)
         chunk = ready.transforms.model.chunk
         self.chunk_s = chunk.actions / ready.transforms.model.action_hz
@@ -273,6 +274,8 @@ class Service:
             resume_s=self.settings.resume_s,
             memory_bytes=self.capacity.session_bytes,
             message_bytes=self.settings.message_bytes,
+            statistics=self._statistics,
+            calibration=self._calibration,
         )
 
 

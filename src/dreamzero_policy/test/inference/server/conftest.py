@@ -121,7 +121,9 @@ def serving(checkpoint: Path, log: Path, *options: str) -> Iterator[Process]:
 def server(arm_checkpoint: Path, tmp_path_factory) -> Iterator[Process]:
     """One for all tests that leave it as it was. Its rate limit is out of the way."""
     log = tmp_path_factory.mktemp("server") / "log.jsonl"
-    with serving(arm_checkpoint, log, "--max-rate-hz", "1000000", "--memory-mb", "2000", "--resume-s", "600") as process:
+    with serving(
+        arm_checkpoint, log, "--max-rate-hz", "1000000", "--memory-mb", "2000", "--resume-s", "600"
+    ) as process:
         yield process
 
 

@@ -68,9 +68,7 @@ def test_looking_ahead_and_prefixes_are_those_of_the_same_model_here(
             np.testing.assert_array_equal(theirs.actions, ours.actions)
             assert theirs.held_rows == ours.held_rows
             ahead = there.predict(number, STATE, look_ahead=True)
-            np.testing.assert_array_equal(
-                ahead.actions, here.answer(request(None, purpose=Purpose.LOOK_AHEAD)).actions
-            )
+            np.testing.assert_array_equal(ahead.actions, here.answer(request(None, purpose=Purpose.LOOK_AHEAD)).actions)
         dreamt = there.ask(messages.Dream)
         assert b"".join(dreamt.frames.images) == here.dream().tobytes()
 
