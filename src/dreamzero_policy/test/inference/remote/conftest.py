@@ -11,6 +11,8 @@ from dreamzero_policy.inference.remote.policy import RemotePolicy
 from dreamzero_policy.runtime.contract import Contract, load_contract
 from dreamzero_policy.runtime.policy import Answer, Purpose, Request
 
+from ..server.conftest import arm_checkpoint, arm_contract  # noqa: F401 (a small model of the same robot)
+
 DROID = Path(__file__).parents[5] / "config" / "droid_franka.yaml"
 PATIENCE_S = 60.0
 STATE = np.array([0.1, -0.6, 0.3, -2.2, 0.5, 1.7, 0.8, 0.4], np.float32)  # joints [rad] and the gripper's fraction
@@ -46,6 +48,13 @@ def block(epoch: int, number: int, **changes: object) -> Request:
         "images": images_of(number),
     }
     return Request(epoch=epoch, **(values | changes))
+
+
+def ask(epoch: int, number: int = 0, **changes: object) -> Request:
+    """The same in the small model's size, without the cameras' own images."""
+    canvas = np.random.default_rng(number).integers(0, 256, (1 if number == 0 else 8, 32, 32, 3), np.uint8)
+    values = {"canvas": canvas, "stamps_ns": tuple(range(len(canvas))), "images": None}
+    return block(epoch, number, **(values | changes))
 
 
 def next_answer(policy: RemotePolicy, *kinds: type) -> Answer:
