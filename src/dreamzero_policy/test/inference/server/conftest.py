@@ -52,6 +52,7 @@ def arm_checkpoint(arm_contract: Contract, small_config: ModelConfig, write_chec
             max_state_dim=12,
             chunks_per_window=chunk.chunks_per_window,
         ),
+        text_encoder=replace(small_config.text_encoder, text_length=512),  # bytes; the template is long
         sampler=replace(small_config.sampler, steps=2, window_chunks=None),
     )
     folder = write_checkpoint(config, tmp_path_factory.mktemp("arm"))

@@ -3,12 +3,14 @@
 The second knows nothing of this project: it packs and unpacks for itself, as `openpi_client.msgpack_numpy` does.
 """
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import msgpack
 import numpy as np
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from dreamzero_policy.inference.protocol import SESSION_PATH, messages
@@ -44,6 +46,7 @@ class Robot:
             self.unasked.append(told)
 
     def open(self, contract: str, prompt: str = "wave", **fields: Any) -> messages.Opened | messages.Error:
+        fields.setdefault("period_s", 1000.0)  # a test's robot reserves next to nothing
         self.opened = self.ask(messages.Open, contract=contract, prompt=prompt, **fields)
         return self.opened
 
@@ -60,7 +63,10 @@ class Robot:
 @contextmanager
 def robot(address: str, **options: Any) -> Iterator[Robot]:
     with connect(f"{address}{SESSION_PATH}", compression=None, max_size=None, proxy=None, **options) as connection:
-        yield Robot(connection)
+        client = Robot(connection)
+        yield client
+        with contextlib.suppress(ConnectionClosed):
+            client.ask(messages.Close)
 
 
 def _packed(value: Any) -> Any:

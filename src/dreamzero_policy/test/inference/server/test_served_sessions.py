@@ -4,13 +4,14 @@ import time
 
 import numpy as np
 import pytest
-from robots import robot
 
 from dreamzero_policy.inference.loading import Policy
 from dreamzero_policy.inference.protocol import messages
 from dreamzero_policy.inference.sessions import Sessions
 from dreamzero_policy.runtime.contract import Contract
 from dreamzero_policy.runtime.policy import ActionPrefix, Purpose, Request
+
+from .robots import robot
 
 STATE = np.linspace(-1, 1, 8, dtype=np.float32)
 BLOCKS = np.random.default_rng(1).integers(0, 256, (12, 8, 32, 32, 3), np.uint8)
@@ -47,7 +48,7 @@ def test_lossless_frames_give_the_chunks_of_the_same_model_here(
             assert theirs.observation_ns == len(block(number)) - 1
             distance = here.surprise()
             if distance is not None:
-                there.ask(messages.Dream)
+                there.ask(messages.Dream)  # behind which it has come
                 assert there.unasked[-1].distance == distance
         assert len(there.unasked) == 6
 
