@@ -4,7 +4,9 @@ Written for these tests from the facts of its protocol, with msgpack and websock
 used. The model is a few lines: every row is the state that was found, plus a step that grows.
 """
 
+import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -117,6 +119,16 @@ class ReleasedServer:
         return np.concatenate([joints + rows, hand], axis=1).astype(np.float32)
 
 
+def main() -> None:
+    """`python released_server.py HOST PORT BUSY_S`: alone, for a process of its own; it computes for so long."""
+    host, port, busy_s = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+    server = ReleasedServer()
+    server.computing.set = lambda: time.sleep(busy_s)
+    with serve(server.handle, host, port, compression=None, max_size=None) as listening:
+        print("listening", flush=True)
+        listening.serve_forever()
+
+
 @contextmanager
 def released(server: ReleasedServer) -> Iterator[str]:
     """Its address."""
@@ -130,3 +142,7 @@ def released(server: ReleasedServer) -> Iterator[str]:
             server.let_go.set()
             listening.shutdown()
             thread.join(10)
+
+
+if __name__ == "__main__":
+    main()
