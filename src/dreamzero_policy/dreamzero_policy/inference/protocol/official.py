@@ -195,19 +195,21 @@ def decode_request(names: Names, data: bytes | str) -> Infer | Reset:
     if not isinstance(message, dict):
         raise ProtocolError(f"a request is a map, got {type(message).__name__}")
     endpoint = message.get("endpoint")
+    if not isinstance(endpoint, str) or endpoint not in ("infer", "reset"):
+        raise ProtocolError(f"endpoint is {str(endpoint)[:80]!r}, expected 'infer' or 'reset'")
     if endpoint == "reset":
         return Reset()
-    if endpoint != "infer":
-        raise ProtocolError(f"endpoint is {str(endpoint)[:80]!r}, expected 'infer' or 'reset'")
     prompt, session_id = message.get("prompt"), message.get("session_id")
-    if isinstance(session_id, np.ndarray) and session_id.size == 1:
+    if isinstance(session_id, np.ndarray | np.generic) and session_id.size == 1:
         session_id = session_id.item()
     if not isinstance(prompt, str) or not prompt.strip() or len(prompt) > LONGEST_PROMPT:
         raise ProtocolError(f"prompt is {str(prompt)[:80]!r}, expected a text of up to {LONGEST_PROMPT} characters")
     if session_id is not None:
+        if not isinstance(session_id, str | int) or len(str(session_id)) > LONGEST_SESSION_ID:
+            raise ProtocolError(
+                f"session_id is {str(session_id)[:80]!r}, expected a text of up to {LONGEST_SESSION_ID} characters"
+            )
         session_id = str(session_id)
-        if len(session_id) > LONGEST_SESSION_ID:
-            raise ProtocolError(f"session_id has {len(session_id)} characters, expected up to {LONGEST_SESSION_ID}")
     images = {camera: _images(message, entry) for camera, entry in names.cameras.items()}
     counts = {names.cameras[camera]: len(stack) for camera, stack in images.items()}
     if len(set(counts.values())) > 1:
