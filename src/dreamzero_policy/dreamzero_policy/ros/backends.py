@@ -113,7 +113,9 @@ class RemoteBackend:
 
 
 def _period_s(settings: Parameters, contract: Contract) -> float:
-    """How often a chunk will be asked for at most: what the server reckons with."""
+    """How often a chunk will be asked for: what the server reckons with."""
+    if settings.server_period_s:
+        return settings.server_period_s
     chunk_s = contract.model.chunk.actions * contract.model.step_s
     regime = RegimeSettings(settings.regime, settings.overlap, settings.slowest_speed_share)
     return min(chunk_s / 2 if mode.way == TWO_SESSIONS else chunk_s for mode in regime.modes())

@@ -78,6 +78,14 @@ PARAMETERS = (
         1.0,
         60.0,
     ),
+    Parameter(
+        "server_period_s",
+        0.0,
+        "With protocol own: how often a chunk is asked for, which is what the server promises or refuses [s]; 0 takes "
+        "the regime's own period. Longer ones are let in where the model is slower than that, and wait at rest.",
+        0.0,
+        600.0,
+    ),
     Parameter("server_timeout_s", 30.0, "A goal is aborted when the server is away for longer [s].", 0.1, 3600.0),
     Parameter("autostart", False, "Configure and activate without a lifecycle manager."),
     Parameter(
@@ -263,6 +271,7 @@ class Parameters:
     embodiment_tag: str
     backend: str
     server: RemoteSettings | None  # with backend remote
+    server_period_s: float
     server_timeout_s: float
     autostart: bool
     prompt: str
