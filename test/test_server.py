@@ -4,7 +4,7 @@ The server is `dreamzero serve` in a process of its own with the shipped checkpo
 """
 
 import json
-import os
+import re
 import signal
 import socket
 import subprocess
@@ -127,6 +127,7 @@ class TestOneNode:
         node.robot.prompt(PROMPT)
         in_motion(node)
         assert psutil.Process(node.process.pid).children(recursive=True) == []
+        node.wait(lambda: node.robot.chunks, CHUNK_S, "chunk")
         chunk = node.robot.chunks[-1]
         assert len(chunk.checkpoint_hash) == 64 and chunk.denoise_steps == 4
 
@@ -198,8 +199,6 @@ class TestOneNode:
 def test_settings_that_cannot_be_used_make_configure_fail_and_are_named(
     ros, tmp_path: Path, parameters: dict, text: str
 ) -> None:
-    import re
-
     remote = {"backend": "remote", "server_url": "ws://127.0.0.1:1"} | parameters
     with bench(tmp_path, **remote) as own:
         own.wait(lambda: state(own) == PolicyStatus.FAULT, LOAD_S, "fault")
@@ -215,4 +214,3 @@ def test_a_server_is_waited_for_at_configure_and_the_node_says_so(ros, tmp_path:
             "status that says why",
         )
     assert own.process.poll() is not None  # it can be ended meanwhile
-    assert os.path.exists(tmp_path / "policy.log")
