@@ -4,7 +4,7 @@
 #   ARGS="…"         options passed on: make demo ARGS="--seconds 30 --viewer"; make test ARGS="-k layers"
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
-.PHONY: help setup demo test adversarial fuzz soak lint clean
+.PHONY: help setup demo test adversarial fuzz chaos soak lint clean
 
 export TORCH PYTHON
 # Idle OpenMP threads that spin take the cores from the other processes of the loop.
@@ -19,7 +19,8 @@ help:
 	@echo "make test    style, unit tests, package builds and the whole stack; passes ARGS to pytest"
 	@echo "make adversarial  10 000 model outputs of the worst kind, twice; some minutes"
 	@echo "make fuzz    10 000 malformed messages and 1 000 connections to a policy server; some minutes"
-	@echo "make soak    half an hour of injected faults; passes ARGS on (a later --minutes wins)"
+	@echo "make chaos   half an hour of injected faults; passes ARGS on (a later --minutes wins)"
+	@echo "make soak    an hour without faults in which memory must not grow; passes ARGS on"
 	@echo "make setup   only what the others begin with (no ROS 2 needed; a sourced one is used)"
 	@echo "make lint    only the style"
 	@echo "make clean   removes all that set-up and build made"
@@ -44,8 +45,11 @@ adversarial: setup
 fuzz: setup
 	@FUZZED_MESSAGES=10000 CONNECT_CYCLES=1000 $(PY) -m pytest $(addprefix src/dreamzero_policy/test/inference/server/,test_malformed_input.py test_growth.py) $(ARGS)
 
-soak: setup
+chaos: setup
 	@.venv/bin/dreamzero chaos --minutes 30 $(ARGS)
+
+soak: setup
+	@.venv/bin/dreamzero chaos --no-faults --minutes 60 $(ARGS)
 
 lint: setup
 	@$(PY) -m ruff check .

@@ -25,7 +25,7 @@ ARGUMENTS = (
         PathJoinSubstitution([FindPackageShare("dreamzero"), "checkpoints", "agibot_g1_tiny"]),
         "Checkpoint folder.",
     ),
-    ("denoise_steps", "4", "Solver steps per chunk."),
+    ("denoise_steps", "0", "Solver steps per chunk; 0: as many as the checkpoint says."),
     ("record", "true", "Record the run with ros2 bag."),
     ("bag", "demo_bag", "Folder of the bag."),
     ("log_level", "info", "Log level of the nodes."),

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from dreamzero_policy.cli.share import shipped_checkpoint
+from dreamzero_policy.cli.share import sampler_steps, shipped_checkpoint
 from dreamzero_policy.evaluation import motion_bench as room
 from dreamzero_policy.evaluation.stage import Setup
 
@@ -33,7 +33,7 @@ def bench_motion(
     latencies_s: list[float],
     episodes: int,
     seed: int,
-    steps: int,
+    steps: int | None,
     executors: Sequence[str],
     processes: int,
     world: str,
@@ -60,6 +60,7 @@ def bench_motion(
                 told, left = now, (now - began) / done * (total - done) / 60
                 console.print(f"{done} of {total} episodes, {left:.1f} min left")
 
+        steps = steps or sampler_steps(checkpoint)
         document = room.bench_motion(setup, latencies_s, episodes, seed, steps, processes, note, executors)
     room.write(document, folder)
     return document

@@ -10,11 +10,19 @@ from rich.table import Table
 
 
 def bench_serve(
-    checkpoint: Path, counts: Sequence[int], steps: int, threads: int, seconds: float, chunks: int, console: Console
+    checkpoint: Path,
+    counts: Sequence[int],
+    asked: int | None,
+    threads: int,
+    seconds: float,
+    chunks: int,
+    console: Console,
 ) -> dict[str, Any]:
     """Start a server, ask the three questions, stop it. Raises ServerFailed."""
     from dreamzero_policy.inference.server import benchmark
+    from dreamzero_policy.model.source import open_source
 
+    steps = open_source(checkpoint).config.sampler.steps if asked is None else asked
     with benchmark.serving(checkpoint, threads, steps) as server:
         document: dict[str, Any] = {"checkpoint": str(checkpoint), "steps": steps, "threads": threads}
         document["period_s"] = server.period_s
@@ -24,6 +32,8 @@ def bench_serve(
             document["memory"] = asyncio.run(benchmark.memory(server, 50, steps))
         with console.status("more and more robots …"):
             document["held"] = asyncio.run(benchmark.held(server, counts, steps, seconds))
+    with console.status("together …"):
+        document["batching"] = benchmark.batching(checkpoint, threads, steps, (2, 4, 8), 15)
     return document
 
 
@@ -58,3 +68,10 @@ def report(document: dict[str, Any], console: Console) -> None:
     console.print(
         f"{memory['sessions']} idle sessions: {memory['session_mb']:.2f} MB each, {memory['stated_mb']:.2f} MB stated"
     )
+    table = Table(title="Chunks denoised one after another, and in one batch [ms]", title_justify="left")
+    for column in ("chunks", "alone", "together", "gain", "largest difference"):
+        table.add_column(column, justify="right")
+    for row in document["batching"]:
+        ms = (f"{row[part]:.1f}" for part in ("alone_ms", "together_ms"))
+        table.add_row(str(row["chunks"]), *ms, f"{row['gain']:.2f}", f"{row['largest_difference']:.1e}")
+    console.print(table)

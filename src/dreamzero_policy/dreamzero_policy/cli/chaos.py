@@ -1,5 +1,7 @@
 """`dreamzero chaos`: twin and policy as processes, faults injected at random, everything that is commanded audited.
 
+Without faults it is a soak: the robot follows one instruction after the other, and memory must not grow.
+
 The robot's messages pass through a relay that damages them; processes are stopped and killed. Simulated time is used,
 so that the clock can be set as well. Before each fault the robot is in motion; each must be told by its name in
 ~/status and bring the robot to rest in time, and the run goes on once it is over. All faults are dealt like cards: each
@@ -32,6 +34,8 @@ INSTRUCTIONS = 6
 BRAKE_S = 1.0  # of watching for a brake, until long after it was promised
 STILL_S = 1.0  # how long nothing must move once the robot rests
 TRANSPORT_S = 0.25  # what a crowded machine may add to a rest
+INSTRUCTION_S = 30.0  # of a soak: each is followed so long
+GROWTH_PERCENT_PER_HOUR = 1.0  # of a process's memory in a soak, at most
 NODE_KILLED = "node_killed"
 MARK = "DREAMZERO_RUN"
 
@@ -51,7 +55,7 @@ class Tally:
             self.late_rests.append(f"{name}: {seconds:.2f} s, bound {bound_s:.2f} s")
 
 
-def run_chaos(minutes: float, seed: int, folder: Path, console: Console) -> dict[str, Any]:
+def run_chaos(minutes: float, seed: int, folder: Path, console: Console, faults: bool = True) -> dict[str, Any]:
     """The summary of a run. Raises ChaosFailed, ProcessDied or Interrupted; nothing is left running."""
     import rclpy
     from rclpy.signals import SignalHandlerOptions
@@ -75,7 +79,8 @@ def run_chaos(minutes: float, seed: int, folder: Path, console: Console) -> dict
     with Processes(folder / "log", {**environment, MARK: marker}) as processes:
         stand = Stand(contract, folder / "contract.yaml", processes, seed, interrupted)
         try:
-            seconds = _conduct(stand, tally, minutes, random.Random(seed), console)
+            conduct = _conduct if faults else _soak
+            seconds = conduct(stand, tally, minutes, random.Random(seed), console)
         finally:
             stand.close()
     return _summary(stand, tally, seconds, seed, left_over(marker))
@@ -95,6 +100,19 @@ def _conduct(stand, tally: Tally, minutes: float, chance: random.Random, console
         tally.injected[name] += 1
         outcome = _inject(stand, tally, fault, chance) if fault else _kill_node(stand, tally)
         console.print(f"{time.monotonic() - began:6.1f} s  {name:20} {outcome}", highlight=False)
+
+
+def _soak(stand, tally: Tally, minutes: float, chance: random.Random, console: Console) -> float:
+    from dreamzero_policy.cli.chaos_stand import PROMPTS, START_TIMEOUT_S
+
+    stand.require(lambda: stand.is_up() and stand.audit.watching, START_TIMEOUT_S, "idle policy")
+    began = time.monotonic()
+    while (elapsed_s := time.monotonic() - began) < 60 * minutes:
+        stand.prompt(chance.choice(PROMPTS))
+        stand.spin(INSTRUCTION_S)
+        megabytes = ", ".join(f"{name} {value:.0f} MB" for name, value in stand.memory.newest().items())
+        console.print(f"{elapsed_s:6.0f} s of {60 * minutes:.0f} s  {megabytes}", highlight=False)
+    return time.monotonic() - began
 
 
 def _deal(cards: tuple, chance: random.Random) -> Iterator[Any]:
@@ -196,8 +214,12 @@ def _summary(stand, tally: Tally, seconds: float, seed: int, left: list[str]) ->
 
 def passed(summary: dict[str, Any]) -> bool:
     """Nothing that must not happen happened."""
+    growing = not summary["faults_injected"] and any(
+        (memory["growth_percent_per_hour"] or 0.0) > GROWTH_PERCENT_PER_HOUR for memory in summary["memory"].values()
+    )
     return not (
-        summary["commands_outside_limits"]
+        growing
+        or summary["commands_outside_limits"]
         or summary["moves_while_stopped"]
         or summary["leaked_processes"]
         or summary["not_noticed"]
@@ -227,7 +249,8 @@ def report(summary: dict[str, Any], console: Console) -> None:
         *((f"memory of {name}", _memory(values)) for name, values in summary["memory"].items()),
     ):
         table.add_row(*row)
-    console.print(faults)
+    if summary["faults_injected"]:
+        console.print(faults)
     console.print(table)
 
 

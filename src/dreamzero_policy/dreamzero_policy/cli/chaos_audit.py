@@ -138,6 +138,11 @@ class Memory:
                 if megabytes > 0:  # else it has just ended
                     self._readings.setdefault((label, process.pid), []).append((now, megabytes))
 
+    def newest(self) -> dict[str, float]:
+        """Of each kind of process the newest reading [MB]."""
+        newest = {name: readings[-1] for (name, _), readings in sorted(self._readings.items(), key=lambda i: i[1][-1])}
+        return {name: megabytes for name, (_, megabytes) in sorted(newest.items())}
+
     def summary(self) -> dict[str, dict[str, float | None]]:
         """For each kind of process the one that lived longest, from when it had settled."""
         longest: dict[str, list[tuple[float, float]]] = {}

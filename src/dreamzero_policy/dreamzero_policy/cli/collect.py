@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from dreamzero_policy.cli.progress import followed
-from dreamzero_policy.cli.share import shipped_parameters_path
+from dreamzero_policy.cli.share import sampler_steps, shipped_parameters_path
 from dreamzero_policy.data.lerobot.writer import LeRobotWriter
 from dreamzero_policy.data.sinks import LeRobotSink, ViewsSink
 from dreamzero_policy.runtime.contract import load_contract
@@ -62,8 +62,8 @@ def offered(group: str, name: str, does: str) -> Callable[..., Iterable[Any]]:
     return found[name].load()
 
 
-def after_policy(checkpoint: Path, contract_path: Path, steps: int) -> Callable[..., None]:
-    """A policy at work, with the node's parameters, as `run`'s prelude.
+def after_policy(checkpoint: Path, contract_path: Path, steps: int | None) -> Callable[..., None]:
+    """A policy at work, with the node's parameters, as `run`'s prelude. `steps` None: as many as the checkpoint says.
 
     Raises:
         CheckpointError, ContractError: it does not fit the contract.
@@ -72,7 +72,7 @@ def after_policy(checkpoint: Path, contract_path: Path, steps: int) -> Callable[
     from dreamzero_policy.evaluation.takeover import CHECKPOINT, PolicyPrelude
 
     setup = Setup("", contract_path, shipped_parameters_path(), {CHECKPOINT: checkpoint.resolve()})
-    prelude = PolicyPrelude(setup, steps)
+    prelude = PolicyPrelude(setup, steps or sampler_steps(checkpoint))
     prelude.require_fit()
     return prelude
 

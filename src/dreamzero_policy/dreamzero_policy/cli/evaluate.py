@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from dreamzero_policy.cli.share import shipped_checkpoint
+from dreamzero_policy.cli.share import sampler_steps, shipped_checkpoint
 from dreamzero_policy.data.episodes import EpisodeError
 from dreamzero_policy.evaluation import campaign as room
 from dreamzero_policy.evaluation.blind import MotionError
@@ -40,7 +40,7 @@ class Options:
     suite: str
     episodes: int
     seed: int
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # none without a table: the checkpoint as it says it is best served
     table: bool
     checkpoint: Path | None
     flash: Path | None
@@ -119,7 +119,8 @@ def campaign_of(options: Options, console: Console) -> room.Campaign:
 def _methods(options: Options, weights: dict[str, Path], console: Console) -> list[Method]:
     """The methods asked for; a table leaves out those that lack something, a name that does is an error."""
     able = demonstrates(find_suite(options.world))
-    named = [method(name) for name in dict.fromkeys(options.names)]
+    names = options.names or (() if options.table else (f"wam-{sampler_steps(options.checkpoint)}",))
+    named = [method(name) for name in dict.fromkeys(names)]
     for how in named:
         if missing := lack(how, weights, options.demonstrations, able):
             raise MethodError(f"{how.name} needs {missing}")

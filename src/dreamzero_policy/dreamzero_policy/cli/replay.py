@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from dreamzero_policy.cli.share import shipped_checkpoint, shipped_contract_path, shipped_parameters_path
+from dreamzero_policy.cli.share import sampler_steps, shipped_checkpoint, shipped_contract_path, shipped_parameters_path
 from dreamzero_policy.data.episodes import EpisodeError
 from dreamzero_policy.evaluation.closed_loop import NodeParameters, ParametersError
 from dreamzero_policy.inference.loading import Policy, load_policy
@@ -70,6 +70,7 @@ def run(options: Options) -> dict[str, Any]:
     forks = options.settings.mode == COUNTERFACTUAL
     acting = options.recorded_checkpoint if forks else options.checkpoint
     acting = acting or shipped_checkpoint()
+    node = replace(node, steps=node.steps or sampler_steps(acting))
     listener = None
     if options.folder is not None and options.report:
         try:

@@ -11,6 +11,16 @@ def shipped_checkpoint() -> Path:
     return Path(get_package_share_directory("dreamzero")) / "checkpoints" / "agibot_g1_tiny"
 
 
+def sampler_steps(checkpoint: Path | None) -> int:
+    """Solver steps per chunk that a checkpoint, the shipped one by default, says it is best served with.
+
+    Raises CheckpointError for a folder that is no checkpoint.
+    """
+    from dreamzero_policy.model.source import config_of  # torch takes seconds to come
+
+    return config_of(checkpoint or shipped_checkpoint()).sampler.steps
+
+
 def shipped_contract_path() -> Path:
     return Path(get_package_share_directory("dreamzero")) / "config" / "agibot_g1.yaml"
 

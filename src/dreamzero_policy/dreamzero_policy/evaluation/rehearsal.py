@@ -187,8 +187,8 @@ class ExecutorEpisode:
     def _ask(self, offsets: tuple[int, ...]) -> None:
         self._asked = self.buffer.block(self._observation_ns, offsets)
         state = self.embodiment.normalised_state(self._asked.state)
-        settings = self.settings
-        self.policy.submit(Request(self._epoch, self._asked.canvas, state, settings.steps, settings.seed, 0))
+        seed = self.settings.noise_seed(self.chunks if self.settings.fresh_noise else 0)
+        self.policy.submit(Request(self._epoch, self._asked.canvas, state, self.settings.steps, seed, 0))
 
     def _take(self, reply: Reply) -> None:
         now_ns, block = self.world.ns, self._asked

@@ -78,7 +78,7 @@ def _table(methods: Mapping[str, Any], suites: Sequence[str]) -> str:
     head = ["method", *(f"{suite}: {quantity}" for suite in suites for quantity in ("success", "progress"))]
     rows = []
     for name, entry in methods.items():
-        cells = [f"{escape(entry['title'])} <code>{escape(name)}</code>"]
+        cells = [f"<span title='{escape(name)}'>{escape(entry['title'])}</span>"]
         for suite in suites:
             cells += [rate(entry[suite][q], entry[suite][f"{q}_interval"]) for q in ("success", "progress")]
         rejected = sum(entry["rejected_chunks"].values())

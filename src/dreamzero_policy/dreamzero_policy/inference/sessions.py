@@ -12,11 +12,13 @@ from collections.abc import Callable
 
 import numpy as np
 
+from dreamzero_policy.inference.denoising import Denoising
 from dreamzero_policy.inference.loading import Policy as Model
 from dreamzero_policy.inference.memory import Snapshot
 from dreamzero_policy.inference.prediction import Observation, Prediction
 from dreamzero_policy.inference.session import Session
 from dreamzero_policy.inference.surprise import Awaited, Comparison
+from dreamzero_policy.model.flow import Sample
 from dreamzero_policy.runtime.policy import Observed, Purpose, Reply, Request
 
 
@@ -61,6 +63,24 @@ class Sessions:
             prediction = session.look_ahead(self._chunk_of(request.session), request.state, **options)
         else:
             prediction = session.predict(request.state, **options)
+        return self._reply(request, session, prediction, waited_s, began)
+
+    def denoising(self, request: Request) -> Denoising:
+        """What denoising the chunk takes that is asked for, to be done together with others. Raises ValueError.
+
+        The request has no block and asks for a `CHUNK`; :meth:`concluded` gives the reply.
+        """
+        session = self._existing(request.session)
+        return session.denoising(request.state, steps=request.steps, seed=request.seed, prefix=request.prefix)
+
+    def concluded(self, request: Request, chunk: Denoising, sample: Sample, began: float) -> Reply:
+        """The reply to a request whose chunk was denoised. ``began``: when that was, by `time.perf_counter`."""
+        session = self._existing(request.session)
+        return self._reply(request, session, session.concluded(chunk, sample, request.seed, began), 0.0, began)
+
+    def _reply(
+        self, request: Request, session: Session, prediction: Prediction, waited_s: float, began: float
+    ) -> Reply:
         self._given[request.session] = prediction
         self._newest = session, prediction
         self._awaited.add(request.session, prediction)

@@ -38,6 +38,7 @@ class Ready:
     dtype: str
     threads: int
     guidance_scale: float
+    steps: int  # of the solver
     warm_up_s: float
 
 
@@ -62,11 +63,14 @@ class WorkerPolicy:
         device: str,
         dtype: str,
         threads: int,
-        steps: int,
+        steps: int | None,
         tokenizer: Path | None = None,
         base: Path | None = None,
     ) -> None:
-        """Start the child; it loads and warms up in the background. Fetch the outcome with `wait_until_ready`."""
+        """Start the child; it loads and warms up in the background. Fetch the outcome with `wait_until_ready`.
+
+        `steps` of the solver are warmed up; None: as many as the checkpoint says, which `Ready` tells.
+        """
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):  # a whole request fits, so that nobody is woken for a piece of it
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER)
@@ -86,9 +90,9 @@ class WorkerPolicy:
             dtype,
             "--threads",
             str(threads),
-            "--steps",
-            str(steps),
         ]
+        if steps is not None:
+            command += ["--steps", str(steps)]
         for option, path in (("--tokenizer", tokenizer), ("--base", base)):
             if path is not None:
                 command += [option, str(path)]

@@ -30,7 +30,8 @@ def serve(connection: Connection, arguments: argparse.Namespace) -> None:
         tokenizer_path=arguments.tokenizer,
         base=arguments.base,
     )
-    warm_up_s = sum(policy.warm_up(arguments.steps).values())
+    steps = policy.config.sampler.steps if arguments.steps is None else arguments.steps
+    warm_up_s = sum(policy.warm_up(steps).values())
     gc.collect()
     gc.freeze()  # a full collection over everything torch has loaded would take longer than a chunk
     sessions = Sessions(policy)
@@ -43,6 +44,7 @@ def serve(connection: Connection, arguments: argparse.Namespace) -> None:
             dtype=str(policy.dtype).removeprefix("torch."),
             threads=arguments.threads,
             guidance_scale=policy.config.sampler.cfg_scale,
+            steps=steps,
             warm_up_s=warm_up_s,
         )
     )
@@ -91,7 +93,7 @@ def main() -> None:
     parser.add_argument("--device", required=True)
     parser.add_argument("--dtype", required=True)
     parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--steps", type=int)
     arguments = parser.parse_args()
     keep_freed_memory()
     connection = Connection(arguments.socket)

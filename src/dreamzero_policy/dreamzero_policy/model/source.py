@@ -202,6 +202,17 @@ def layout_of(path: Path) -> tuple[str, bool]:
     raise CheckpointError(f"{path} is not a checkpoint: it has no {CONFIG_FILE}")
 
 
+def config_of(path: Path) -> ModelConfig:
+    """What a checkpoint directory in any of the three layouts says about its model, without a look at the weights.
+
+    Raises :class:`CheckpointError` for a directory that is no checkpoint.
+    """
+    layout, described = layout_of(path)
+    if layout == "release":
+        return read_release(path).config
+    return _own_config(path) if described else config_of_folders(path)[0]
+
+
 def _own_config(path: Path) -> ModelConfig:
     try:
         return ModelConfig.from_file(path / CONFIG_FILE)

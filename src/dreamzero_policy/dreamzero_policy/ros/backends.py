@@ -8,7 +8,7 @@ from dreamzero_policy.inference.protocol import official
 from dreamzero_policy.inference.remote.policy import RemotePolicy
 from dreamzero_policy.inference.remote.roboarena import RoboArenaDialogue
 from dreamzero_policy.inference.remote.sessions import Seat, SessionDialogue
-from dreamzero_policy.inference.worker import Ready, WorkerError, WorkerPolicy
+from dreamzero_policy.inference.worker import Ready, WorkerPolicy
 from dreamzero_policy.ros.parameters import ParameterError, Parameters
 from dreamzero_policy.runtime.calibration import CALIBRATION_FILE, Calibration
 from dreamzero_policy.runtime.contract import Contract
@@ -28,6 +28,7 @@ class Served:
     embodiment: Embodiment
     checkpoint_hash: str  # empty where a server does not say
     introduction: str  # one line for a person
+    steps: int  # of the solver, for every chunk that has time
     calibration: Calibration | None = None
 
 
@@ -65,7 +66,7 @@ class LocalBackend:
             device=settings.device,
             dtype=settings.dtype,
             threads=settings.threads,
-            steps=settings.denoise_steps,
+            steps=settings.denoise_steps or None,
         )
 
     def wait_until_ready(self, interrupted: Callable[[], bool], progress: Callable[[str], None]) -> Served:
@@ -75,6 +76,7 @@ class LocalBackend:
             Embodiment(self._contract, self._statistics),
             ready.checkpoint_hash,
             _introduction(ready, self._contract.hash),
+            ready.steps,
             Calibration.load(path) if path.is_file() else None,
         )
 
@@ -99,17 +101,17 @@ class RemoteBackend:
 
     def wait_until_ready(self, interrupted: Callable[[], bool], progress: Callable[[str], None]) -> Served:
         ready = self.policy.wait_until_ready(self._settings.load_timeout_s, interrupted, progress)
+        steps = self._settings.denoise_steps or ready.steps
         if self._official:
             names = official.Names.of(self._contract.model, self._contract.site.roboarena)
-            return Served(ServedEmbodiment(self._contract, names.action), ready.checkpoint_hash, ready.introduction)
+            embodiment: Embodiment = ServedEmbodiment(self._contract, names.action)
+            return Served(embodiment, ready.checkpoint_hash, ready.introduction, steps)
         place = self._settings.server.place
-        if ready.statistics is None:
-            raise WorkerError(f"{place} did not say with what statistics its checkpoint was trained")
         statistics = Statistics.checked(ready.statistics, self._contract, f"statistics of {place}")
-        calibration = None
+        embodiment, calibration = Embodiment(self._contract, statistics), None
         if ready.calibration is not None:
             calibration = Calibration.checked(ready.calibration, f"calibration of {place}")
-        return Served(Embodiment(self._contract, statistics), ready.checkpoint_hash, ready.introduction, calibration)
+        return Served(embodiment, ready.checkpoint_hash, ready.introduction, steps, calibration)
 
 
 def _period_s(settings: Parameters, contract: Contract) -> float:

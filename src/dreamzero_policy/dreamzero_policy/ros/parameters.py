@@ -127,7 +127,7 @@ PARAMETERS = (
         choices=("auto", "float32", "bfloat16"),
     ),
     Parameter("threads", 1, "Threads of the model's process on a CPU.", 1, 256),
-    Parameter("denoise_steps", 4, "Solver steps per chunk: more is finer and slower.", 1, 64),
+    Parameter("denoise_steps", 0, "Solver steps per chunk; 0: as many as the checkpoint says.", 0, 64),
     Parameter(
         "deadline_steps",
         False,

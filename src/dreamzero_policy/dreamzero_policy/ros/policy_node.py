@@ -116,7 +116,7 @@ class PolicyNode(ManagedNode):
             self.policy,
             self._world,
             LoopSettings(
-                steps=settings.denoise_steps,
+                steps=self._served.steps,
                 seed=settings.noise_seed,
                 fresh_noise=settings.fresh_noise,
                 lead_s=settings.lead_s,
@@ -223,7 +223,7 @@ class PolicyNode(ManagedNode):
         """
         settings, calibration = self._settings, self._served.calibration
         if calibration is not None:
-            misfit = calibration.misfit(self.contract.hash, self._served.checkpoint_hash, settings.denoise_steps)
+            misfit = calibration.misfit(self.contract.hash, self._served.checkpoint_hash, self._served.steps)
             if misfit and settings.surprise.action != NONE:
                 raise CalibrationError(f"{misfit}: run dreamzero calibrate for this one, or set surprise_action none")
             if misfit:

@@ -114,16 +114,16 @@ class Limits:
         )
 
     def _judge(self, verdict: Verdict, values: Floats, limit: Floats, what: str) -> Judgement:
-        peaks = values.max(0)
-        if (peaks - limit <= ROUNDING).all():
+        if (values <= limit + ROUNDING).all():
             return ACCEPTED
+        peaks = values.max(0)
         joint = np.argmax(peaks / limit)
         return Judgement(verdict, f"{self.joints[joint]} {what} {peaks[joint]:.4f}, limit {limit[joint]:.4f}")
 
 
 def _within(positions: Floats, lower: Floats, upper: Floats) -> bool:
     """Whether positions [·, J] lie between limits [J]."""
-    return bool((positions.max(0) - upper <= ROUNDING).all() and (lower - positions.min(0) <= ROUNDING).all())
+    return bool((positions <= upper + ROUNDING).all() and (positions >= lower - ROUNDING).all())
 
 
 def _hull(plan: Plan) -> Floats:

@@ -67,7 +67,7 @@ class Phase(Enum):
 class LoopSettings:
     """What an operator may tune; the node's parameters of the same names describe them."""
 
-    steps: int
+    steps: int  # of the solver; 0 in a parameter file: as many as the checkpoint says
     seed: int
     lead_s: float
     first_point_s: float
@@ -81,6 +81,10 @@ class LoopSettings:
     prefix_conditioning: bool = False  # the model is told what is executed until its answer is there, and continues it
     prefix_soft_mask: bool = True  # and is drawn towards the rows in hand behind that
     stopping_rows: int = 0  # of a chunk that ends in a pause: its last ones, in which the robot stops instead
+
+    def noise_seed(self, number: int) -> int:
+        """Of the noise that the chunk of this number in an epoch is denoised from, if every one has its own."""
+        return (self.seed + SEED_STRIDE * number) % SEEDS
 
 
 @dataclass
@@ -346,7 +350,7 @@ class Loop:
     def _noise_seed(self) -> int:
         """Of the next chunk. None is asked for from the noise of one that was rejected: it would be rejected again."""
         number = self.chunk_index if self.settings.fresh_noise else self.counters.consecutive_rejections
-        return (self.settings.seed + SEED_STRIDE * number) % SEEDS
+        return self.settings.noise_seed(number)
 
     def _settled(self, turn: Turn, anchor: Floats, now_ns: int) -> ActionPrefix | None:
         """The rows of the turn's chunk that the plan executes before an answer can take over that takes its usual time.

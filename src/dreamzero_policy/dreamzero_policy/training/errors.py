@@ -8,8 +8,8 @@ from dreamzero_policy.model.weights import CheckpointError
 from dreamzero_policy.runtime.contract import ContractError
 from dreamzero_policy.training.latents import LatentsError
 from dreamzero_policy.training.settings import RecipeError
+from dreamzero_policy.training.starting import StartError
 from dreamzero_policy.training.state_file import StateError
-from dreamzero_policy.training.trainer import StartError
 from dreamzero_policy.training.tuning import TuningError
 from dreamzero_policy.training.vocabulary import VocabularyError
 

@@ -30,9 +30,9 @@ from dreamzero_policy.training.exercise import EXERCISE, Exercise
 from dreamzero_policy.training.pointing import Pointed
 from dreamzero_policy.training.progress import Reporter
 from dreamzero_policy.training.settings import GroundingSettings, Recipe, RecipeError
+from dreamzero_policy.training.starting import GROUNDED_FOLDER, HEADS_FILE, TRAINED, starting_networks
 from dreamzero_policy.training.state_file import StateError, read_state, write_state
 from dreamzero_policy.training.train import STATE_FILES, autoencoder_of, embodiment_of, model_of, tokenizer_of
-from dreamzero_policy.training.trainer import GROUNDED_FOLDER, HEADS_FILE, TRAINED, starting_networks
 
 STATE_FILE = "grounding.pt"
 VALIDATED = 200  # pictures at most

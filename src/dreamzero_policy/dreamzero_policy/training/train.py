@@ -35,8 +35,9 @@ from dreamzero_policy.training.objective import Losses
 from dreamzero_policy.training.progress import Reporter
 from dreamzero_policy.training.ranks import Ranks
 from dreamzero_policy.training.settings import JointSettings, Recipe, RecipeError
+from dreamzero_policy.training.starting import GROUNDED_FOLDER
 from dreamzero_policy.training.state_file import StateError
-from dreamzero_policy.training.trainer import GROUNDED_FOLDER, Trainer
+from dreamzero_policy.training.trainer import Trainer
 
 STATE_FILES = {"joint": "state.pt", "flash": "flash.pt"}
 VALIDATED = 64  # windows at most

@@ -33,21 +33,15 @@ from dreamzero_policy.training.objective import Losses, ignore_padding, losses, 
 from dreamzero_policy.training.ranks import Ranks, fill, own, whole
 from dreamzero_policy.training.settings import JointSettings
 from dreamzero_policy.training.sharding import shard
+from dreamzero_policy.training.starting import HEADS_FILE, TRAINED, grounded_networks, starting_networks
 from dreamzero_policy.training.state_file import StateError, read_state, write_state
 from dreamzero_policy.training.tuning import add_adapters, without_adapters
 from dreamzero_policy.training.window_pass import Conditioning, folded_text, window_velocities
 
-HEADS_FILE = "heads.safetensors"  # in it: the heads of the exercise
 OUTPUT_HEADS = ("action_decoder", "proj_out", "scale_shift_table")  # of the transformer
-GROUNDED_FOLDER = "grounded"  # of a run: what its stage grounding leaves
 LOOKS_STREAM = 7  # of random numbers
-TRAINED = ("transformer", "text_encoder", "image_encoder")
 KEPT_DTYPE = torch.float16  # of picture features, where the encoder that makes them is not trained
 KEPT_BYTES = 4 * 2**30  # of all of them at most
-
-
-class StartError(ValueError):
-    """A checkpoint that training cannot go on from; the message says why."""
 
 
 class Trainer:
@@ -427,41 +421,6 @@ def _fill_all(tensors: dict[str, Tensor], values: dict[str, Tensor], source: str
             theirs = list(values[key].shape) if key in values else "missing"
             raise StateError(f"{source} {key} is {theirs}, this model has {list(tensor.shape)}")
         fill(tensor, values[key])
-
-
-def grounded_networks(config: ModelConfig, folder: Path) -> dict[str, nn.Module]:
-    """The networks as the stage `grounding` left them. Raises CheckpointError: they have other sizes."""
-    made = checkpoints.builders(config)
-    return {name: checkpoints.load_network(folder / name, made[name]) for name in TRAINED}
-
-
-def starting_networks(config: ModelConfig, seed: int, start: Path | None) -> dict[str, nn.Module]:
-    """The networks that are trained, drawn from the seed, or as they are in the checkpoint `start`.
-
-    Raises:
-        StartError: the checkpoint's networks have other sizes.
-    """
-    made = checkpoints.builders(config)
-    if start is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            networks = {name: made[name]() for name in TRAINED}
-            networks["transformer"].initialise_weights()
-            networks["image_encoder"].initialise_positions()
-        return networks
-    loaded, found = checkpoints.load(start, torch.float32)
-    for name in ("geometry", "transformer", "text_encoder", "image_encoder", "autoencoder"):
-        ours, theirs = getattr(config, name), getattr(found, name)
-        if ours != theirs:
-            field = next(field for field in vars(ours) if getattr(ours, field) != getattr(theirs, field))
-            raise StartError(
-                f"start: {start} has {name}.{field} = {getattr(theirs, field)!r}, "
-                f"this training has {getattr(ours, field)!r}"
-            )
-    networks = {name: made[name]() for name in TRAINED}
-    for name, network in networks.items():
-        network.load_state_dict(getattr(loaded, name).state_dict())
-    return networks
 
 
 def _with_ties(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -122,6 +122,14 @@ def test_a_session_that_is_asked_what_it_cannot_do_ends_the_process_with_the_rea
         worker.close()
 
 
+def test_without_a_number_of_steps_the_process_takes_the_checkpoints_own_and_tells_it(checkpoint_folder: Path) -> None:
+    worker = WorkerPolicy(checkpoint_folder, device="cpu", dtype="float32", threads=1, steps=None)
+    try:
+        assert worker.wait_until_ready(PATIENCE_S).steps == 2
+    finally:
+        worker.close()
+
+
 @pytest.fixture
 def young_worker(tmp_path: Path) -> Iterator[WorkerPolicy]:
     """A process that is still importing, which is as good a moment as any."""

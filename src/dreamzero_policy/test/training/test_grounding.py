@@ -13,9 +13,10 @@ from dreamzero_policy.training.grounding import Grounding, ground, is_grounded, 
 from dreamzero_policy.training.pointing import Targets, middles, pointed, spread_of
 from dreamzero_policy.training.progress import Reporter
 from dreamzero_policy.training.settings import GroundingSettings, Recipe, RecipeError
+from dreamzero_policy.training.starting import TRAINED
 from dreamzero_policy.training.state_file import StateError
 from dreamzero_policy.training.train import train
-from dreamzero_policy.training.trainer import OUTPUT_HEADS, TRAINED
+from dreamzero_policy.training.trainer import OUTPUT_HEADS
 
 STEPS = {"steps": 6, "batch": 4, "save_every": 2, "validate_every": 3, "validation": 0.2, "warm_up": 2}
 

@@ -8,7 +8,8 @@ import torch
 
 from dreamzero_policy.model import checkpoint as checkpoints
 from dreamzero_policy.training.settings import JointSettings
-from dreamzero_policy.training.trainer import StartError, Trainer
+from dreamzero_policy.training.starting import StartError
+from dreamzero_policy.training.trainer import Trainer
 
 
 def total_of_some_batches(train: Trainer) -> float:

@@ -102,7 +102,9 @@ def bench_motion(
     ] = None,
     episodes: Annotated[int, typer.Option(min=1, help="Episodes of every executor at every latency.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode.")] = 0,
-    steps: Annotated[int, typer.Option(min=1, max=64, help="Denoising steps per chunk.")] = 4,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Denoising steps per chunk; as many as the checkpoint says.")
+    ] = None,
     executor: Annotated[
         list[str] | None,
         typer.Option(
@@ -170,7 +172,9 @@ def bench_regimes(
     episodes: Annotated[int, typer.Option(min=1, help="Episodes of each case.")] = 8,
     suite: Annotated[str, typer.Option(help="seen or unseen.")] = "seen",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode; the others follow it.")] = 0,
-    steps: Annotated[int, typer.Option(min=1, max=64, help="Denoising steps per chunk.")] = 4,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Denoising steps per chunk; as many as the checkpoint says.")
+    ] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint folder; the shipped one by default.")] = None,
     contract: Annotated[Path | None, typer.Option(help="Contract file; the shipped one by default.")] = None,
     parameters: Annotated[Path | None, typer.Option(help="Parameter file of the node; the shipped one.")] = None,
@@ -179,6 +183,7 @@ def bench_regimes(
 ) -> None:
     """Ways to share time between inference and motion, over the same episodes on simulated time."""
     from dreamzero_policy.cli import bench_regimes as room
+    from dreamzero_policy.cli.share import sampler_steps
     from dreamzero_policy.evaluation.regimes import Episodes
     from dreamzero_policy.evaluation.suite import SuiteError
 
@@ -190,7 +195,7 @@ def bench_regimes(
             parameters,
             latencies or [0.15, 0.6, 1.1],
             regimes or ["stop_and_go", "two_sessions", "look_ahead", "slowed"],
-            Episodes(suite, seed, episodes, steps),
+            Episodes(suite, seed, episodes, steps or sampler_steps(checkpoint)),
             world,
             console,
         )
@@ -254,7 +259,9 @@ def bench_serve(
     sessions: Annotated[
         list[int] | None, typer.Option(min=1, help="Robots at a time; repeat for several. 1, 2, 4, 8, 12, 16 and 24.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, max=64, help="Denoising steps per chunk.")] = 4,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Denoising steps per chunk; the checkpoint's by default.")
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the model.")] = 1,
     seconds: Annotated[float, typer.Option(min=2.0, help="For which every number of robots asks.")] = 20.0,
     chunks: Annotated[int, typer.Option(min=10, help="Of one robot, here and there.")] = 100,

@@ -10,7 +10,10 @@ from dreamzero_policy.cli.console import Json, console_for, print_json
 
 
 def chaos(
-    minutes: Annotated[float, typer.Option(min=0.5, max=1440.0, help="How long faults are injected [min].")] = 2.0,
+    minutes: Annotated[float, typer.Option(min=0.5, max=1440.0, help="How long [min].")] = 2.0,
+    faults: Annotated[
+        bool, typer.Option(help="Without, the run is a soak: memory must not grow by more than 1 % in an hour.")
+    ] = True,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the scene and of the order of the faults.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for logs; out/chaos/<time> by default.")] = None,
     json: Json = False,
@@ -27,7 +30,7 @@ def chaos(
     console = console_for(json)
     folder = out or Path("out") / "chaos" / datetime.now().strftime("%Y%m%d-%H%M%S")
     try:
-        summary = room.run_chaos(minutes, seed, folder, console)
+        summary = room.run_chaos(minutes, seed, folder, console, faults)
     except (ChaosFailed, ProcessDied) as error:
         console.print(f"chaos failed: {error}", style="red", markup=False)
         raise typer.Exit(1) from error

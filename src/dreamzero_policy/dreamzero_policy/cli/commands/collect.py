@@ -29,7 +29,7 @@ def collect(
         typer.Option("--after-mistakes", help="The robot goes for the wrong place first, the expert takes over there."),
     ] = False,
     denoise_steps: Annotated[
-        int | None, typer.Option(min=1, max=64, help="Denoising steps per chunk of --after-policy; 4.")
+        int | None, typer.Option(min=1, max=64, help="Denoising steps of --after-policy; the checkpoint's own.")
     ] = None,
     poses: Annotated[
         Path | None,
@@ -72,7 +72,7 @@ def collect(
             if form == FORM:
                 document = pictures.run(robot, contract, out, seeds, processes, console, poses)
             else:
-                prelude = after_policy and room.after_policy(after_policy, contract, denoise_steps or 4)
+                prelude = after_policy and room.after_policy(after_policy, contract, denoise_steps)
                 document = room.run(robot, contract, out, form, seeds, processes, console, prelude, after_mistakes)
     except room.CollectError as error:
         console.print(str(error), style="red", markup=False)

@@ -21,7 +21,9 @@ def demo(
         Path | None, typer.Option(help="Folder for bag, film and summary; out/demo/<time> by default.")
     ] = None,
     viewer: Annotated[bool, typer.Option(help="Open MuJoCo's viewer, where a display exists.")] = False,
-    steps: Annotated[int, typer.Option(min=1, max=64, help="Denoising steps per chunk.")] = 4,
+    steps: Annotated[
+        int, typer.Option(min=0, max=64, help="Denoising steps per chunk; 0: as many as the checkpoint says.")
+    ] = 0,
     image_width: Annotated[int, typer.Option(help="Camera width in pixels, 320 or 640.")] = 320,
     transport: Annotated[str, typer.Option(help="compressed or raw images.")] = "compressed",
     checkpoint: Annotated[Path | None, typer.Option(help="Another checkpoint folder than the shipped one.")] = None,

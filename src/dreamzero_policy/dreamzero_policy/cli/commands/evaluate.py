@@ -20,7 +20,7 @@ def evaluate(
     ] = None,
     table: Annotated[bool, typer.Option("--table", help="All methods that have what they need.")] = False,
     steps: Annotated[
-        int | None, typer.Option(min=1, max=64, help="Denoising steps per chunk, short for --method wam-N; 4.")
+        int | None, typer.Option(min=1, max=64, help="Denoising steps, short for --method wam-N; the checkpoint's own.")
     ] = None,
     flash_checkpoint: Annotated[Path | None, typer.Option(help="Flash version of the checkpoint.")] = None,
     vla_checkpoint: Annotated[Path | None, typer.Option(help="The twin trained without the video loss.")] = None,
@@ -51,13 +51,12 @@ def evaluate(
         raise typer.BadParameter(f"{suite}; expected {', '.join(SUITES)}")
     if steps is not None and (methods or table):
         raise typer.BadParameter("--steps is short for --method wam-N; give one of the two")
-    names = methods or ([] if table else [f"wam-{steps or 4}"])
     console = console_for(json)
     options = room.Options(
         suite=suite,
         episodes=episodes,
         seed=seed,
-        names=tuple(names),
+        names=tuple(methods or ([f"wam-{steps}"] if steps else ())),
         table=table,
         checkpoint=checkpoint,
         flash=flash_checkpoint,

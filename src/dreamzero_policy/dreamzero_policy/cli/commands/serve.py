@@ -46,6 +46,9 @@ def serve(
     max_steps: Annotated[int, typer.Option(min=1, max=1000, help="Denoising steps that a client may ask for.")] = 64,
     max_message_mb: Annotated[float, typer.Option(min=0.1, help="Longest message [MB].")] = 32.0,
     max_rate_hz: Annotated[float, typer.Option(min=1.0, help="Messages a second of one connection.")] = 200.0,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Chunks of different sessions denoised together; 1 keeps outputs bit for bit.")
+    ] = 1,
     log: Annotated[str, typer.Option(help="json, text, or auto: text on a terminal.")] = "auto",
 ) -> None:
     """Serve a policy to many robots, over its own session protocol and that of the released server."""
@@ -84,6 +87,7 @@ def serve(
             most_steps=max_steps,
             message_bytes=round(max_message_mb * MEGABYTE),
             messages_hz=max_rate_hz,
+            batch=batch,
         )
         with one_line(console_for(json=True)):
             room.serve(settings, log)

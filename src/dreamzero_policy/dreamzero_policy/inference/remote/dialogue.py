@@ -17,6 +17,7 @@ class ServerReady:
 
     checkpoint_hash: str
     introduction: str  # one line for a person
+    steps: int  # of the solver that the checkpoint wants; 1 where the server does not say, since it decides itself
     statistics: dict[str, Any] | None = None  # document of the checkpoint's statistics.json
     calibration: dict[str, Any] | None = None  # document of its surprise.json
 

@@ -72,10 +72,8 @@ class RoboArenaDialogue:
         self._size_px = config.image_resolution
         self._require_sizes()
         size = "as they are" if self._size_px is None else f"{self._size_px[1]} x {self._size_px[0]}"
-        return ServerReady(
-            "",
-            f"RoboArena on {self.settings.place}: images {size}, {config.action_space}; it does not say what it runs",
-        )
+        said = f"images {size}, {config.action_space}; it does not say what it runs"
+        return ServerReady("", f"RoboArena on {self.settings.place}: {said}", steps=1)
 
     def speak(self, ask: Ask) -> list[bytes]:
         if isinstance(ask, Reset):

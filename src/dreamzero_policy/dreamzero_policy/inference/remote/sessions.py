@@ -261,6 +261,7 @@ class SessionDialogue:
             f"{opened.parameters / 1e6:.1f} M parameters, {opened.dtype} on {opened.device}, guidance "
             f"{opened.guidance_scale:g}, on {self.settings.place}; contract {opened.contract[:12]}, checkpoint "
             f"{opened.checkpoint[:12]}",
+            steps=opened.steps,
             statistics=opened.statistics,
             calibration=opened.calibration,
         )

@@ -6,6 +6,8 @@ A real server process, real sockets, random frames. Three questions:
   both see the same machine; the difference of the medians is the cost of the way.
 * :func:`held`: robots that ask at the contract's rate, more and more of them, until the next one is refused.
 * :func:`memory`: idle sessions with a full memory, and what the process grows by.
+
+And one of the model alone, :func:`batching`: chunks of several sessions denoised one after another and in one batch.
 """
 
 from __future__ import annotations
@@ -19,17 +21,22 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
+import torch
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
+from dreamzero_policy.inference.denoising import denoise_together
+from dreamzero_policy.inference.loading import load_policy
 from dreamzero_policy.inference.protocol import SESSION_PATH, messages
 from dreamzero_policy.inference.protocol.frames import encode_frames
+from dreamzero_policy.inference.session import Session
 from dreamzero_policy.inference.worker import WorkerPolicy
 from dreamzero_policy.runtime.policy import Reply, Request
 
@@ -57,10 +64,11 @@ class Server:
 
 
 @contextmanager
-def serving(checkpoint: Path, threads: int, steps: int) -> Iterator[Server]:
+def serving(checkpoint: Path, threads: int, steps: int | None) -> Iterator[Server]:
     """`dreamzero serve` on a free port. Raises ServerFailed."""
     command = [sys.executable, "-m", "dreamzero_policy.cli.main", "serve", "--checkpoint", str(checkpoint)]
-    command += ["--listen", "127.0.0.1:0", "--log", "json", "--threads", str(threads), "--steps", str(steps)]
+    command += ["--listen", "127.0.0.1:0", "--log", "json", "--threads", str(threads)]
+    command += [] if steps is None else ["--steps", str(steps)]
     with tempfile.TemporaryFile("w+") as log:
         environment = dict(os.environ, OMP_WAIT_POLICY="PASSIVE", OMP_NUM_THREADS=str(threads))
         process = subprocess.Popen(command, stderr=log, env=environment)
@@ -126,12 +134,20 @@ class Client:
                 raise RuntimeError(f"expected {expected.__name__}, got {told}")
         return told
 
+    async def close(self) -> None:
+        """Give the session's rate and memory back."""
+        with suppress(ConnectionClosed):
+            await self._connection.send(messages.encode(messages.Close(id=self._id + 2)))
+            await self._connection.wait_closed()
+
 
 async def _robot(stack: AsyncExitStack, server: Server, seed: int) -> Client:
     connection = await stack.enter_async_context(
         connect(server.address, compression=None, max_size=None, proxy=None, ping_interval=None)
     )
-    return Client(connection, server, seed)
+    client = Client(connection, server, seed)
+    stack.push_async_callback(client.close)
+    return client
 
 
 def pictures(random: np.random.Generator, frames: int, height: int, width: int) -> np.ndarray:
@@ -235,9 +251,6 @@ async def held(server: Server, counts: Sequence[int], steps: int, seconds: float
                     "late": sum(answer > server.period_s for answer in answers),
                 }
             )
-            for each in robots:
-                await each._connection.send(messages.encode(messages.Close(id=10**9)))
-                await each._connection.wait_closed()
     return found
 
 
@@ -273,6 +286,42 @@ async def memory(server: Server, count: int, steps: int) -> dict[str, Any]:
         "session_mb": round(grown / count / 1e6, 3),
         "stated_mb": round(opened.memory_bytes / 1e6, 3),
     }
+
+
+def batching(checkpoint: Path, threads: int, steps: int | None, counts: Sequence[int], rounds: int) -> list[dict]:
+    """Milliseconds of denoising so many chunks alone and together, in turn, and by how much the actions differ."""
+    policy = load_policy(checkpoint, dtype="auto", threads=threads)
+    random = np.random.default_rng(0)
+    geometry = policy.config.geometry
+    chunks = []
+    for number in range(max(counts)):
+        session = Session(policy, PROMPT, steps=steps)
+        session.observe(pictures(random, 1, geometry.canvas_height, geometry.canvas_width))
+        state = random.uniform(-1, 1, geometry.max_state_dim).astype(np.float32)
+        chunks.append(session.denoising(state, seed=number))
+    found = []
+    with torch.inference_mode():
+        for count in counts:
+            some, alone_s, together_s = chunks[:count], [], []
+            for _ in range(rounds):
+                began = time.perf_counter()
+                alone = [chunk.run(policy.transformer) for chunk in some]
+                between = time.perf_counter()
+                together = denoise_together(policy.transformer, some)
+                together_s.append(time.perf_counter() - between)
+                alone_s.append(between - began)
+            pairs = zip(alone, together, strict=True)
+            ratios = [a / b for a, b in zip(alone_s, together_s, strict=True)]
+            found.append(
+                {
+                    "chunks": count,
+                    "alone_ms": round(1e3 * float(np.median(alone_s)), 3),
+                    "together_ms": round(1e3 * float(np.median(together_s)), 3),
+                    "gain": round(float(np.median(ratios)), 3),
+                    "largest_difference": max(float((a.action - b.action).abs().max()) for a, b in pairs),
+                }
+            )
+    return found
 
 
 def percentiles(seconds: Sequence[float]) -> dict[str, float]:

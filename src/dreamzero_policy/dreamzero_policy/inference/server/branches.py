@@ -8,16 +8,22 @@ memories a session may have.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
+from dreamzero_policy.inference.denoising import Denoising
 from dreamzero_policy.inference.loading import Policy
 from dreamzero_policy.inference.memory import Snapshot
 from dreamzero_policy.inference.protocol import messages
 from dreamzero_policy.inference.server.refusal import Refusal
 from dreamzero_policy.inference.sessions import Sessions
+from dreamzero_policy.model.flow import Sample
 from dreamzero_policy.runtime.policy import ActionPrefix, Purpose, Reply, Request
+
+T = TypeVar("T")
 
 LOOKED_AHEAD = 1  # a memory that a look-ahead takes for as long as it lasts
 
@@ -54,19 +60,18 @@ class Branches:
         if ask.branch not in self.newest:
             self._require_memory("another branch")
         began = time.perf_counter()
-        self._answer(
-            Request(
-                ask.epoch,
-                canvas,
-                np.zeros(1, np.float32),
-                1,
-                0,
-                time.monotonic_ns(),
-                ask.branch,
-                Purpose.OBSERVE,
-                followed=ask.compare,
-            )
+        request = Request(
+            ask.epoch,
+            canvas,
+            np.zeros(1, np.float32),
+            1,
+            0,
+            time.monotonic_ns(),
+            ask.branch,
+            Purpose.OBSERVE,
+            followed=ask.compare,
         )
+        self._refusing(lambda: self._sessions.answer(request))
         observation = self._sessions.observation
         timings_s = {"decode": decode_s, "queue": queue_s, **observation.timings_s}
         timings_s["model"] = time.perf_counter() - began
@@ -85,6 +90,28 @@ class Branches:
 
     def predict(self, ask: messages.Predict, queue_s: float) -> messages.Chunk:
         """Raises Refusal for what the session refuses."""
+        request, began = self._request(ask), time.perf_counter()
+        reply = self._refusing(lambda: self._sessions.answer(request))
+        return self._chunk(ask, reply, time.perf_counter() - began, queue_s)
+
+    def denoising(self, ask: messages.Predict) -> Denoising | None:
+        """What denoising this chunk takes, where it may be done together with others. Changes nothing.
+
+        Raises Refusal as :meth:`predict`.
+        """
+        request = self._request(ask)
+        if ask.look_ahead:
+            return None
+        return self._refusing(lambda: self._sessions.denoising(request))
+
+    def concluded(
+        self, ask: messages.Predict, chunk: Denoising, sample: Sample, began: float, queue_s: float
+    ) -> messages.Chunk:
+        """The answer, once the chunk was denoised."""
+        reply = self._sessions.concluded(self._request(ask), chunk, sample, began)
+        return self._chunk(ask, reply, time.perf_counter() - began, queue_s)
+
+    def _request(self, ask: messages.Predict) -> Request:
         newest = self._require_branch(ask.branch)
         if ask.block != newest:
             raise Refusal("block", f"the newest block of branch {ask.branch} is {newest}, got {ask.block}")
@@ -96,11 +123,10 @@ class Branches:
         if prefix is not None:
             prefix = ActionPrefix(prefix.rows, prefix.columns, prefix.soft_rows)
         purpose = Purpose.LOOK_AHEAD if ask.look_ahead else Purpose.CHUNK
-        began = time.perf_counter()
-        reply = self._answer(
-            Request(ask.epoch, None, ask.state, ask.steps, ask.seed, time.monotonic_ns(), ask.branch, purpose, prefix)
-        )
-        took_s = time.perf_counter() - began
+        now_ns = time.monotonic_ns()
+        return Request(ask.epoch, None, ask.state, ask.steps, ask.seed, now_ns, ask.branch, purpose, prefix)
+
+    def _chunk(self, ask: messages.Predict, reply: Reply, took_s: float, queue_s: float) -> messages.Chunk:
         stamp_ns, block_s = self._observed[ask.branch]
         self._observed[ask.branch] = stamp_ns, {}  # told once
         own_s = {name: value for name, value in reply.timings_s.items() if name in ("denoise", "imagine")}
@@ -177,9 +203,11 @@ class Branches:
         self.epoch = ask.epoch
         return messages.WasReset(id=ask.id, epoch=ask.epoch, timings_s={"prompt": time.perf_counter() - began})
 
-    def _answer(self, request: Request) -> Reply:
+    @staticmethod
+    def _refusing(work: Callable[[], T]) -> T:
+        """What the session refuses is the client's to know."""
         try:
-            return self._sessions.answer(request)
+            return work()
         except ValueError as error:
             raise Refusal("refused", str(error)[: messages.LONGEST_PROMPT]) from error
 

@@ -38,6 +38,9 @@ class Measures:
         self.busy = counter("model_busy_seconds", "Time the model worked")
         self.answer = histogram("answer_seconds", "Receipt of an ask for a chunk to its answer", "protocol")
         self.queue = histogram("queue_seconds", "Time a piece of work waited for the model")
+        self.batch = Histogram(
+            "dreamzero_batch_chunks", "Chunks denoised together", registry=self.registry, buckets=(1, 2, 3, 4, 6, 8, 16)
+        )
         self.model = histogram("model_seconds", "Time of a piece of work on the model", "work")
 
     def text(self) -> bytes:

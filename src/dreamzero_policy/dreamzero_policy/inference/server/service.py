@@ -10,9 +10,11 @@ from collections.abc import Callable
 from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
+import torch
 import websockets.asyncio.server as websockets_server
 from websockets.asyncio.server import ServerConnection
 
+from dreamzero_policy.inference.denoising import Denoising, denoise_together
 from dreamzero_policy.inference.protocol import SESSION_PATH, messages, official
 from dreamzero_policy.inference.protocol.frames import Frames
 from dreamzero_policy.inference.server.branches import Branches, Limits
@@ -25,7 +27,8 @@ from dreamzero_policy.inference.server.refusal import Refusal
 from dreamzero_policy.inference.server.released_desk import ReleasedDesk
 from dreamzero_policy.inference.server.session_desk import Hosted, SessionDesk
 from dreamzero_policy.inference.server.settings import Settings
-from dreamzero_policy.inference.server.turns import Turn, Turns
+from dreamzero_policy.inference.server.turns import Joint, Turn, Turns
+from dreamzero_policy.model.flow import Sample
 
 T = TypeVar("T")
 
@@ -47,8 +50,8 @@ class Service:
 
     # ---------------------------------------------------------------- from start to end
 
-    async def run(self, stop: asyncio.Event, listening: Callable[[int], None] = lambda port: None) -> None:
-        """Serve until `stop` is set, then drain. `listening` is told the port as soon as it is open.
+    async def run(self, stop: asyncio.Event, ready: Callable[[], None] = lambda: None) -> None:
+        """Serve until `stop` is set, then drain. `ready` is called when sessions may begin.
 
         Raises CheckpointError, ContractError, ConfigError, SettingsError or OSError if it cannot begin.
         """
@@ -68,7 +71,6 @@ class Service:
         )
         try:
             self.port = next(iter(server.sockets)).getsockname()[1]
-            listening(self.port)
             event("listening", host=settings.host, port=self.port, tls=settings.certificate is not None)
             loading, stopped = asyncio.create_task(self._load()), asyncio.create_task(stop.wait())
             await asyncio.wait({loading, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -76,6 +78,7 @@ class Service:
                 loading.cancel()
                 return
             loading.result()
+            ready()
             await stopped
             await self._drain()
         finally:
@@ -101,6 +104,8 @@ class Service:
             idle_s=self.settings.idle_s,
         )
         self._limits = Limits(self.settings.memories, self.settings.most_steps, len(self.transforms.model.state_joints))
+        if self.settings.batch > 1:
+            self.turns.join(self.settings.batch, self._denoise_together)
         self.state = "ready"
         event(
             "ready",
@@ -113,6 +118,11 @@ class Service:
             session_mb=round(self.capacity.session_bytes / 1e6, 1),
             seconds=round(prepared.model_s, 1),
         )
+
+    def _denoise_together(self, chunks: list[Denoising]) -> list[Sample]:
+        self.measures.batch.observe(len(chunks))
+        with torch.inference_mode():
+            return denoise_together(self.policy.transformer, chunks)
 
     async def _drain(self) -> None:
         """No new sessions; those that are open are answered until they close, or `drain_s` is over."""
@@ -171,9 +181,10 @@ class Service:
         *,
         before_s: float | None = None,
         wanted: Callable[[], bool] = lambda: True,
+        joint: Joint | None = None,
     ) -> Turn[T]:
         """Have the model do a piece of work for a session. Raises as `Turns.take`."""
-        turn = await self.turns.take(account, work, before_s=before_s, wanted=wanted)
+        turn = await self.turns.take(account, work, before_s=before_s, wanted=wanted, joint=joint)
         self.measures.queue.observe(turn.queue_s)
         self.measures.model.labels(name).observe(turn.model_s)
         self.measures.busy.inc(turn.model_s)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
+from dreamzero_policy.inference.denoising import Denoising
 from dreamzero_policy.inference.protocol import messages
 from dreamzero_policy.inference.protocol.arrays import ProtocolError
 from dreamzero_policy.inference.protocol.frames import Frames, decode_frames, encode_frames
@@ -26,7 +27,8 @@ from dreamzero_policy.inference.server.capacity import Account
 from dreamzero_policy.inference.server.limits import RateLimit
 from dreamzero_policy.inference.server.logs import defect, event
 from dreamzero_policy.inference.server.refusal import Refusal
-from dreamzero_policy.inference.server.turns import NotWanted, TooLate
+from dreamzero_policy.inference.server.turns import Joint, NotWanted, TooLate
+from dreamzero_policy.model.flow import Sample
 
 if TYPE_CHECKING:
     from dreamzero_policy.inference.server.service import Service
@@ -69,6 +71,7 @@ class SessionDesk:
         self._service, self._connection, self.number = service, connection, number
         self._hosted: Hosted | None = None
         self._limit = RateLimit(service.settings.messages_hz)
+        self._began = False  # asked for a session
         self._lost = False  # nobody reads answers any more
         self._left = asyncio.Event()  # the session is free for another connection
 
@@ -88,7 +91,7 @@ class SessionDesk:
                 line.get_nowait()
             line.put_nowait(None)
             await asyncio.wait({answerer})
-            if self._hosted is not None:
+            if self._hosted is not None and self._hosted.desk is self:
                 self._service.park(self._hosted)
             self._left.set()
 
@@ -126,7 +129,7 @@ class SessionDesk:
         return Asked(ask, ask.id, received_s)
 
     def _give_up(self) -> None:
-        if self._hosted is None and not self._lost:
+        if not self._began and not self._lost:
             event("nothing_opened", connection=self.number)
             self._connection.transport.abort()
 
@@ -231,7 +234,10 @@ class SessionDesk:
         if ask.protocol != messages.PROTOCOL:
             raise Refusal("protocol", f"protocol {ask.protocol}, this server speaks {messages.PROTOCOL}", closing=True)
         resumed = isinstance(ask, messages.Resume)
+        self._began = True
         hosted = await (self._service.resume(ask.token, self) if resumed else self._service.open(ask, self))
+        if hosted.desk is not self:
+            raise Refusal("token", "yet another connection has just taken the session over")
         self._hosted = hosted
         return self._service.opened(hosted, ask.id, resumed)
 
@@ -261,7 +267,8 @@ class SessionDesk:
             return hosted.branches.predict(ask, time.monotonic() - asked_s)
 
         before_s = None if ask.deadline_s is None else received_s + ask.deadline_s
-        answer = await self._work(hosted, "predict", predict, before_s, lambda: not self._lost)
+        joint = _JointChunk(hosted.branches, ask, asked_s)
+        answer = await self._work(hosted, "predict", predict, before_s, lambda: not self._lost, joint)
         hosted.account.gave_chunk()
         answer.timings_s["server"] = time.monotonic() - received_s
         self._service.measures.chunks.labels(PROTOCOL).inc()
@@ -275,12 +282,30 @@ class SessionDesk:
         work: Callable[[], T],
         before_s: float | None = None,
         wanted: Callable[[], bool] = lambda: True,
+        joint: Joint | None = None,
     ) -> T:
-        self._service.capacity.use(hosted.account)
+        service, account = self._service, hosted.account
+        service.capacity.use(account)
         try:
-            return (await self._service.work(hosted.account, name, work, before_s=before_s, wanted=wanted)).result
+            return (await service.work(account, name, work, before_s=before_s, wanted=wanted, joint=joint)).result
         except TooLate as error:
             raise Refusal("deadline", str(error)) from error
+
+
+@dataclass(frozen=True)
+class _JointChunk:
+    """A chunk that may be denoised together with those of other sessions. On the model's thread."""
+
+    branches: Branches
+    ask: messages.Predict
+    asked_s: float
+
+    def begin(self) -> Denoising | None:
+        return self.branches.denoising(self.ask)
+
+    def finish(self, begun: Denoising, sample: Sample, began: float) -> messages.Chunk:
+        queue_s = time.monotonic() - self.asked_s - (time.perf_counter() - began)
+        return self.branches.concluded(self.ask, begun, sample, began, max(0.0, queue_s))
 
 
 def _encoded(canvas: NDArray[np.uint8], ask: messages.Dream) -> Frames:

@@ -1,11 +1,9 @@
 """A small model of one arm and three cameras, served: by a process of its own, or by a thread of this one."""
 
-import asyncio
 import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,8 +16,8 @@ import torch
 
 from dreamzero_policy.inference.loading import Policy, load_policy
 from dreamzero_policy.inference.protocol.official import Names
-from dreamzero_policy.inference.server.service import Service
 from dreamzero_policy.inference.server.settings import Settings
+from dreamzero_policy.inference.server.threaded import ThreadedService
 from dreamzero_policy.model.config import ModelConfig
 from dreamzero_policy.runtime.contract import Contract, load_contract, save_contract
 from dreamzero_policy.runtime.embodiment import Quantiles, Transforms, save_statistics
@@ -128,56 +126,17 @@ def server(arm_checkpoint: Path, tmp_path_factory) -> Iterator[Process]:
         yield process
 
 
-@dataclass
-class Threaded:
-    """A service on a loop of its own thread, on a real socket; for tests that need other settings."""
-
-    service: Service
-    port: int
-    loop: asyncio.AbstractEventLoop
-    stop: asyncio.Event
-    thread: threading.Thread
-
-    @property
-    def address(self) -> str:
-        return f"ws://127.0.0.1:{self.port}"
-
-    def end(self) -> None:
-        self.loop.call_soon_threadsafe(self.stop.set)
-        self.thread.join(PATIENCE_S)
-
-
 @pytest.fixture
-def start(arm_checkpoint: Path) -> Iterator[Callable[..., Threaded]]:
-    """Starts a service with these settings, ready to serve."""
-    started: list[Threaded] = []
+def start(arm_checkpoint: Path) -> Iterator[Callable[..., ThreadedService]]:
+    """Starts a service with these settings on a real socket, ready to serve."""
+    started: list[ThreadedService] = []
 
-    def start(**settings: object) -> Threaded:
-        running: list[Threaded] = []
-        failed: list[BaseException] = []
-
-        async def run() -> None:
-            service, stop = Service(Settings(arm_checkpoint, port=0, dtype="float32", **settings)), asyncio.Event()
-            loop = asyncio.get_running_loop()
-            thread = threading.current_thread()
-            await service.run(stop, lambda port: running.append(Threaded(service, port, loop, stop, thread)))
-
-        def main() -> None:
-            try:
-                asyncio.run(run())
-            except BaseException as error:  # told to the test
-                failed.append(error)
-
-        threading.Thread(target=main, daemon=True).start()
-        deadline = time.monotonic() + PATIENCE_S
-        while not failed and not (running and running[0].service.state == "ready"):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        if failed:
-            raise failed[0]
-        started.append(running[0])
-        return running[0]
+    def start(**settings: object) -> ThreadedService:
+        served = ThreadedService(Settings(arm_checkpoint, port=0, dtype="float32", **settings))
+        started.append(served)
+        served.wait_until_ready(PATIENCE_S)
+        return served
 
     yield start
     for each in started:
-        each.end()
+        each.end(PATIENCE_S)

@@ -101,3 +101,40 @@ def test_a_bucket_gives_what_it_holds_and_fills_again() -> None:
     assert sum(limit.take() for _ in range(200)) in range(50, 60)
     time.sleep(0.1)
     assert limit.take()
+
+
+class Sum:
+    """Joint work that tells how many were summed at once."""
+
+    def __init__(self, number: int, company: object) -> None:
+        self.number, self.company = number, company
+
+    def begin(self) -> "Sum":
+        if self.number < 0:
+            raise ValueError("negative")
+        return self
+
+    def finish(self, begun: "Sum", sample: tuple[int, int], began: float) -> tuple[int, int]:
+        return sample
+
+    def alone(self) -> tuple[int, int]:
+        return self.begin().number, 1
+
+
+def test_work_of_the_same_company_that_waits_is_done_together_up_to_the_most(turns: Turns) -> None:
+    turns.join(3, lambda begun: [(each.number, len(begun)) for each in begun])
+    account = Account(1.0, 1.0)
+
+    async def run() -> list:
+        blocking = asyncio.create_task(turns.take(account, lambda: time.sleep(0.2)))
+        await asyncio.sleep(0.05)  # it has begun
+        jobs = [Sum(1, "a"), Sum(2, "b"), Sum(3, "a"), Sum(4, None), Sum(-5, "a"), Sum(6, "a"), Sum(7, "a")]
+        asked = [asyncio.create_task(turns.take(Account(1.0, 1.0), job.alone, joint=job)) for job in jobs]
+        await blocking
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    one, two, three, four, five, six, seven = asyncio.run(run())
+    assert [turn.result for turn in (one, three, six)] == [(1, 3), (3, 3), (6, 3)]
+    assert [turn.result for turn in (two, four, seven)] == [(2, 1), (4, 1), (7, 1)]
+    assert isinstance(five, ValueError)
+    assert one.model_s == pytest.approx(three.model_s)

@@ -4,14 +4,13 @@ import json
 import socket
 import ssl
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
 from websockets.sync.client import connect
 
 from dreamzero_policy.inference.protocol import SESSION_PATH, messages
@@ -32,6 +31,13 @@ def get(address: str, path: str, **headers: str) -> tuple[int, str]:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
+
+
+def measured(address: str, name: str) -> float:
+    """A number of /metrics; 0 where it was not counted yet."""
+    status, text = get(address, "/metrics")
+    assert status == 200
+    return next((float(line.split()[-1]) for line in text.splitlines() if line.startswith(f"{name} ")), 0.0)
 
 
 @pytest.mark.parametrize(
@@ -73,19 +79,19 @@ def test_addresses_and_token_files_are_read(tmp_path: Path) -> None:
 
 def test_health_measures_and_contract_can_be_asked_for(server, arm_contract: Contract) -> None:
     assert get(server.address, "/healthz") == (200, "OK\n")
+    names = ("dreamzero_connections", "dreamzero_sessions", "dreamzero_chunks_total", "dreamzero_blocks_total")
+    before = [measured(server.address, f'{name}{{protocol="session"}}') for name in names]
     with robot(server.address) as there:
         there.open(arm_contract.hash)
         there.observe(0, FIRST)
         there.predict(0, STATE)
-        status, text = get(server.address, "/metrics")
-        assert status == 200
-        assert 'dreamzero_connections{protocol="session"} 1.0' in text
-        assert 'dreamzero_sessions{protocol="session"} 1.0' in text
-        assert 'dreamzero_chunks_total{protocol="session"}' in text
+        after = [measured(server.address, f'{name}{{protocol="session"}}') for name in names]
+        assert [now - then for now, then in zip(after, before, strict=True)] == [1, 1, 1, 1]
+    assert measured(server.address, "dreamzero_ready") == 1
     status, text = get(server.address, "/v1/contract")
     document = json.loads(text)
     assert (status, document["contract"], document["frames"]) == (200, arm_contract.hash, 8)
-    assert document["cameras"]["wrist"] == {"view": [16, 32], "entry": "observation/wrist_image_left"}
+    assert document["cameras"]["wrist"] == {"view": [16, 16], "entry": "observation/wrist_image_left"}
     assert document["load"]["most"] == 0.85
 
 
@@ -118,10 +124,11 @@ def test_tls_is_spoken_where_a_certificate_is_given(start, arm_contract: Contrac
     subprocess.run(command, check=True, capture_output=True)
     served = start(certificate=certificate, key=key)
     trusting = ssl.create_default_context(cafile=str(certificate))
-    with robot(served.address.replace("ws", "wss", 1), ssl=trusting) as there:
+    assert served.address.startswith("wss://")
+    with robot(served.address, ssl=trusting) as there:
         assert isinstance(there.open(arm_contract.hash), messages.Opened)
-    with pytest.raises((ConnectionClosed, OSError, EOFError, Exception)):
-        connect(served.address, proxy=None, open_timeout=5)
+    with pytest.raises((InvalidMessage, OSError, EOFError)):
+        connect(served.address.replace("wss", "ws", 1), proxy=None, open_timeout=30)
 
 
 def test_who_exceeds_a_limit_is_cut_off_and_nobody_else(start, arm_contract: Contract) -> None:
@@ -176,17 +183,15 @@ def test_the_next_session_is_refused_with_the_numbers_when_the_rate_is_promised(
         first.ask(messages.Close)
         with robot(served.address) as again:
             assert isinstance(again.open(arm_contract.hash, period_s=period_s), messages.Opened)
-    with released_client(served.address) as client, robot(served.address) as greedy:
-        assert isinstance(greedy.open(arm_contract.hash, period_s=1.2 * chunk_s), messages.Opened | messages.Error)
-        assert client.configuration
 
 
 def test_an_idle_session_gives_its_rate_to_others_and_is_told_when_it_is_gone(start, arm_contract: Contract) -> None:
-    served = start(idle_s=0.3)
+    served = start(idle_s=600.0)
     period_s = 1.5 * served.service.capacity.chunk_s
     with robot(served.address) as sleeper:
         sleeper.open(arm_contract.hash, period_s=period_s)
-        time.sleep(0.5)
+        for account in served.service.capacity.accounts:
+            account.used_s -= 601.0
         with robot(served.address) as other:
             assert isinstance(other.open(arm_contract.hash, period_s=period_s), messages.Opened)
             refused = sleeper.observe(0, FIRST)
