@@ -129,7 +129,7 @@ class TestOneNode:
         assert psutil.Process(node.process.pid).children(recursive=True) == []
         node.wait(lambda: node.robot.chunks, CHUNK_S, "chunk")
         chunk = node.robot.chunks[-1]
-        assert len(chunk.checkpoint_hash) == 64 and chunk.denoise_steps == 4
+        assert len(chunk.checkpoint_hash) == 64 and chunk.denoise_steps == chunk.full_denoise_steps >= 1
 
     def test_a_server_that_is_killed_is_named_and_the_robot_goes_on_when_it_is_back(
         self, node: Bench, server: Server

@@ -116,7 +116,9 @@ def twin_arguments(options: DemoOptions) -> list[str]:
 
 def server_arguments(options: DemoOptions, port: int) -> list[str]:
     """Of `dreamzero serve`: one robot may have the whole model."""
-    arguments = ["serve", "--listen", f"127.0.0.1:{port}", "--steps", str(options.steps), "--load", "1.0"]
+    arguments = ["serve", "--listen", f"127.0.0.1:{port}", "--load", "1.0"]
+    if options.steps:
+        arguments += ["--steps", str(options.steps)]
     if options.checkpoint is not None:
         arguments += ["--checkpoint", str(options.checkpoint.resolve())]
     return arguments

@@ -223,6 +223,7 @@ class Opened(Message):
     dtype: Annotated[str, Field(max_length=32)]
     threads: Index
     guidance_scale: Annotated[float, Field(allow_inf_nan=False)]
+    steps: Steps  # of the solver, as the checkpoint is meant to be asked
     canvas: Annotated[list[Index], Field(min_length=2, max_length=2)]  # [height, width] px
     frames: Index  # of a block
     period_s: Seconds  # that was admitted

@@ -279,6 +279,7 @@ class Service:
             dtype=str(policy.dtype).removeprefix("torch."),
             threads=self.settings.threads,
             guidance_scale=policy.config.sampler.cfg_scale,
+            steps=policy.config.sampler.steps if self.settings.steps is None else self.settings.steps,
             canvas=list(self.transforms.model.canvas_size_px),
             frames=self.transforms.model.chunk.frames,
             period_s=hosted.account.period_s,

@@ -168,6 +168,7 @@ def opened(question: messages.Ask, contract: str) -> messages.Told:
         dtype="float32",
         threads=1,
         guidance_scale=1.0,
+        steps=4,
         canvas=[32, 32],
         frames=8,
         period_s=1.6,
