@@ -233,11 +233,11 @@ class Loop:
             self._conclude(self._pending)
         if self.phase is Phase.THINKING:
             self._check_patience()
-        if not may_observe or self.outage is not None:
+        if not may_observe:
             return
         if self.phase is Phase.IDLE:
             self._stay_ready()
-        if self.phase is not Phase.WAITING:
+        if self.phase is not Phase.WAITING or self.outage is not None:
             return
         try:
             if self._opened:

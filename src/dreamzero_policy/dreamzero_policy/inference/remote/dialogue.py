@@ -33,6 +33,10 @@ class Dialogue(Protocol):
     def waiting_since_s(self) -> float | None:
         """Since when (monotonic) an answer has been awaited; None while none is."""
 
+    @property
+    def takes_more(self) -> bool:
+        """Whether something can be said now; if not, it can be once an answer has come."""
+
     async def greet(
         self, send: Callable[[Frame], Awaitable[None]], receive: Callable[[], Awaitable[Frame]]
     ) -> ServerReady:

@@ -66,7 +66,7 @@ class Link:
         self._epoch = self._lost_epoch = -1
         self._loop = asyncio.new_event_loop()
         self._something = asyncio.Event()
-        self._main: asyncio.Task[None] | None = None
+        self._main = self._loop.create_task(self._live())
         self._connected = False
         self._thread = threading.Thread(target=self._run, name="server-link", daemon=True)
         self._thread.start()
@@ -86,30 +86,21 @@ class Link:
             self._loop.call_soon_threadsafe(self._something.set)
 
     def close(self) -> None:
-        """End the connection and the thread. Nothing is told any more."""
-
-        def cancel() -> None:
-            if self._main is not None:
-                self._main.cancel()
-
+        """End the connection and the thread."""
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(cancel)
+            self._loop.call_soon_threadsafe(self._main.cancel)
         self._thread.join()
 
     # In the thread
 
     def _run(self) -> None:
-        try:
-            self._loop.run_until_complete(self._live())
-        finally:
-            self._loop.close()
+        with contextlib.suppress(asyncio.CancelledError):
+            self._loop.run_until_complete(self._main)
+        self._loop.close()
 
     async def _live(self) -> None:
-        self._main = asyncio.current_task()
         try:
             await self._stay_connected()
-        except asyncio.CancelledError:
-            pass
         except ServerTrouble as trouble:
             self._listener.failed(trouble)
         except RemoteSettingsError as error:
@@ -214,11 +205,12 @@ class Link:
         while True:
             for answer in dialogue.heard(await connection.recv()):
                 self._listener.heard(answer)
+            self._something.set()  # the dialogue may take more now
 
     async def _speak(self, connection: ClientConnection, dialogue: Dialogue) -> None:
         while True:
             self._something.clear()
-            while (ask := self._next()) is not None:
+            while dialogue.takes_more and (ask := self._next()) is not None:
                 for frame in dialogue.speak(ask):
                     await connection.send(frame)
             await self._something.wait()

@@ -58,6 +58,12 @@ class RoboArenaDialogue:
     def waiting_since_s(self) -> float | None:
         return self._awaited[0].since_s if self._awaited else None
 
+    @property
+    def takes_more(self) -> bool:
+        """The released server reads nothing while it computes: a request would fill the buffers in between and stand
+        there, which cannot be told from a network that is cut."""
+        return not self._awaited
+
     async def greet(
         self, send: Callable[[Frame], Awaitable[None]], receive: Callable[[], Awaitable[Frame]]
     ) -> ServerReady:

@@ -67,6 +67,7 @@ class SessionDialogue:
 
     path: str | None = SESSION_PATH
     pings = True
+    takes_more = True  # the server reads while it computes
 
     def __init__(self, settings: RemoteSettings, contract: Contract, seat: Seat, period_s: float | None = None) -> None:
         """`period_s`: how often a chunk will be asked for, where it is not once a chunk's length."""

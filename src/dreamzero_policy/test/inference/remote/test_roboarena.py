@@ -1,5 +1,6 @@
 """The released server's protocol from the robot's side, against a server that behaves as the released one does."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -206,7 +207,7 @@ def test_an_error_text_of_a_reset_is_no_reset(connect, server) -> None:
 # Timing
 
 
-def test_an_answer_to_an_older_epoch_is_left_out(connect, server) -> None:
+def test_an_answer_to_an_older_epoch_says_so_and_the_new_one_is_asked_behind_it(connect, server) -> None:
     policy = connect()
     server.let_go.clear()
     policy.reset(PROMPT, 1)
@@ -214,9 +215,10 @@ def test_an_answer_to_an_older_epoch_is_left_out(connect, server) -> None:
     assert server.computing.wait(PATIENCE_S)
     policy.reset("lift it", 2)
     policy.submit(block(2, 0))
+    time.sleep(0.3)
+    assert len(server.requests) == 2  # it reads nothing while it computes, so nothing more is sent
     server.let_go.set()
-    reply = next_answer(policy)
-    assert (reply.epoch, policy.poll()) == (2, None)
+    assert [next_answer(policy).epoch for _ in range(2)] == [1, 2]  # the loop takes those of its own epoch only
     assert server.requests[-1]["prompt"] == "lift it"
 
 
@@ -239,3 +241,17 @@ def test_what_the_protocol_has_no_words_for_is_not_asked(connect) -> None:
     policy.submit(replace(block(1, 0), session=1))
     answer = next_answer(policy)
     assert isinstance(answer, Failure) and "cannot be asked for in this protocol" in answer.message
+
+
+def test_a_large_request_behind_one_that_is_computed_for_long_is_no_cut_network(connect, server) -> None:
+    policy = connect(link_timeout_s=1.0)
+    server.let_go.clear()
+    follow_later = [(1, 0), (2, 0)]
+    for epoch, number in follow_later:
+        policy.reset(PROMPT, epoch)
+        policy.submit(block(epoch, number, canvas=np.zeros((8, 352, 640, 3), np.uint8)))
+        assert server.computing.wait(PATIENCE_S)
+    time.sleep(2.0)
+    assert policy.poll() is None
+    server.let_go.set()
+    assert [next_answer(policy).epoch for _ in range(2)] == [1, 2]
