@@ -21,7 +21,6 @@ from starlette.responses import JSONResponse, Response
 
 from dreamzero_policy.inference.fleet.roster import NoRoom, Roster
 from dreamzero_policy.inference.server.settings import Settings, read_tokens
-from dreamzero_policy.inference.server.threaded import ThreadedService
 
 ROSTER = "dreamzero_roster"
 TELL_S = 1.0
@@ -50,6 +49,8 @@ class PolicyReplica:
 
     def __init__(self, checkpoint: str, token_file: str | None = None, **settings: Any) -> None:
         """`settings`: those of `inference/server/settings.py`."""
+        from dreamzero_policy.inference.server.threaded import ThreadedService  # torch: where it computes, only
+
         tokens = () if token_file is None else read_tokens(Path(token_file))
         host = ray.util.get_node_ip_address()
         self._server = ThreadedService(Settings(Path(checkpoint), host=host, port=0, tokens=tokens, **settings))

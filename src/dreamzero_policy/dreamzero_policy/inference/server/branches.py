@@ -121,10 +121,10 @@ class Branches:
             raise Refusal("refused", f"the state has {len(ask.state)} entries, the contract {self._limits.state_width}")
         prefix = ask.prefix
         if prefix is not None:
-            prefix = ActionPrefix(prefix.rows, prefix.columns, prefix.soft_rows)
+            prefix = ActionPrefix(prefix.rows.copy(), prefix.columns.copy(), prefix.soft_rows)
         purpose = Purpose.LOOK_AHEAD if ask.look_ahead else Purpose.CHUNK
-        now_ns = time.monotonic_ns()
-        return Request(ask.epoch, None, ask.state, ask.steps, ask.seed, now_ns, ask.branch, purpose, prefix)
+        state, now_ns = ask.state.copy(), time.monotonic_ns()  # torch wants arrays that could be written
+        return Request(ask.epoch, None, state, ask.steps, ask.seed, now_ns, ask.branch, purpose, prefix)
 
     def _chunk(self, ask: messages.Predict, reply: Reply, took_s: float, queue_s: float) -> messages.Chunk:
         stamp_ns, block_s = self._observed[ask.branch]

@@ -70,7 +70,11 @@ class ReleasedDesk:
 
     async def _fail(self, text: str) -> None:
         await self._connection.send(text)
-        await self._connection.close(FAILED, "error; see the text before")
+        closing = asyncio.create_task(self._connection.close(FAILED, "error; see the text before"))
+        with contextlib.suppress(ConnectionClosed):
+            async for _ in self._connection:  # or the client's own goodbye would not be heard behind its requests
+                pass
+        await closing
 
     async def _answer(self, data: bytes | str) -> bytes | str:
         received_s = time.monotonic()

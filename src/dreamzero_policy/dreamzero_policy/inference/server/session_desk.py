@@ -72,6 +72,7 @@ class SessionDesk:
         self._hosted: Hosted | None = None
         self._limit = RateLimit(service.settings.messages_hz)
         self._began = False  # asked for a session
+        self._closing = False  # what still comes is not looked at
         self._lost = False  # nobody reads answers any more
         self._left = asyncio.Event()  # the session is free for another connection
 
@@ -114,7 +115,8 @@ class SessionDesk:
     async def _read(self, line: asyncio.Queue[Asked | None]) -> None:
         with contextlib.suppress(ConnectionClosed):
             async for data in self._connection:
-                await line.put(self._asked(data))
+                if not self._closing:
+                    await line.put(self._asked(data))
 
     def _asked(self, data: bytes | str) -> Asked:
         received_s = time.monotonic()
@@ -137,8 +139,17 @@ class SessionDesk:
 
     async def _answer_all(self, line: asyncio.Queue[Asked | None]) -> None:
         with contextlib.suppress(ConnectionClosed):
-            while (asked := await self._next(line)) is not None and await self._serve(asked):
-                pass
+            while (asked := await self._next(line)) is not None:
+                if (code := await self._serve(asked)) is not None:
+                    await self._close(code, line)
+                    return
+
+    async def _close(self, code: int, line: asyncio.Queue[Asked | None]) -> None:
+        """End the connection. Reading goes on, or the client's own goodbye would not be heard behind its asks."""
+        self._closing = True
+        while not line.empty():
+            line.get_nowait()
+        await self._connection.close(code)
 
     async def _next(self, line: asyncio.Queue[Asked | None]) -> Asked | None:
         if self._hosted is not None and self._hosted.branches.has_surprise:
@@ -148,21 +159,19 @@ class SessionDesk:
                 await self._tell_surprise(self._hosted)
         return await line.get()
 
-    async def _serve(self, asked: Asked) -> bool:
-        """Answer one ask. False if it was the last one of this connection."""
+    async def _serve(self, asked: Asked) -> int | None:
+        """Answer one ask. The code to close with if it was the last one of this connection."""
         measures = self._service.measures
         try:
             answer = await self._answer(asked)
         except NotWanted:
-            return False
+            return 1001
         except Refusal as refusal:
             measures.refusals.labels(PROTOCOL, refusal.code).inc()
             event("refused", connection=self.number, code=refusal.code, reason=refusal.message)
             text = refusal.message[: messages.LONGEST_PROMPT]
             await self._send(messages.Error(id=asked.id, code=refusal.code, message=text, closing=refusal.closing))
-            if refusal.closing:
-                await self._connection.close(CLOSE_CODES.get(refusal.code, 1008), refusal.code)
-            return not refusal.closing
+            return CLOSE_CODES.get(refusal.code, 1008) if refusal.closing else None
         except Exception as error:  # whatever it is, it ends this session and no other
             hosted, self._hosted = self._hosted, None
             defect("session_failed", connection=self.number, session=hosted and hosted.number)
@@ -171,15 +180,13 @@ class SessionDesk:
             measures.refusals.labels(PROTOCOL, "internal").inc()
             text = f"the server failed at this session: {type(error).__name__}"
             await self._send(messages.Error(id=asked.id, code="internal", message=text, closing=True))
-            await self._connection.close(1011, "internal")
-            return False
+            return CLOSE_CODES["internal"]
         await self._send(answer)
         if isinstance(answer, messages.Closed):
-            await self._connection.close(1000)
-            return False
+            return 1000
         if isinstance(answer, messages.Chunk) and self._hosted is not None and self._hosted.branches.has_surprise:
             await self._tell_surprise(self._hosted)
-        return True
+        return None
 
     async def _send(self, answer: messages.Told) -> None:
         await self._connection.send(messages.encode(answer))
