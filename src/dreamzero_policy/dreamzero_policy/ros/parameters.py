@@ -241,7 +241,7 @@ PARAMETERS = (
         choices=ACTIONS,
     ),
     Parameter("surprise_percentile", 99.0, "A block beyond this percentile of normal runs is surprising.", 50.0, 100.0),
-    Parameter("surprise_blocks", 2, "So many surprising blocks in a row are too much.", 1, 100),
+    Parameter("surprise_blocks", 1, "So many surprising blocks in a row are too much.", 1, 100),
     Parameter(
         "surprise_hold_s",
         1.0,

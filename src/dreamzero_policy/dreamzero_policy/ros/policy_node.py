@@ -29,7 +29,7 @@ from rclpy.exceptions import ParameterException
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage, Image, JointState
-from std_msgs.msg import Bool, Float32, String
+from std_msgs.msg import Bool, Float32, Float32MultiArray, String
 from std_srvs.srv import Trigger
 
 from dreamzero_msgs.action import RunPolicy
@@ -42,10 +42,10 @@ from dreamzero_policy.ros.backends import LOCAL, backend_of
 from dreamzero_policy.ros.executors import single_threaded_executor
 from dreamzero_policy.ros.goals import Goals, Refusal
 from dreamzero_policy.ros.lifecycle import ManagedNode
-from dreamzero_policy.ros.messages import decoder, to_ns
+from dreamzero_policy.ros.messages import cells_message, decoder, to_ns
 from dreamzero_policy.ros.world import RosWorld
 from dreamzero_policy.runtime.allocator import keep_freed_memory
-from dreamzero_policy.runtime.calibration import CalibrationError
+from dreamzero_policy.runtime.calibration import CalibrationError, Cells
 from dreamzero_policy.runtime.clock import ClockWatch
 from dreamzero_policy.runtime.contract import Contract, load_contract
 from dreamzero_policy.runtime.emergency_stop import EmergencyStop
@@ -252,6 +252,9 @@ class PolicyNode(ManagedNode):
             Goals.destroy,
         )
         self._distances = self._own(self.create_publisher(Float32, "~/surprise", qos.EVENT), self.destroy_publisher)
+        self._cells = self._own(
+            self.create_publisher(Float32MultiArray, "~/surprise_cells", qos.EVENT), self.destroy_publisher
+        )
         self._diagnostics = self._own(
             self.create_publisher(DiagnosticArray, "/diagnostics", qos.EVENT), self.destroy_publisher
         )
@@ -306,10 +309,11 @@ class PolicyNode(ManagedNode):
         self.loop.clock_jumped()
         self._goals.clock_jumped()
 
-    def _on_surprise(self, distance: float) -> None:
-        """A block was so far from what had been predicted. To hold is the next tick's matter."""
-        self._distances.publish(Float32(data=distance))
-        too_much = self._surprise.add(distance)
+    def _on_surprise(self, cells: Cells) -> None:
+        """A block was so far from what was expected. To hold is the next tick's matter."""
+        too_much = self._surprise.add(cells)
+        self._distances.publish(Float32(data=self._surprise.distance))
+        self._cells.publish(cells_message(cells))
         if too_much and self._settings.surprise.action == WARN:
             self.loop.faults.happened(Fault.SURPRISE_WARNED)
             self.get_logger().warning(f"{Fault.SURPRISE_WARNED.label}: {too_much}")

@@ -98,7 +98,8 @@ def diagnostics(
     values |= {"surprise_action": surprise.settings.action, "surprise_blocks": surprise.blocks}
     if surprise.distance is not None:
         values["surprise"] = f"{surprise.distance:.4f}"
-    if surprise.percentile is not None:
+    if surprise.score is not None:
+        values["surprise_score"] = f"{surprise.score:.2f}"
         values["surprise_percentile"] = f"{surprise.percentile:.1f}"
     values |= {f"fault.{fault.label}": count for fault, count in loop.faults.counts.items()}
     values |= {f"rejected.{verdict.name.lower()}": count for verdict, count in counters.rejected.items()}

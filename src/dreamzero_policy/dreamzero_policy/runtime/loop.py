@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dreamzero_policy.runtime.chunk import Chunk, Judgement, Verdict, without_noise
 from dreamzero_policy.runtime.deadline import DeadlineSteps
@@ -129,12 +130,12 @@ class Loop:
         settings: LoopSettings,
         session: str,
         wants_dream: Callable[[], bool] = lambda: False,
-        on_surprise: Callable[[float], None] = lambda distance: None,
+        on_surprise: Callable[[NDArray[np.float32]], None] = lambda cells: None,
         sends_images: bool = False,
     ) -> None:
-        """`wants_dream` says whether predicted video is to be decoded, `on_surprise` is told of every distance between
-        a block and what had been predicted, by policies that measure it; it must not command the loop. `sends_images`:
-        the policy is given the cameras' own images beside the canvas."""
+        """`wants_dream` says whether predicted video is to be decoded, `on_surprise` is told of every
+        difference [f, h, w] between a block and what was expected, by policies that measure it; it must not command
+        the loop. `sends_images`: the policy is given the cameras' own images beside the canvas."""
         self.embodiment, self.buffer, self.policy, self.world = embodiment, buffer, policy, world
         self.settings, self.session = settings, session
         self.wants_dream, self.on_surprise, self.sends_images = wants_dream, on_surprise, sends_images
@@ -398,7 +399,7 @@ class Loop:
                 self.world.show_dream(self.last_chunk, answer.canvas)
         elif isinstance(answer, Surprise):
             if answer.epoch == self.epoch:
-                self.on_surprise(answer.distance)
+                self.on_surprise(answer.cells)
         elif self._pending is not None and answer.epoch == self.epoch:
             self._time_latency(self._pending)
             if isinstance(answer, Observed):

@@ -85,12 +85,12 @@ class Observed:
     epoch: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Surprise:
-    """How far the newest block was from what had been predicted; comes behind the answer to the request that had it."""
+    """How far the newest block was from what was expected; comes behind the answer to the request that had it."""
 
     epoch: int
-    distance: float  # root mean square of normalised latents, as inference/surprise.py defines it
+    cells: NDArray[np.float32]  # [f, h, w] mean squares of normalised latents, as inference/surprise.py defines them
 
 
 @dataclass(frozen=True)

@@ -350,7 +350,7 @@ class Surprise(Message):
     epoch: Epoch
     branch: Branch
     block: Index
-    distance: Seconds  # root mean square of normalised latents: finite, from 0 on
+    cells: Annotated[Any, _array(np.float32, 3)]  # [f, h, w] mean squares of normalised latents
 
 
 class Draining(Message):

@@ -127,7 +127,7 @@ class SessionDialogue:
         if not self._first_id <= told.id < self.seat.next_id:
             raise _invalid(f"{told.type} with id {told.id}, which was never asked")
         if isinstance(told, messages.Surprise):
-            return [Surprise(told.epoch, told.distance)] if told.epoch == self._epoch else []
+            return [Surprise(told.epoch, told.cells)] if told.epoch == self._epoch else []
         if told.id in self._void:
             self._void.discard(told.id)
             return []
