@@ -4,7 +4,7 @@
 #   ARGS="…"         options passed on: make demo ARGS="--seconds 30 --viewer"; make test ARGS="-k layers"
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
-.PHONY: help setup demo test adversarial bags chaos soak lint clean
+.PHONY: help setup demo test adversarial bags fuzz chaos soak lint clean
 
 export TORCH PYTHON
 # Idle OpenMP threads that spin take the cores from the other processes of the loop.
@@ -18,6 +18,7 @@ help:
 	@echo "make demo    the robot's twin and the policy as processes, 60 s of simulated tasks; passes ARGS on"
 	@echo "make test    style, unit tests, package builds and the whole stack; passes ARGS to pytest"
 	@echo "make adversarial  10 000 model outputs of the worst kind, twice, and 100 000 messages to the stopped gate; some minutes"
+	@echo "make fuzz    10 000 malformed messages and 1 000 connections to a policy server; some minutes"
 	@echo "make bags    five minutes of the twin in bags of every storage kind, converted, trained on and replayed; an hour"
 	@echo "make chaos   half an hour of injected faults; passes ARGS on (a later --minutes wins)"
 	@echo "make soak    an hour without faults in which memory must not grow; passes ARGS on"
@@ -45,6 +46,9 @@ adversarial: setup
 
 bags: setup
 	@BAG_SECONDS=300 $(PY) -m pytest test/test_storage_kinds.py $(ARGS)
+
+fuzz: setup
+	@FUZZED_MESSAGES=10000 CONNECT_CYCLES=1000 $(PY) -m pytest $(addprefix src/dreamzero_policy/test/inference/server/,test_malformed_input.py test_growth.py) $(ARGS)
 
 chaos: setup
 	@.venv/bin/dreamzero chaos --minutes 30 $(ARGS)

@@ -18,7 +18,10 @@ setup(
         (f"share/{NAME}", ["package.xml"]),
     ],
     install_requires=["setuptools"],
-    extras_require={"rerun": ["rerun-sdk>=0.24"]},  # dreamzero replay --rerun; half a gigabyte
+    extras_require={
+        "rerun": ["rerun-sdk>=0.24"],  # dreamzero replay --rerun; half a gigabyte
+        "fleet": ["ray[serve]>=2.40"],  # config/fleet.yaml
+    },
     zip_safe=False,
     entry_points={
         "console_scripts": [

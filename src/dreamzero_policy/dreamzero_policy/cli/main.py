@@ -15,6 +15,7 @@ from dreamzero_policy.cli.commands.demo import demo
 from dreamzero_policy.cli.commands.evaluate import evaluate
 from dreamzero_policy.cli.commands.inspect import inspect
 from dreamzero_policy.cli.commands.replay import replay
+from dreamzero_policy.cli.commands.serve import serve
 from dreamzero_policy.cli.commands.train import train
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ app.command()(collect)
 app.command()(demo)
 app.command("eval")(evaluate)
 app.command()(replay)
+app.command()(serve)
 app.command()(train)
 app.command()(inspect)
 app.add_typer(bench, name="bench")

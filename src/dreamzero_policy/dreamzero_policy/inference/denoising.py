@@ -5,10 +5,15 @@ The functions here take B rows; a session is the case B = 1.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from dreamzero_policy.model.blocks import KeyValue
 from dreamzero_policy.model.cache import KVCache
 from dreamzero_policy.model.flow import (
     EvaluationRule,
@@ -101,6 +106,109 @@ def denoise_chunk(
         evaluated=evaluated,
         known=None if prefix is None else known_actions(prefix, action),
     )
+
+
+@dataclass(frozen=True)
+class Denoising:
+    """One chunk that is to be denoised: everything that takes, gathered before anything is computed.
+
+    Fields as the arguments of :func:`denoise_chunk` for one row; ``evaluations`` as :func:`evaluation_rule` takes them.
+    """
+
+    cache: KVCache
+    context: Context
+    condition: Tensor | None
+    state: Tensor
+    video: Tensor
+    action: Tensor
+    first_frame: int
+    steps: int
+    evaluations: int | str
+    cfg_scale: float
+    shift: float
+    video_final_noise: float | None
+    state_attention: str
+    prefix: ActionPrefix | None
+
+    def run(self, transformer: WorldActionTransformer) -> Sample:
+        """Denoise it for itself."""
+        return denoise_chunk(
+            transformer,
+            self.cache,
+            self.context,
+            condition=self.condition,
+            state=self.state,
+            video=self.video,
+            action=self.action,
+            prefix=self.prefix,
+            **self._common(),
+        )
+
+    @property
+    def company(self) -> tuple | None:
+        """What others must have the same of to be denoised together with this one; None if it goes alone."""
+        if self.prefix is not None or isinstance(self.evaluations, str):
+            return None
+        common = (self.steps, self.evaluations, self.cfg_scale, self.shift, self.video_final_noise)
+        return (*common, self.state_attention, self.first_frame, self.cache.length, self.video.shape, self.action.shape)
+
+    def _common(self) -> dict[str, Any]:
+        return {
+            "first_frame": self.first_frame,
+            "steps": self.steps,
+            "evaluated": evaluation_rule(self.steps, self.evaluations),
+            "cfg_scale": self.cfg_scale,
+            "shift": self.shift,
+            "video_final_noise": self.video_final_noise,
+            "state_attention": self.state_attention,
+        }
+
+
+def denoise_together(transformer: WorldActionTransformer, chunks: Sequence[Denoising]) -> list[Sample]:
+    """Chunks of several sessions, which have the same `company`, in one batch; a sample of one row for each.
+
+    Equal to denoising each for itself up to the rounding of larger matrix products: sums run in another order, so the
+    last bits differ. A test holds the difference below 1e-4 in float32.
+    """
+    branches = 1 if chunks[0].cfg_scale == 1.0 else 2
+
+    def rows(parts: Sequence[Tensor]) -> Tensor:
+        """[n, …] of every chunk: all prompts first, then all negative prompts."""
+        if len(parts[0]) == 1:
+            return torch.cat(list(parts))
+        return torch.cat([part[branch : branch + 1] for branch in range(branches) for part in parts])
+
+    def layers(contexts: Sequence[tuple[KeyValue, ...]]) -> tuple[KeyValue, ...]:
+        return tuple(
+            KeyValue(rows([kv.key for kv in layer]), rows([kv.value for kv in layer]))
+            for layer in zip(*contexts, strict=True)
+        )
+
+    def image_layers(contexts: Sequence[tuple[KeyValue, ...]]) -> tuple[KeyValue, ...]:
+        """One row of an image serves both branches; of several images every branch needs its own."""
+        joined = layers(contexts)
+        if branches == 1 or len(joined[0].key) == branches * len(contexts):
+            return joined
+        return tuple(KeyValue(both_branches(kv.key), both_branches(kv.value)) for kv in joined)
+
+    first = chunks[0]
+    image = None if first.context.image is None else image_layers([chunk.context.image for chunk in chunks])
+    sample = denoise_chunk(
+        transformer,
+        KVCache.joined([chunk.cache for chunk in chunks]),
+        Context(layers([chunk.context.text for chunk in chunks]), image),
+        condition=None if first.condition is None else torch.cat([chunk.condition for chunk in chunks]),
+        state=torch.cat([chunk.state for chunk in chunks]),
+        video=torch.cat([chunk.video for chunk in chunks]),
+        action=torch.cat([chunk.action for chunk in chunks]),
+        **first._common(),
+    )
+    return [
+        Sample(video, action, sample.evaluations, expected)
+        for video, action, expected in zip(
+            sample.video.split(1), sample.action.split(1), sample.expected.split(1), strict=True
+        )
+    ]
 
 
 def known_actions(prefix: ActionPrefix, action: Tensor) -> KnownActions:

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dreamzero_policy.inference.denoising import denoise_chunk, evaluation_rule
+from dreamzero_policy.inference.denoising import Denoising, evaluation_rule
 from dreamzero_policy.inference.encoding import encoding
 from dreamzero_policy.inference.loading import Policy
 from dreamzero_policy.inference.memory import Memory, Snapshot, Window
@@ -33,7 +33,7 @@ from dreamzero_policy.inference.prediction import Observation, Prediction
 from dreamzero_policy.inference.preview import Preview
 from dreamzero_policy.model.autoencoder import Stream, to_video
 from dreamzero_policy.model.cache import KVCache
-from dreamzero_policy.model.flow import noise, sampling_schedule
+from dreamzero_policy.model.flow import Sample, noise, sampling_schedule
 from dreamzero_policy.model.transformer import Context
 from dreamzero_policy.runtime.policy import ActionPrefix
 
@@ -185,46 +185,63 @@ class Session:
         the chunk has them as they are given, is drawn to the soft ones, and continues them.
         Raises ValueError for another shape, for values that are not finite, and before the first observation.
         """
-        policy, sampler, geometry = self.policy, self.policy.config.sampler, self.policy.config.geometry
-        memory, window = self._memory, self._memory.window
+        began = time.perf_counter()
+        chunk = self.denoising(state, steps=steps, seed=seed, start=start, prefix=prefix)
+        sample = chunk.run(self.policy.transformer)
+        seed = self.seed if seed is None else seed
+        return self.concluded(chunk, sample, None if start is not None else seed, began)
+
+    @torch.inference_mode()
+    def denoising(
+        self,
+        state: np.ndarray,
+        *,
+        steps: int | None = None,
+        seed: int | None = None,
+        start: tuple[Tensor, Tensor] | None = None,
+        prefix: ActionPrefix | None = None,
+    ) -> Denoising:
+        """The first part of :meth:`predict`: everything that denoising takes, as it is now. Raises as that one."""
+        window, sampler = self._memory.window, self.policy.config.sampler
         if window is None:
             raise ValueError("nothing was observed yet; a prediction needs at least the first frame")
-        steps = self.steps if steps is None else steps
-        seed = self.seed if seed is None else seed
-        began = time.perf_counter()
-        video, action = self._noise(seed) if start is None else self._given_noise(start)
-        sample = denoise_chunk(
-            policy.transformer,
-            window.cache,
-            Context(memory.text, window.image),
-            condition=window.condition_of(window.frames, geometry.frames_per_chunk),
+        video, action = self._noise(self.seed if seed is None else seed) if start is None else self._given_noise(start)
+        return Denoising(
+            cache=window.cache,
+            context=Context(self._memory.text, window.image),
+            condition=window.condition_of(window.frames, self.policy.config.geometry.frames_per_chunk),
             state=self._state_token(state),
             video=video,
             action=action,
             first_frame=window.frames,
-            steps=steps,
-            evaluated=evaluation_rule(steps, self.evaluations),
+            steps=self.steps if steps is None else steps,
+            evaluations=self.evaluations,
             cfg_scale=self.cfg_scale,
             shift=sampler.shift,
             video_final_noise=self.video_final_noise,
             state_attention=self.state_attention,
             prefix=prefix,
         )
+
+    @torch.inference_mode()
+    def concluded(self, chunk: Denoising, sample: Sample, seed: int | None, began: float) -> Prediction:
+        """The last part of :meth:`predict`. ``began``: when it began, by `time.perf_counter`."""
+        memory, window = self._memory, self._memory.window
         actions = sample.action[0].cpu().numpy()  # waits for the device
         return Prediction(
             actions=actions,
             video_latents=sample.video[0],
             expected_latents=sample.expected[0],
-            steps=steps,
+            steps=chunk.steps,
             evaluations=sample.evaluations,
             cfg_scale=self.cfg_scale,
-            seed=seed if start is None else None,
+            seed=seed,
             epoch=self.epoch,
             window=self.window,
             chunk_index=self.chunk_index,
             first_frame=window.frames,
             past_latents=window.latents,
-            held_rows=0 if prefix is None else prefix.held_rows,
+            held_rows=0 if chunk.prefix is None else chunk.prefix.held_rows,
             timings_s={**memory.timings_s, "denoise": time.perf_counter() - began},
         )
 

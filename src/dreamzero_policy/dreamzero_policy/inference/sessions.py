@@ -13,10 +13,13 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from dreamzero_policy.inference.denoising import Denoising
 from dreamzero_policy.inference.loading import Policy as Model
-from dreamzero_policy.inference.prediction import Prediction
+from dreamzero_policy.inference.memory import Snapshot
+from dreamzero_policy.inference.prediction import Observation, Prediction
 from dreamzero_policy.inference.session import Session
 from dreamzero_policy.inference.surprise import Awaited, Comparison
+from dreamzero_policy.model.flow import Sample
 from dreamzero_policy.runtime.policy import Observed, Purpose, Reply, Request
 
 
@@ -31,6 +34,7 @@ class Sessions:
         self._newest: tuple[Session, Prediction] | None = None
         self._awaited = Awaited()
         self._comparison: Comparison | None = None  # of the newest block, until it is asked for
+        self.observation: Observation | None = None  # the newest, of whichever session
 
     def reset(self, prompt: str) -> None:
         """Forget everything seen, in all of them."""
@@ -50,16 +54,34 @@ class Sessions:
         """
         began = time.perf_counter()
         session = self._open.setdefault(request.session, self._blank.fork())
-        self._comparison = None
         if request.canvas is not None:
+            self._comparison = None
             self._observe(session, request)
         if request.purpose is Purpose.OBSERVE:
             return Observed(request.epoch)
         options = {"steps": request.steps, "seed": request.seed, "prefix": request.prefix}
         if request.purpose is Purpose.LOOK_AHEAD:
-            prediction = session.look_ahead(self._given[request.session], request.state, **options)
+            prediction = session.look_ahead(self._chunk_of(request.session), request.state, **options)
         else:
             prediction = session.predict(request.state, **options)
+        return self._reply(request, session, prediction, waited_s, began)
+
+    def denoising(self, request: Request) -> Denoising:
+        """What denoising the chunk takes that is asked for, to be done together with others. Raises ValueError.
+
+        The request has no block and asks for a `CHUNK`; :meth:`concluded` gives the reply.
+        """
+        session = self._existing(request.session)
+        return session.denoising(request.state, steps=request.steps, seed=request.seed, prefix=request.prefix)
+
+    def concluded(self, request: Request, chunk: Denoising, sample: Sample, began: float) -> Reply:
+        """The reply to a request whose chunk was denoised. ``began``: when that was, by `time.perf_counter`."""
+        session = self._existing(request.session)
+        return self._reply(request, session, session.concluded(chunk, sample, request.seed, began), 0.0, began)
+
+    def _reply(
+        self, request: Request, session: Session, prediction: Prediction, waited_s: float, began: float
+    ) -> Reply:
         self._given[request.session] = prediction
         self._newest = session, prediction
         self._awaited.add(request.session, prediction)
@@ -82,14 +104,45 @@ class Sessions:
         block, number = session.chunk_index + 1, request.session
         foreseen = self._awaited.take(number, session.window, block) if len(request.canvas) > 1 else None
         if foreseen is None or not request.followed:
-            session.observe(request.canvas)
+            self.observation = session.observe(request.canvas)
             return
         stream, observation = session.stream, session.observe(request.canvas)
+        self.observation = observation
         latents, canvas = observation.latents, request.canvas
         opened = observation.window_opened
         self._comparison = Comparison(
             foreseen.expected_latents, lambda: session.encoded(canvas, stream)[0] if opened else latents
         )
+
+    def fork(self, number: int, into: int) -> None:
+        """A second session, with the memory of the first. Raises ValueError where there is none, or one already."""
+        if into in self._open:
+            raise ValueError(f"session {into} exists already")
+        self._open[into] = self._existing(number).fork()
+
+    def snapshot(self, number: int) -> Snapshot:
+        """A session's memory at this instant. Raises ValueError where there is no such session."""
+        return self._existing(number).snapshot()
+
+    def rollback(self, number: int, snapshot: Snapshot) -> None:
+        """Remember what was remembered at the snapshot. What was predicted since is forgotten as well.
+
+        Raises ValueError where there is no such session, or for a snapshot of another prompt's.
+        """
+        self._existing(number).rollback(snapshot)
+        self._given.pop(number, None)
+        self._awaited.forget(number)
+        self._comparison = None
+
+    def _existing(self, number: int) -> Session:
+        if number not in self._open:
+            raise ValueError(f"there is no session {number}, only {sorted(self._open)}")
+        return self._open[number]
+
+    def _chunk_of(self, number: int) -> Prediction:
+        if number not in self._given:
+            raise ValueError(f"session {number} has given no chunk yet that could be looked beyond")
+        return self._given[number]
 
     def surprise(self) -> NDArray[np.float32] | None:
         """How far the newest block was from what was expected, by cell [f, h, w] (`inference/surprise.py`).

@@ -60,3 +60,7 @@ class Awaited:
         prediction = self._chunks.pop((session, window, block), None)
         self._chunks = {key: kept for key, kept in self._chunks.items() if key[0] != session or key[2] > block}
         return prediction
+
+    def forget(self, session: int) -> None:
+        """The past of this session has changed: none of its chunks is about a block that will come."""
+        self._chunks = {key: kept for key, kept in self._chunks.items() if key[0] != session}

@@ -12,6 +12,7 @@ Keys are stored after RMS norm and rotation. Decisions:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -72,6 +73,19 @@ class KVCache:
         shape = (layers, batch, heads, capacity, head_dim)
         keys, values = (torch.empty(shape, device=device, dtype=dtype) for _ in range(2))
         return cls(_Storage(keys, values))
+
+    @classmethod
+    def joined(cls, caches: Sequence[KVCache]) -> KVCache:
+        """The pasts of several caches of the same length, side by side in a new one that has no room for more.
+
+        Rows are ordered by branch first: row 0 of every cache, then row 1 of every cache.
+        """
+        length, batch = caches[0].length, caches[0].batch
+        keys, values = (
+            torch.cat([part[:, row : row + 1, :, :length] for row in range(batch) for part in parts], dim=1)
+            for parts in ([cache.keys for cache in caches], [cache.values for cache in caches])
+        )
+        return cls(_Storage(keys, values, written=length), length)
 
     @property
     def keys(self) -> Tensor:

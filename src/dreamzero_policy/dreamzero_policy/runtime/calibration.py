@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,24 +148,34 @@ class Calibration:
         """Raises CalibrationError for a file that is none."""
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CalibrationError(f"{path} is no calibration of surprise: {type(error).__name__} {error}") from error
+        return cls.checked(document, str(path))
+
+    @classmethod
+    def checked(cls, document: Any, source: str) -> "Calibration":
+        """From the content of a file. Raises CalibrationError for one that is none."""
+        try:
+            document = dict(document)
             form = document.pop("form", 1)
             levels = document.pop("percentiles")
             regimes = tuple(document.pop("regimes"))
             cells = document.pop("cells", None)
             normal = None if cells is None else NormalCells(**{name: _read(name, cells[name]) for name in CELLS})
             found = cls(regimes=regimes, scores=tuple(map(float, levels.values())), cells=normal, **document)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise CalibrationError(f"{path} is no calibration of surprise: {type(error).__name__} {error}") from error
+            kept = [float(level) for level in levels]
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise CalibrationError(f"{source} is no calibration of surprise: {type(error).__name__} {error}") from error
         if form != FORM:
-            raise CalibrationError(f"{path} has form {form}, expected {FORM}; make it anew with dreamzero calibrate")
-        if [float(level) for level in levels] != list(LEVELS) or (np.diff(found.scores) < 0).any():
+            raise CalibrationError(f"{source} has form {form}, expected {FORM}; make it anew with dreamzero calibrate")
+        if kept != list(LEVELS) or (np.diff(found.scores) < 0).any():
             raise CalibrationError(
-                f"{path}: expected the percentiles {LEVELS[0]} to {LEVELS[-1]}, rising; make it anew"
+                f"{source}: expected the percentiles {LEVELS[0]} to {LEVELS[-1]}, rising; make it anew"
             )
         shapes = {normal.mean.shape, normal.spread.shape, normal.news.shape, (len(normal.mean), *normal.cameras.shape)}
         if len(shapes) > 1 or not (normal.spread > 0).all() or not (normal.news > 0).all():
             raise CalibrationError(
-                f"{path}: mean, spread and news of cells do not fit together: {shapes}; make it anew"
+                f"{source}: mean, spread and news of cells do not fit together: {shapes}; make it anew"
             )
         return found
 

@@ -259,3 +259,36 @@ def bench_surprise(
         print_json(document)
     else:
         room.report(document, console)
+
+
+@bench.command("serve")
+def bench_serve(
+    checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint folder; the shipped one by default.")] = None,
+    sessions: Annotated[
+        list[int] | None, typer.Option(min=1, help="Robots at a time; repeat for several. 1, 2, 4, 8, 12, 16 and 24.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Denoising steps per chunk; the checkpoint's by default.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the model.")] = 1,
+    seconds: Annotated[float, typer.Option(min=2.0, help="For which every number of robots asks.")] = 20.0,
+    chunks: Annotated[int, typer.Option(min=10, help="Of one robot, here and there.")] = 100,
+    json: Json = False,
+) -> None:
+    """Sessions held at the contract's rate, the cost of the way over a socket, and memory per session."""
+    from dreamzero_policy.cli import bench_serve as room
+    from dreamzero_policy.cli.share import shipped_checkpoint
+    from dreamzero_policy.inference.server.benchmark import ServerFailed
+
+    console, counts = console_for(json), sessions or [1, 2, 4, 8, 12, 16, 24]
+    try:
+        document = room.bench_serve(
+            checkpoint or shipped_checkpoint(), counts, steps, threads, seconds, chunks, console
+        )
+    except ServerFailed as error:
+        console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+    if json:
+        print_json(document)
+    else:
+        room.report(document, console)
