@@ -4,7 +4,7 @@
 #   ARGS="…"         options passed on: make demo ARGS="--seconds 30 --viewer"; make test ARGS="-k layers"
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
-.PHONY: help setup demo test adversarial fuzz chaos soak lint clean
+.PHONY: help setup demo test adversarial bags fuzz chaos soak lint clean
 
 export TORCH PYTHON
 # Idle OpenMP threads that spin take the cores from the other processes of the loop.
@@ -17,8 +17,9 @@ SUITE = $(wildcard src/*/test test)
 help:
 	@echo "make demo    the robot's twin and the policy as processes, 60 s of simulated tasks; passes ARGS on"
 	@echo "make test    style, unit tests, package builds and the whole stack; passes ARGS to pytest"
-	@echo "make adversarial  10 000 model outputs of the worst kind, twice; some minutes"
+	@echo "make adversarial  10 000 model outputs of the worst kind, twice, and 100 000 messages to the stopped gate; some minutes"
 	@echo "make fuzz    10 000 malformed messages and 1 000 connections to a policy server; some minutes"
+	@echo "make bags    five minutes of the twin in bags of every storage kind, converted, trained on and replayed; an hour"
 	@echo "make chaos   half an hour of injected faults; passes ARGS on (a later --minutes wins)"
 	@echo "make soak    an hour without faults in which memory must not grow; passes ARGS on"
 	@echo "make setup   only what the others begin with (no ROS 2 needed; a sourced one is used)"
@@ -40,7 +41,11 @@ test: setup
 	[ "$$style $$tests" = 'clean passed' ]
 
 adversarial: setup
-	@ADVERSARIAL_OUTPUTS=10000 $(PY) -m pytest src/dreamzero_policy/test/runtime/test_adversarial.py $(ARGS)
+	@ADVERSARIAL_OUTPUTS=10000 GATE_MESSAGES=100000 $(PY) -m pytest \
+	  src/dreamzero_policy/test/runtime/test_adversarial.py src/agibot_bringup/test/safety_gate/test_adversarial.py $(ARGS)
+
+bags: setup
+	@BAG_SECONDS=300 $(PY) -m pytest test/test_storage_kinds.py $(ARGS)
 
 fuzz: setup
 	@FUZZED_MESSAGES=10000 CONNECT_CYCLES=1000 $(PY) -m pytest $(addprefix src/dreamzero_policy/test/inference/server/,test_malformed_input.py test_growth.py) $(ARGS)

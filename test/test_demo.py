@@ -18,7 +18,8 @@ from dreamzero_policy.ros.recorder import recording_types
 
 pytestmark = pytest.mark.stack
 SECONDS = 20
-DEMO_DOMAIN, INTERRUPTED_DOMAIN = "61", "62"  # apart from those of other tests
+DEMO_DOMAIN, INTERRUPTED_DOMAIN, SERVED_DOMAIN = "61", "62", "69"  # apart from those of other tests
+SERVED_SECONDS = 6
 KEYS = {
     "seconds",
     "chunks",
@@ -50,7 +51,7 @@ def leftovers(domain: str) -> list[str]:
     for process in psutil.process_iter(["cmdline", "environ"]):
         line = " ".join(process.info["cmdline"] or ())
         mine = (process.info["environ"] or {}).get("ROS_DOMAIN_ID") == domain
-        if mine and any(name in line for name in ("twin_node", "policy_node", "worker_process")):
+        if mine and any(name in line for name in ("twin_node", "policy_node", "worker_process", "main serve")):
             found.append(line)
     return found
 
@@ -129,6 +130,27 @@ def test_the_bag_replayed_gives_the_chunks_that_drove_the_robot_bit_for_bit(run:
     assert (done.returncode, document["matches_live"]) == (0, True), document["live"]
     assert len(document["chunks"]) == summary["chunks"] + sum(summary["rejected_chunks"].values())
     assert [c["verdict"] for c in document["chunks"]] == [c["live"]["verdict"] for c in document["chunks"]]
+
+
+def test_the_same_demo_through_a_served_policy_is_the_model_itself_bit_for_bit(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    done = subprocess.run(
+        command("--remote", "--seconds", SERVED_SECONDS, "--seed", 7, "--json", "--out", folder),
+        env=dict(os.environ, ROS_DOMAIN_ID=SERVED_DOMAIN),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert leftovers(SERVED_DOMAIN) == []
+    summary = json.loads(done.stdout)
+    assert summary["chunks"] > 0 and {"twin", "server", "policy"} <= summary["peak_rss_mb"].keys()
+    assert "policy.model" not in summary["peak_rss_mb"]  # the node has none
+    asked = command(folder / "bag", "--mode", "parity", "--contract", folder / "contract.yaml", "--json", name="replay")
+    replayed = subprocess.run(asked, capture_output=True, text=True, timeout=240, check=False)
+    document = json.loads(replayed.stdout)
+    assert (replayed.returncode, document["matches_live"]) == (0, True), document["live"]
 
 
 def test_every_trajectory_sent_begins_in_the_future_and_ends_at_rest(run: tuple[dict, Path]) -> None:

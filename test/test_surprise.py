@@ -22,12 +22,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint") / "copy"
     shutil.copytree(Path(get_package_share_directory("dreamzero")) / "checkpoints" / "agibot_g1_tiny", folder)
     Calibration.of(
-        np.linspace(1e-6, 2e-6, 200),
+        [[np.full((2, 8, 8), size, np.float32) for size in np.random.default_rng(0).uniform(1e-3, 2e-3, 200)]],
+        np.zeros((8, 8), int),
         contract_hash=CONTRACT.hash,
         checkpoint_hash=checkpoint_hash(folder),
-        denoise_steps=4,
+        denoise_steps=1,  # as the checkpoint says
         regimes=("stop_and_go",),
-        runs=1,
     ).save(folder / CALIBRATION_FILE)
     return folder
 
@@ -59,9 +59,9 @@ def test_a_calibration_of_something_else_is_refused_where_something_is_to_follow
 ) -> None:
     with (
         listening() as (listener, wait),
-        policy_beside(tmp_path / "policy", checkpoint=checkpoint, surprise_action="warn", denoise_steps=1) as policy,
+        policy_beside(tmp_path / "policy", checkpoint=checkpoint, surprise_action="warn", denoise_steps=4) as policy,
     ):
         wait(lambda: any(status.message.startswith("set_up failed") for status in listener.statuses), "refusal")
         assert policy.poll() is None
     (message,) = {status.message for status in listener.statuses if status.message.startswith("set_up failed")}
-    assert "surprise.json is of denoising steps 4, this policy has 1" in message and "dreamzero calibrate" in message
+    assert "surprise.json is of denoising steps 1, this policy has 4" in message and "dreamzero calibrate" in message

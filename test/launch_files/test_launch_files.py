@@ -1,6 +1,7 @@
 """The launch files start what they say, in the order they say, with parameters that the nodes know."""
 
 import ast
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +29,8 @@ CONTROLLERS = {
     "head_controller",
     "waist_controller",
 }
+# As the spawner's own sources have them; versions and commits stand in the file.
+SPAWNER = json.loads((Path(__file__).parent / "spawner_options.json").read_text())
 CONFIGURE, ACTIVATE = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE
 
 
@@ -137,12 +140,22 @@ def test_parameter_files_reach_their_nodes_in_a_namespace_too() -> None:
 # Hardware
 
 
+@pytest.mark.parametrize("release", SPAWNER)
+def test_the_spawner_knows_its_options_on_every_distribution(release: str) -> None:
+    options = {argument for argument in Run(CONTROL).node("spawner").arguments if argument.startswith("--")}
+    assert options <= set(SPAWNER[release]["options"])
+
+
 def test_mock_hardware_needs_nothing_but_its_controllers() -> None:
     run = Run(CONTROL, {"hardware": "mock"})
     assert run.executables() == ["robot_state_publisher", "ros2_control_node", "spawner"]
     spawner = run.node("spawner")
     assert (spawner.package, set(spawner.arguments) & CONTROLLERS) == ("controller_manager", CONTROLLERS)
-    assert spawner.arguments[-3:] == ["--controller-manager", "controller_manager", "--activate-as-group"]
+    options = spawner.arguments[len(CONTROLLERS) :]
+    assert options[:3] == ["--controller-manager", "controller_manager", "--activate-as-group"]
+    # Not by the manager alone: from Lyrical on it keeps its parameter files to itself (ros2_control pull request 3016).
+    given = [str(file) for file in run.node("ros2_control_node").files]
+    assert options[3:] == [part for file in given for part in ("--param-file", file)] and len(given) == 2
     manager = run.node("ros2_control_node")
     config = BRINGUP / "config"
     assert manager.files == [config / "controllers.yaml", config / "controllers.jazzy.yaml"]

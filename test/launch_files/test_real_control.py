@@ -8,8 +8,11 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import rclpy
@@ -103,3 +106,17 @@ def test_controllers_come_up_at_home_and_a_joint_moves(start: Callable[[str], Ro
     robot.spin_until(lambda: all(abs(robot.joints[joint] - value) < 2e-3 for joint, value in target.items()))
     moved = {joint for joint, value in load_home().items() if abs(robot.joints[joint] - value) > 1e-3}
     assert moved == {yaw, pitch}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(find_spec("launch_testing") is None, reason="needs launch_testing")
+def test_the_policy_executes_ten_chunks_on_controllers_that_became_active() -> None:
+    environment = dict(
+        os.environ,
+        ROS_DOMAIN_ID=str(random.SystemRandom().randint(1, 100)),
+        ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST",
+    )
+    file = Path(__file__).with_name("launch_policy_on_controllers.py")
+    command = [sys.executable, "-m", "launch_testing.launch_test", str(file), "hardware:=mock"]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-5000:]

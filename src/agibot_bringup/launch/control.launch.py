@@ -85,7 +85,12 @@ def generate_launch_description() -> LaunchDescription:
             package="controller_manager",
             executable="spawner",
             namespace=argument["namespace"],
-            arguments=[*CONTROLLERS, "--controller-manager", "controller_manager", "--activate-as-group"],
+            arguments=[
+                *CONTROLLERS,
+                *("--controller-manager", "controller_manager", "--activate-as-group"),
+                # From Lyrical on the manager no longer hands its own parameter files on to its controllers.
+                *("--param-file", argument["controllers_file"], "--param-file", argument["controllers_overlay"]),
+            ],
             output="screen",
             condition=condition,
         )

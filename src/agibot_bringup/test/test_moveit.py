@@ -1,5 +1,7 @@
 """MoveIt's configuration says what description, controllers and contract say. MoveIt itself is not needed."""
 
+import json
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,8 @@ from dreamzero_policy.runtime.contract import Contract, load_contract
 
 MOVEIT = share_folder() / "moveit"
 FILES = ("kinematics.yaml", "joint_limits.yaml", "ompl.yaml", "controllers.yaml")
+# Plugins and parameters as MoveIt's own sources have them; versions and commits stand in the file.
+KNOWN = json.loads((Path(__file__).parent / "moveit_known.json").read_text())
 EXECUTED = {"arms", "torso", "arms_and_torso", "head", "left_gripper", "right_gripper", "whole_body"}
 
 
@@ -171,3 +175,16 @@ def test_rviz_plans_for_a_group_that_can_be_executed() -> None:
     displays = yaml.safe_load((MOVEIT / "moveit.rviz").read_text())["Visualization Manager"]["Displays"]
     (panel,) = [display for display in displays if display["Class"] == "moveit_rviz_plugin/MotionPlanning"]
     assert panel["Planning Request"]["Planning Group"] in EXECUTED
+
+
+@pytest.mark.parametrize("distribution", KNOWN)
+def test_every_plugin_and_every_parameter_of_the_pipeline_is_known_there(distribution: str) -> None:
+    known = KNOWN[distribution]
+    planning = "ompl_humble.yaml" if distribution == "humble" else "ompl.yaml"
+    files = [*(MOVEIT / name for name in ("controllers.yaml", "kinematics.yaml", planning)), MOVEIT / "moveit.rviz"]
+    named = {name for file in files for name in re.findall(r"\b[a-z_]+/[A-Z][A-Za-z]+\b", file.read_text())}
+    assert {name for name in named if not name.startswith("rviz_")} <= set(known["plugins"])
+    assert any(name.startswith("ompl_interface/") for name in named)
+    (pipeline,) = (p["ompl"] for p in yaml.safe_load((MOVEIT / planning).read_text())["/**"].values())
+    own = set(pipeline) - {"planner_configs"} - set(EXECUTED)
+    assert own <= set(known["pipeline_parameters"])

@@ -62,7 +62,7 @@ def test_a_policy_that_is_not_there_is_named_before_anything_is_made(tmp_path: P
     (tmp_path / "empty").mkdir()
     result = collect(tmp_path / "out", "--after-policy", tmp_path / "empty")
     assert result.exit_code == 1
-    assert f"{tmp_path}/empty has neither contract.yaml nor" in " ".join(result.output.split())
+    assert f"{tmp_path}/empty is not a checkpoint: it has no config.json" in " ".join(result.output.split())
     assert not (tmp_path / "out").exists()
 
 

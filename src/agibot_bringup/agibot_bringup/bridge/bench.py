@@ -7,13 +7,12 @@ the same for the arms' report on its way back. The transport on either side is t
 
 import math
 import sys
-import time
 from pathlib import Path
 
-import numpy as np
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import JointState
 
+from agibot_bringup.benchmarks.stopwatch import Stopwatch
 from agibot_bringup.bridge.guard import NS_PER_S, Guard, Settings
 from agibot_bringup.bridge.topics import COMMANDS
 from agibot_bringup.bridge.units import LEFT_GRIPPER, RIGHT_GRIPPER, Group, Units, unit_table
@@ -35,8 +34,8 @@ SETTINGS = Settings(
 )
 
 
-def added_s(contract: Contract, count: int) -> tuple[list[float], list[float]]:
-    """Seconds from bytes to bytes of `count` commands, all of which pass, and of as many reports of the arms.
+def added(contract: Contract, count: int) -> tuple[Stopwatch, Stopwatch]:
+    """The time from bytes to bytes of `count` commands, all of which pass, and of as many reports of the arms.
 
     Raises:
         RuntimeError: a command was not sent; the text says why.
@@ -44,7 +43,7 @@ def added_s(contract: Contract, count: int) -> tuple[list[float], list[float]]:
     table = unit_table(UNITS)
     guard = Guard(table, {j: (limit.lower, limit.upper) for j, limit in contract.site.limits.items()}, SETTINGS)
     middle = {joint: sum(guard.range_of(joint)) / 2 for joint in guard.joints}
-    commands, reports, now_ns = [], [], NS_PER_S
+    commands, reports, now_ns = Stopwatch(), Stopwatch(), NS_PER_S
     for cycle in range(count + 1):
         now_ns += PERIOD_NS
         away = AMPLITUDE * (1 - math.cos(2 * math.pi * cycle * PERIOD_NS / NS_PER_S / PERIOD_S)) / 2
@@ -55,45 +54,41 @@ def added_s(contract: Contract, count: int) -> tuple[list[float], list[float]]:
                 guard.hear_feedback(group, raw, [0.0] * len(raw), now_ns)
                 continue
             report = serialize_message(JointState(position=raw, velocity=[0.0] * len(raw)))
-        reports.append(_back(guard, report, now_ns))
+        _back(guard, report, now_ns, reports)
         if cycle == 0:
+            reports = Stopwatch()
             if reason := guard.activate(now_ns):
                 raise RuntimeError(f"not activated: {reason}")
             continue
         command = serialize_message(JointState(name=list(pose), position=list(pose.values())))
-        commands.append(_through(guard, command, now_ns))
-    return commands, reports[1:]
+        _through(guard, command, now_ns, commands)
+    return commands, reports
 
 
-def _through(guard: Guard, command: bytes, now_ns: int) -> float:
-    begun_s = time.perf_counter()
-    message = deserialize_message(command, JointState)
-    sent = [
-        serialize_message(JointState(name=COMMANDS[group][1], position=numbers))
-        for group, numbers in guard.hear_command(message.name, message.position, now_ns)
-    ]
-    passed_s = time.perf_counter() - begun_s
+def _through(guard: Guard, command: bytes, now_ns: int, watch: Stopwatch) -> None:
+    with watch:
+        message = deserialize_message(command, JointState)
+        sent = [
+            serialize_message(JointState(name=COMMANDS[group][1], position=numbers))
+            for group, numbers in guard.hear_command(message.name, message.position, now_ns)
+        ]
     if len(sent) != len(Group):
         raise RuntimeError(f"{len(sent)} of {len(Group)} groups were sent: {guard.stopped}")
-    return passed_s
 
 
-def _back(guard: Guard, report: bytes, now_ns: int) -> float:
-    begun_s = time.perf_counter()
-    message = deserialize_message(report, JointState)
-    guard.hear_feedback(Group.ARMS, list(message.position), list(message.velocity), now_ns)
-    if (states := guard.states(now_ns)) is not None:
-        names, positions, speeds = states
-        serialize_message(JointState(name=names, position=positions, velocity=speeds))
-    return time.perf_counter() - begun_s
+def _back(guard: Guard, report: bytes, now_ns: int, watch: Stopwatch) -> None:
+    with watch:
+        message = deserialize_message(report, JointState)
+        guard.hear_feedback(Group.ARMS, list(message.position), list(message.velocity), now_ns)
+        if (states := guard.states(now_ns)) is not None:
+            names, positions, speeds = states
+            serialize_message(JointState(name=names, position=positions, velocity=speeds))
 
 
 def main() -> None:
-    contract = load_contract(Path(sys.argv[1]))
-    both = added_s(contract, int(sys.argv[2]) if len(sys.argv) > 2 else 2000)
-    for what, seconds in zip(("commands", "reports"), both, strict=True):
-        p50, p95, p99 = np.percentile(1e3 * np.array(seconds), [50, 95, 99])
-        print(f"{len(seconds)} {what}: p50 {p50:.2f} ms, p95 {p95:.2f} ms, p99 {p99:.2f} ms")
+    both = added(load_contract(Path(sys.argv[1])), int(sys.argv[2]) if len(sys.argv) > 2 else 2000)
+    for what, watch in zip(("commands", "reports"), both, strict=True):
+        print(watch.told(what))
 
 
 if __name__ == "__main__":

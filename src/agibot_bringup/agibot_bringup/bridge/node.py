@@ -209,7 +209,7 @@ class Bridge(LifecycleNode):
         self._diagnostics.publish(array)
 
 
-def main() -> None:
+def main(kind: type[Bridge] = Bridge) -> None:
     """Run the node until SIGINT or SIGTERM."""
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     interrupted = threading.Event()
@@ -217,7 +217,7 @@ def main() -> None:
         signal.signal(number, lambda *_: interrupted.set())
     keep_freed_memory()
     try:
-        node = Bridge()
+        node = kind()
     except ParameterException as error:
         sys.exit(f"bridge: {error}")
     executor = quickest_executor()

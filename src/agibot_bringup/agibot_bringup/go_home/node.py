@@ -29,7 +29,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from agibot_bringup.description import load_home
 from agibot_bringup.go_home.motion import NoWay, braked, legs
-from agibot_bringup.safety_gate.messages import trajectory_message
+from agibot_bringup.safety_gate.messages import Outgoing
 from dreamzero_policy.runtime.contract import Contract, ContractError, Controller, load_contract
 from dreamzero_policy.runtime.embodiment import Floats
 from dreamzero_policy.runtime.geometry import KeepsClearOfItself, checks_of, installed
@@ -226,7 +226,7 @@ class GoHome(Node):
         for controller, sender in self._senders:
             columns = [self._joints.index(joint) for joint in controller.joints]
             part = Plan(plan.knots_ns, plan.positions[:, columns], plan.velocities[:, columns])
-            sender.publish(trajectory_message(controller, part, now_ns))
+            sender.publish(Outgoing(controller).message(part, now_ns))
 
     def _now_ns(self) -> int:
         return self.get_clock().now().nanoseconds

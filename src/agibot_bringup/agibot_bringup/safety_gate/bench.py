@@ -6,15 +6,16 @@ transport on either side is the middleware's.
 """
 
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
-from rclpy.serialization import deserialize_message, serialize_message
+from rclpy.serialization import serialize_message
 from trajectory_msgs.msg import JointTrajectory
 
+from agibot_bringup.benchmarks.stopwatch import Stopwatch
+from agibot_bringup.safety_gate.cdr import Writer
 from agibot_bringup.safety_gate.gate import Gate, Settings
-from agibot_bringup.safety_gate.messages import received, trajectory_message
+from agibot_bringup.safety_gate.messages import Outgoing, received_bytes
 from agibot_bringup.safety_gate.trajectory import Bounds
 from dreamzero_policy.runtime.contract import Contract, Controller, load_contract
 from dreamzero_policy.runtime.observation import NS_PER_S
@@ -31,16 +32,18 @@ SETTINGS = Settings(
 )
 
 
-def added_s(contract: Contract, count: int) -> list[float]:
-    """Seconds from bytes to bytes of each of `count` trajectories, all of which pass.
+def added(contract: Contract, count: int) -> Stopwatch:
+    """The time from bytes to bytes of each of `count` trajectories, all of which pass.
 
     Raises:
         RuntimeError: one was rejected; the text says why.
     """
     sent: list[bytes] = []
 
+    writers = {controller.name: Writer(controller.joints) for controller in contract.site.controllers}
+
     def send(controller: Controller, plan: Plan, now_ns: int) -> None:
-        sent.append(serialize_message(trajectory_message(controller, plan, now_ns)))
+        sent.append(writers[controller.name].data(plan, now_ns))
 
     gate = Gate(contract, SETTINGS, None, send)
     joints, limits = contract.model.commanded_joints, contract.site.limits
@@ -50,20 +53,19 @@ def added_s(contract: Contract, count: int) -> list[float]:
     now_ns = begin_ns = NS_PER_S
     gate.hear_joint_states(joints, middle, now_ns, now_ns)
     gate.open(now_ns, now_ns)
-    seconds = []
+    watch = Stopwatch()
     for _ in range(count):
         now_ns += PERIOD_NS
         gate.hear_joint_states(joints, middle, now_ns, now_ns)
-        message = serialize_message(_ahead(widest, pose, now_ns, begin_ns))
-        begun_s = time.perf_counter()
-        rejection = gate.take(received(deserialize_message(message, JointTrajectory)), now_ns, now_ns)
-        seconds.append(time.perf_counter() - begun_s)
+        message = serialize_message(motion_ahead(widest, pose, now_ns, begin_ns))
+        with watch:
+            rejection = gate.take(received_bytes(message), now_ns, now_ns)
         if rejection is not None:
             raise RuntimeError(f"rejected, {rejection}")
-    return seconds
+    return watch
 
 
-def _ahead(controller: Controller, pose: np.ndarray, now_ns: int, begin_ns: int) -> JointTrajectory:
+def motion_ahead(controller: Controller, pose: np.ndarray, now_ns: int, begin_ns: int) -> JointTrajectory:
     """The motion from now on. It ends abruptly, but slow enough for the limits."""
     knots_ns = now_ns + FIRST_POINT_NS + STEP_NS * np.arange(POINTS)
     t = (knots_ns - begin_ns)[:, None] / NS_PER_S
@@ -71,14 +73,12 @@ def _ahead(controller: Controller, pose: np.ndarray, now_ns: int, begin_ns: int)
     shift, speed = AMPLITUDE * (1 - np.cos(turn * t)) / 2, AMPLITUDE * turn * np.sin(turn * t) / 2
     plan = Plan(knots_ns, pose + shift, np.repeat(speed, len(pose), 1))
     plan.velocities[-1] = 0.0
-    return trajectory_message(controller, plan, now_ns)
+    return Outgoing(controller).message(plan, now_ns)
 
 
 def main() -> None:
     contract = load_contract(Path(sys.argv[1]))
-    milliseconds = 1e3 * np.array(added_s(contract, int(sys.argv[2]) if len(sys.argv) > 2 else 2000))
-    p50, p95, p99 = np.percentile(milliseconds, [50, 95, 99])
-    print(f"{len(milliseconds)} trajectories of {POINTS} points: p50 {p50:.2f} ms, p95 {p95:.2f} ms, p99 {p99:.2f} ms")
+    print(added(contract, int(sys.argv[2]) if len(sys.argv) > 2 else 2000).told(f"trajectories of {POINTS} points"))
 
 
 if __name__ == "__main__":

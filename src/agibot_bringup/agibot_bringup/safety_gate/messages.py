@@ -1,10 +1,12 @@
-"""Between JointTrajectory messages and the gate's own objects. Message packages only, no rclpy."""
+"""Between JointTrajectory messages and the gate's own objects."""
 
 from array import array
 
 from builtin_interfaces.msg import Duration, Time
+from rclpy.serialization import deserialize_message
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
+from agibot_bringup.safety_gate import cdr
 from agibot_bringup.safety_gate.trajectory import Point, Received
 from dreamzero_policy.runtime.contract import Controller
 from dreamzero_policy.runtime.observation import NS_PER_S
@@ -23,21 +25,38 @@ def received(message: JointTrajectory) -> Received:
     return Received(message.joint_names, points, to_ns(message.header.stamp))
 
 
-def trajectory_message(controller: Controller, plan: Plan, now_ns: int) -> JointTrajectory:
-    """A trajectory in the form that moves alike on every ROS 2 distribution.
+def received_bytes(data: bytes) -> Received:
+    """The same of a message's bytes.
+
+    Raises:
+        RuntimeError: they are no JointTrajectory.
+    """
+    found = cdr.read(data)
+    return received(deserialize_message(data, JointTrajectory)) if found is None else found
+
+
+class Outgoing:
+    """Messages for one controller, in the form that moves alike on every ROS 2 distribution.
 
     The stamp is zero (begin now, from the present command), the first point lies in the future, every point has
-    positions and velocities, the last one is at rest.
+    positions and velocities, the last one is at rest. Its points are used again: a message holds until the next one is
+    written.
     """
-    # array.array is the one type the generated setters take without looking at every number.
-    points = [
-        JointTrajectoryPoint(
-            positions=array("d", positions.tobytes()),
-            velocities=array("d", velocities.tobytes()),
-            time_from_start=Duration(sec=after_ns // NS_PER_S, nanosec=after_ns % NS_PER_S),
-        )
-        for positions, velocities, after_ns in zip(
-            plan.positions, plan.velocities, (plan.knots_ns - now_ns).tolist(), strict=True
-        )
-    ]
-    return JointTrajectory(joint_names=list(controller.joints), points=points)
+
+    def __init__(self, controller: Controller) -> None:
+        self._message = JointTrajectory(joint_names=list(controller.joints))
+        self._points: list[JointTrajectoryPoint] = []
+
+    def message(self, plan: Plan, now_ns: int) -> JointTrajectory:
+        """The plan, told at `now_ns`."""
+        while len(self._points) < len(plan.knots_ns):
+            self._points.append(JointTrajectoryPoint())
+        # array.array is the one type the generated setters take without looking at every number.
+        for point, positions, velocities, after_ns in zip(
+            self._points, plan.positions, plan.velocities, (plan.knots_ns - now_ns).tolist(), strict=False
+        ):
+            point.positions = array("d", positions.tobytes())
+            point.velocities = array("d", velocities.tobytes())
+            point.time_from_start.sec, point.time_from_start.nanosec = divmod(after_ns, NS_PER_S)
+        self._message.points = self._points[: len(plan.knots_ns)]
+        return self._message

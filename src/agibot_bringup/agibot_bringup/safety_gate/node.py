@@ -31,9 +31,10 @@ from trajectory_msgs.msg import JointTrajectory
 
 from agibot_bringup.executors import quickest_executor
 from agibot_bringup.safety_gate import parameters, reports
+from agibot_bringup.safety_gate.cdr import Writer
 from agibot_bringup.safety_gate.gate import Gate
 from agibot_bringup.safety_gate.interlocks import Deadman
-from agibot_bringup.safety_gate.messages import received, trajectory_message
+from agibot_bringup.safety_gate.messages import received_bytes
 from agibot_bringup.safety_gate.trajectory import Reason
 from dreamzero_policy.runtime.allocator import keep_freed_memory
 from dreamzero_policy.runtime.clock import ClockWatch
@@ -77,6 +78,7 @@ class SafetyGate(Node):
             controller.name: self.create_publisher(JointTrajectory, f"{controller.name}/joint_trajectory", COMMAND)
             for controller in contract.site.controllers
         }
+        self._writers = {controller.name: Writer(controller.joints) for controller in contract.site.controllers}
         self.gate = Gate(contract, values.settings, _deadman(values), self._send, checks_of(contract))
         self.gate.estop.demand(values.estop_timeout_s if values.require_estop else None)
         self._status, self._shown = self.create_publisher(String, "~/status", LATCHED), ""
@@ -101,7 +103,8 @@ class SafetyGate(Node):
 
     def _subscribe(self, values: parameters.Parameters, joint_states: str) -> None:
         inputs = [
-            self.create_subscription(JointTrajectory, topic, self._on_trajectory, EVENT) for topic in values.inputs
+            self.create_subscription(JointTrajectory, topic, self._on_trajectory, EVENT, raw=True)
+            for topic in values.inputs
         ]
         own = {publisher.topic_name for publisher in self._outputs.values()}
         if loops := sorted(own & {subscription.topic_name for subscription in inputs}):
@@ -133,8 +136,13 @@ class SafetyGate(Node):
 
     # Heard
 
-    def _on_trajectory(self, message: JointTrajectory) -> None:
-        rejection = self.gate.take(received(message), *self._now())
+    def _on_trajectory(self, data: bytes) -> None:
+        try:
+            wanted = received_bytes(data)
+        except RuntimeError as error:  # of the deserializer: bytes that are no message
+            self.get_logger().warning(f"no JointTrajectory: {error}", throttle_duration_sec=1.0)
+            return
+        rejection = self.gate.take(wanted, *self._now())
         if rejection is not None and rejection.reason is not Reason.CLOSED:
             self.get_logger().warning(f"rejected, {rejection}", throttle_duration_sec=1.0)
 
@@ -179,7 +187,7 @@ class SafetyGate(Node):
     # Said
 
     def _send(self, controller: Controller, plan: Plan, now_ns: int) -> None:
-        self._outputs[controller.name].publish(trajectory_message(controller, plan, now_ns))
+        self._outputs[controller.name].publish(self._writers[controller.name].data(plan, now_ns))
 
     def _tick(self) -> None:
         self.gate.absent = self._absent()

@@ -53,9 +53,9 @@ class Rejected(Exception):  # noqa: N818 (an answer to the sender)
         return cls(Reason(judgement.verdict), judgement.reason)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Point:
-    """A trajectory_msgs/JointTrajectoryPoint: rad and m, per s, per s²."""
+    """A trajectory_msgs/JointTrajectoryPoint: rad and m, per s, per s². Not frozen, since a message has many."""
 
     after_ns: int  # the trajectory's start
     positions: Sequence[float]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from agibot_bringup.safety_gate.bench import added_s
+from agibot_bringup.safety_gate.bench import added
 from agibot_bringup.safety_gate.gate import State
 from agibot_bringup.safety_gate.trajectory import Point, Reason, Received
 from dreamzero_policy.runtime.contract import Contract
@@ -251,4 +251,4 @@ def test_what_goes_on_a_little_late_or_early_takes_over_in_motion_inside_the_lim
 
 
 def test_the_bench_sends_what_passes(contract: Contract) -> None:
-    assert len(added_s(contract, 20)) == 20
+    assert len(added(contract, 20).wall_s) == 20

@@ -1,184 +1,25 @@
 """Over real DDS: the gate's process between a source and a robot."""
 
 import os
-import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
-import rclpy
-from builtin_interfaces.msg import Duration
-from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.qos import DurabilityPolicy, QoSProfile
-from sensor_msgs.msg import JointState, Joy
-from std_msgs.msg import Bool, Empty, String
-from std_srvs.srv import Trigger
+from std_msgs.msg import Bool, Empty
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from dreamzero_policy.runtime.command import Command
-from dreamzero_policy.runtime.contract import load_contract
-from dreamzero_policy.runtime.limits import Limits
-from dreamzero_policy.runtime.observation import NS_PER_S
+from dreamzero_policy.runtime.contract import Contract, Controller
 
-from .scene import ARMS, wave
+from .adversary import Adversary
+from .stand import ARM, TIMEOUT_S, Stand, as_message
 
 pytestmark = pytest.mark.stack
 
-CONTRACT_FILE = Path(__file__).parents[4] / "config" / "agibot_g1.yaml"
-CONTRACT = load_contract(CONTRACT_FILE)
-CONTROLLERS = CONTRACT.site.controllers
-ARM = CONTROLLERS[ARMS]
-BUTTON = 4
-TIMEOUT_S = 60.0
-
-
-class Stand:
-    """The gate's process; a robot that does what it is told; a source, a joystick and an emergency stop."""
-
-    def __init__(self, *parameters: str) -> None:
-        self.domain = random.SystemRandom().randint(1, 100)
-        environment = dict(os.environ, ROS_DOMAIN_ID=str(self.domain), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST")
-        arguments = [item for parameter in (f"contract:={CONTRACT_FILE}", *parameters) for item in ("-p", parameter)]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "agibot_bringup.safety_gate.node", "--ros-args", *arguments],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-        self.context = Context()
-        rclpy.init(context=self.context, domain_id=self.domain)
-        self.node = rclpy.create_node("stand", context=self.context)
-        self.executor = SingleThreadedExecutor(context=self.context)
-        self.executor.add_node(self.node)
-        limits = CONTRACT.site.limits
-        middle = {c.name: [(limits[j].lower + limits[j].upper) / 2 for j in c.joints] for c in CONTROLLERS}
-        self.commands = {name: Command(positions, self.now_ns()) for name, positions in middle.items()}
-        self.sent: list[tuple[str, JointTrajectory]] = []
-        self.statuses: list[str] = []
-        self.diagnoses: list[DiagnosticArray] = []
-        self.held = True
-        for controller in CONTROLLERS:
-            self.node.create_subscription(
-                JointTrajectory, f"{controller.name}/joint_trajectory", partial(self._follow, controller.name), 10
-            )
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self.node.create_subscription(
-            String, "safety_gate/status", lambda message: self.statuses.append(message.data), latched
-        )
-        self.node.create_subscription(DiagnosticArray, "/diagnostics", self.diagnoses.append, 10)
-        self.source = self.node.create_publisher(JointTrajectory, f"wanted/{ARM.name}/joint_trajectory", 10)
-        self.estop = self.node.create_publisher(Bool, "estop", 10)  # the default quality of service
-        self._joints = self.node.create_publisher(JointState, "joint_states", 10)
-        self._joy = self.node.create_publisher(Joy, "joy", 10)
-        self.services = {
-            name: self.node.create_client(Trigger, f"safety_gate/{name}") for name in ("open", "close", "reset_estop")
-        }
-        self.node.create_timer(0.01, self._feel)
-        self.node.create_timer(0.05, self._hold)
-
-    def now_ns(self) -> int:
-        return self.node.get_clock().now().nanoseconds
-
-    def _follow(self, name: str, message: JointTrajectory) -> None:
-        self.sent.append((name, message))
-        after_ns = [p.time_from_start.sec * NS_PER_S + p.time_from_start.nanosec for p in message.points]
-        own = self.commands[name].take(
-            self.now_ns(), after_ns, [p.positions for p in message.points], [p.velocities for p in message.points]
-        )
-        controller = next(controller for controller in CONTROLLERS if controller.name == name)
-        judgement = Limits(controller.joints, CONTRACT.site.limits).judge(own)
-        assert judgement, judgement.reason
-        assert not any(message.points[-1].velocities) and message.header.stamp.sec == 0
-
-    def _feel(self) -> None:
-        message = JointState()
-        message.header.stamp = self.node.get_clock().now().to_msg()
-        for controller in CONTROLLERS:
-            message.name += list(controller.joints)
-            message.position.extend(self.commands[controller.name].plan.sample([self.now_ns()])[0][0].tolist())
-        self._joints.publish(message)
-
-    def _hold(self) -> None:
-        buttons = [0] * (BUTTON + 1)
-        buttons[BUTTON] = int(self.held)
-        self._joy.publish(Joy(buttons=buttons))
-
-    def want(self, amplitude: float) -> None:
-        """The arms there and back, from where they are told to be."""
-        (start,), _ = self.commands[ARM.name].plan.sample([self.now_ns()])
-        message = JointTrajectory(joint_names=ARM.joints)
-        for point in wave(ARM.joints, start, amplitude, 2.0).points:
-            after = Duration(sec=point.after_ns // NS_PER_S, nanosec=point.after_ns % NS_PER_S)
-            message.points.append(
-                JointTrajectoryPoint(
-                    positions=point.positions, velocities=list(point.velocities), time_from_start=after
-                )
-            )
-        self.source.publish(message)
-
-    def speed(self) -> float:
-        return float(np.abs(self.commands[ARM.name].plan.sample([self.now_ns()])[1]).max())
-
-    def left_s(self) -> float:
-        """Motion that is left for the arms [s]."""
-        return max(0.0, (self.commands[ARM.name].rest_ns - self.now_ns()) / NS_PER_S)
-
-    def ask(self, service: str) -> Trigger.Response:
-        answer = self.services[service].call_async(Trigger.Request())
-        self.spin_until(answer.done)
-        return answer.result()
-
-    def spin_until(self, condition: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> None:
-        until = time.monotonic() + timeout_s
-        while not condition():
-            assert self.process.poll() is None, f"the gate ended: {self.process.stdout.read()}"
-            assert time.monotonic() < until, f"timed out; the gate says {self.statuses[-1:]}"
-            self.executor.spin_once(timeout_sec=0.1)
-
-    def spin(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            self.executor.spin_once(timeout_sec=0.01)
-
-    def connect(self) -> None:
-        self.spin_until(
-            lambda: (
-                bool(self.statuses)
-                and self.source.get_subscription_count() == 1
-                and self.estop.get_subscription_count() == 1
-                and all(client.service_is_ready() for client in self.services.values())
-            )
-        )
-        # Whether the gate sees all controllers, the joints and the button is what it is asked next.
-        self.spin_until(lambda: any(not self._interlocks(array) for array in self.diagnoses[-1:]))
-
-    def _interlocks(self, array: DiagnosticArray) -> str:
-        return next(pair.value for pair in array.status[0].values if pair.key == "interlocks")
-
-    def stop(self) -> str:
-        """End the process by SIGTERM; its whole output."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        output, _ = self.process.communicate(timeout=TIMEOUT_S)
-        return output
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.communicate()
-        self.executor.shutdown()
-        self.node.destroy_node()
-        rclpy.shutdown(context=self.context)
+MESSAGES = int(os.environ.get("GATE_MESSAGES", "2000")) // 20 + 500  # to the stopped gate
+AT_ONCE = 10  # as many as wait in its queue
+NO_MESSAGES = (b"", b"\x00", b"\x00\x01\x00\x00", b"\x00\x01\x00\x00" + b"\xff" * 40, bytes(range(200)))
 
 
 @pytest.fixture
@@ -276,3 +117,36 @@ def test_a_bad_parameter_is_named_in_one_line(start: Callable[..., Stand], param
     output, _ = stand.process.communicate(timeout=TIMEOUT_S)
     assert stand.process.returncode == 1
     assert message in output and "Traceback" not in output
+
+
+def test_of_hundreds_of_real_messages_none_passes_while_the_gate_is_stopped(
+    start: Callable[..., Stand], contract: Contract
+) -> None:
+    stand = start("engage_s:=0.3")
+    stand.connect()
+    adversary = Adversary(contract, np.random.default_rng(71))
+
+    def pose(controller: Controller) -> np.ndarray:
+        return stand.commands[controller.name].plan.sample([stand.now_ns()])[0][0]
+
+    for cause in ("never opened", "estop", "deadman"):
+        if cause != "never opened":
+            stand.estop.publish(Bool(data=False))
+            stand.spin_until(lambda: stand.ask("reset_estop").success and stand.ask("open").success)
+            count = len(stand.sent)
+            stand.want(0.4)
+            stand.spin_until(lambda: stand.speed() > 0.5)
+            stand.held = cause != "deadman"
+            stand.estop.publish(Bool(data=cause == "estop"))
+            # The motion and the way to rest, nothing else.
+            stand.spin_until(lambda count=count: len(stand.sent) == count + 2 and stand.left_s() == 0.0)
+        count = len(stand.sent)
+        for batch in range(MESSAGES // 3 // AT_ONCE):
+            for _ in range(AT_ONCE):
+                stand.source.publish(as_message(adversary.message(pose, stand.now_ns())))
+            stand.source.publish(NO_MESSAGES[batch % len(NO_MESSAGES)])
+            # An answer says that the gate has come so far.
+            assert stand.ask("close").success if cause == "never opened" else not stand.ask("open").success
+        stand.spin(0.3)
+        assert len(stand.sent) == count, cause
+    assert int(stand.told("rejected.closed")) > 0.9 * MESSAGES, "what was sent was heard"

@@ -1,7 +1,7 @@
 """`dreamzero bench regimes`: stop_and_go, both ways of overlap and slowed playback over the same episodes."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from dreamzero_policy.cli.share import shipped_checkpoint
+from dreamzero_policy.cli.share import sampler_steps, shipped_checkpoint
 from dreamzero_policy.evaluation.closed_loop import Played
 from dreamzero_policy.evaluation.regimes import CASES, Case, Episodes, compare
 from dreamzero_policy.evaluation.stage import Job, Setup
@@ -45,6 +45,8 @@ def bench_regimes(
     """
     if unknown := set(regimes) - set(CASES):
         raise ValueError(f"no regime {sorted(unknown)[0]!r}; expected {', '.join(CASES)}")
+    if not episodes.steps:
+        episodes = replace(episodes, steps=sampler_steps(checkpoint))
     share = Path(get_package_share_directory("dreamzero"))
     folder = checkpoint or shipped_checkpoint()
     setup = Setup(

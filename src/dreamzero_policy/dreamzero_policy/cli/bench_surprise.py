@@ -8,35 +8,35 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from dreamzero_policy.cli.share import shipped_checkpoint, shipped_contract_path, shipped_parameters_path
+from dreamzero_policy.cli.share import shipped_contract_path, shipped_parameters_path
 from dreamzero_policy.evaluation.stage import Setup, Stage
 from dreamzero_policy.evaluation.surprising import Plan, Told, try_out
 from dreamzero_policy.inference.worker_process import checkpoint_hash
+from dreamzero_policy.runtime.calibration import distance
 
 
 def bench_surprise(
-    checkpoint: Path | None, contract: Path | None, parameters: Path | None, world: str, plan: Plan, console: Console
+    checkpoint: Path, contract: Path | None, parameters: Path | None, world: str, plan: Plan, console: Console
 ) -> dict[str, Any]:
     """Play and count, in one process. Raises what `try_out` and the stage raise."""
-    folder = checkpoint or shipped_checkpoint()
     setup = Setup(
         world=world,
         contract=contract or shipped_contract_path(),
         parameters=parameters or shipped_parameters_path(),
-        weights={"checkpoint": folder},
+        weights={"checkpoint": checkpoint},
     )
     stage, done = Stage(setup), count(1)
 
     def notice(told: Told) -> None:
-        largest = f"largest distance {max(told.distances, default=0.0):.3f}"
-        line = f"episode {next(done)}: seed {told.seed}, {told.happened}: {len(told.distances)} blocks, {largest}"
+        largest = f"largest distance {max(map(distance, told.cells), default=0.0):.3f}"
+        line = f"episode {next(done)}: seed {told.seed}, {told.happened}: {len(told.cells)} blocks, {largest}"
         console.print(line, style="dim", highlight=False)
 
     try:
         document = try_out(stage, plan, notice)
     finally:
         stage.close()
-    return {**asdict(plan), "checkpoint_hash": checkpoint_hash(folder), **document}
+    return {**asdict(plan), "checkpoint_hash": checkpoint_hash(checkpoint), **document}
 
 
 def report(document: dict[str, Any], console: Console) -> None:
@@ -61,3 +61,14 @@ def report(document: dict[str, Any], console: Console) -> None:
             f"{row['alarms']} alarms in {row['episodes_with_alarm']} of {row['episodes']} episodes",
         )
     console.print(table)
+    for one in document["separation"]:
+        console.print(
+            f"{one['disturbance']}: a disturbed episode scores higher than an undisturbed one in "
+            f"{_share(one['by_score'])} of {one['episodes']} x {one['undisturbed']} pairs "
+            f"(by distance alone {_share(one['by_distance'])}; chance is 50 %)",
+            highlight=False,
+        )
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.0f} %"

@@ -22,7 +22,7 @@ def run(bags: Sequence[Path], checkpoint: Path, contract: Contract) -> dict[str,
         EpisodeError: a bag cannot be used, or bags are of several policies.
         CalibrationError: they are of another policy than this checkpoint with this contract, or it cannot be written.
     """
-    calibration = calibration_of([SurpriseRun.read(bag) for bag in bags])
+    calibration = calibration_of([SurpriseRun.read(bag) for bag in bags], contract)
     misfit = calibration.misfit(contract.hash, checkpoint_hash(checkpoint), calibration.denoise_steps)
     if misfit:
         raise CalibrationError(f"{misfit.replace(CALIBRATION_FILE, 'the recording')}: name its own with --checkpoint")
@@ -31,7 +31,7 @@ def run(bags: Sequence[Path], checkpoint: Path, contract: Contract) -> dict[str,
         calibration.save(path)
     except OSError as error:
         raise CalibrationError(f"{path} cannot be written: {error}") from error
-    shown = {f"{level:g}": value for level, value in zip(LEVELS, calibration.distances, strict=True) if level in SHOWN}
+    shown = {f"{level:g}": value for level, value in zip(LEVELS, calibration.scores, strict=True) if level in SHOWN}
     return {
         "file": str(path),
         "runs": calibration.runs,
@@ -45,10 +45,10 @@ def run(bags: Sequence[Path], checkpoint: Path, contract: Contract) -> dict[str,
 
 def report(document: dict[str, Any], console: Console) -> None:
     """The result for a person."""
-    table = Table(title=f"{document['blocks']} blocks of {document['runs']} runs", title_justify="left")
+    table = Table(title=f"scores of {document['blocks']} blocks of {document['runs']} runs", title_justify="left")
     for level in document["percentiles"]:
         table.add_column(f"{level} %", justify="right")
-    table.add_row(*(f"{value:.3f}" for value in document["percentiles"].values()))
+    table.add_row(*(f"{value:.2f}" for value in document["percentiles"].values()))
     console.print(table)
     highest = document["highest_percentile"]
     console.print(f"written to {document['file']}; surprise_percentile up to {highest:.1f} can be told", soft_wrap=True)

@@ -48,6 +48,7 @@ class Tally:
     not_noticed: Counter[str] = field(default_factory=Counter)
     rests_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     late_rests: list[str] = field(default_factory=list)
+    moves: Counter[str] = field(default_factory=Counter)  # 10 ms samples of motion while stopped, by fault
 
     def rested(self, name: str, seconds: float, bound_s: float) -> None:
         self.rests_s[name].append(seconds)
@@ -139,7 +140,7 @@ def _inject(stand, tally: Tally, fault, chance: random.Random) -> str:
     """Begin, see that it is told and that the robot rests, end."""
     from dreamzero_policy.cli.chaos_faults import KNOWN_S
 
-    before, begun_ns = stand.status, stand.now_ns
+    before, begun_ns, moved = stand.status, stand.now_ns, 0
     known_s = KNOWN_S + (fault.known_s or 0.0)
     bound_s = known_s + stand.audit.stopping_s(begun_ns, known_s)
     fault.begin(stand, chance)
@@ -152,8 +153,11 @@ def _inject(stand, tally: Tally, fault, chance: random.Random) -> str:
         stand.wait(lambda: stand.remaining_s() <= 0, MOTION_TIMEOUT_S)
         rest_s = (stand.audit.rest_ns() - begun_ns) / NS_PER_S
         stand.audit.must_rest_within(0.0, stand.now_ns)
+        before_still = stand.audit.moves_while_stopped
         stand.spin(STILL_S)
         stand.audit.may_move()
+        moved = stand.audit.moves_while_stopped - before_still
+        tally.moves[fault.name] += moved
     elif fault.known_s is not None:
         rest_s = (brake - begun_ns) / NS_PER_S
     if rest_s is not None and fault.known_s is not None:
@@ -161,6 +165,8 @@ def _inject(stand, tally: Tally, fault, chance: random.Random) -> str:
     stand.relay.heal()
     fault.end(stand)
     told = "told" if noticed else "NOT TOLD"
+    if moved:
+        told += f", MOVED FOR {moved / 100:.2f} s while stopped"
     return told if rest_s is None else f"{told}, at rest after {rest_s:.2f} s"
 
 
@@ -205,6 +211,7 @@ def _summary(stand, tally: Tally, seconds: float, seed: int, left: list[str]) ->
         "commands_outside_limits": audit.outside,
         "worst_command": audit.worst,
         "moves_while_stopped": audit.moves_while_stopped,
+        "moves_by_fault": {name: count for name, count in sorted(tally.moves.items()) if count},
         "longest_trajectory_s": round(audit.longest_s, 3),
         "memory": stand.memory.summary(),
         "policy_starts": stand.policy_starts,
@@ -242,7 +249,7 @@ def report(summary: dict[str, Any], console: Console) -> None:
     for row in (
         ("time", f"{summary['seconds']:.0f} s, {summary['simulated_seconds']:.0f} s of them simulated"),
         ("commands outside limits", f"{outside}  {summary['worst_command']}"),
-        ("moves while stopped", str(summary["moves_while_stopped"])),
+        ("moves while stopped", f"{summary['moves_while_stopped']}  {summary['moves_by_fault'] or ''}"),
         ("rests that came late", "; ".join(summary["late_rests"]) or "0"),
         ("longest trajectory", f"{summary['longest_trajectory_s']:.2f} s"),
         ("processes left over", str(summary["leaked_processes"])),

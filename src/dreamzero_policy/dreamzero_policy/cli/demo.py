@@ -1,6 +1,8 @@
 """`dreamzero demo`: twin and policy as separate processes over DDS, watched, recorded and summed up.
 
-The order of things: start both processes, wait until the model is loaded and every topic has its other end, record,
+With `--remote` the model is served by one more process, `dreamzero serve`, and the node asks it over a websocket.
+
+The order of things: start the processes, wait until the model is loaded and every topic has its other end, record,
 send one RunPolicy goal after the other, come to rest, stop the processes, write summary.json, the bag and the film.
 """
 
@@ -8,6 +10,7 @@ import importlib.metadata
 import os
 import platform
 import signal
+import socket
 import threading
 import time
 from dataclasses import dataclass
@@ -17,6 +20,7 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -35,6 +39,7 @@ CONTRACT = "contract.yaml"
 EPISODE_S = 10.0  # enough for every task of the twin
 SETTLE_S = 0.3  # after a reset, until what was seen before it is no longer the newest
 NICENESS = 5
+PATIENT_S = 10.0
 PACKAGES = ("torch", "diffusers", "transformers", "mujoco", "numpy", "ros-jazzy-rclpy", "rosbags", "ruckig")
 
 
@@ -57,6 +62,7 @@ class DemoOptions:
     image_width: int
     transport: str
     checkpoint: Path | None
+    remote: bool = False  # the model is served, in place of beside the node
 
 
 def default_folder() -> Path:
@@ -79,7 +85,12 @@ def run_demo(options: DemoOptions, console: Console) -> dict:
     save_contract(contract, options.folder / CONTRACT)
     with Processes(options.folder / "log", environment) as processes:
         processes.start("twin", "agibot_twin.twin_node", twin_arguments(options))
-        processes.start("policy", "dreamzero_policy.ros.policy_node", policy_arguments(options))
+        server_url = None
+        if options.remote:
+            port = free_port()
+            processes.start("server", "dreamzero_policy.cli.main", server_arguments(options, port))
+            server_url = f"ws://127.0.0.1:{port}"
+        processes.start("policy", "dreamzero_policy.ros.policy_node", policy_arguments(options, server_url))
         os.nice(NICENESS)  # looking on must not slow down what is looked at
         record = _conduct(options, contract, processes, console, interrupted)
     summary = record.summary()
@@ -103,7 +114,24 @@ def twin_arguments(options: DemoOptions) -> list[str]:
     ]
 
 
-def policy_arguments(options: DemoOptions) -> list[str]:
+def server_arguments(options: DemoOptions, port: int) -> list[str]:
+    """Of `dreamzero serve`: one robot may have the whole model."""
+    arguments = ["serve", "--listen", f"127.0.0.1:{port}", "--load", "1.0"]
+    if options.steps:
+        arguments += ["--steps", str(options.steps)]
+    if options.checkpoint is not None:
+        arguments += ["--checkpoint", str(options.checkpoint.resolve())]
+    return arguments
+
+
+def free_port() -> int:
+    """One on which nobody listens now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def policy_arguments(options: DemoOptions, server_url: str | None = None) -> list[str]:
+    """Of the node; with a server it has no checkpoint."""
     arguments = [
         "--ros-args",
         "-p",
@@ -115,7 +143,10 @@ def policy_arguments(options: DemoOptions) -> list[str]:
         "-p",
         f"contract:={(options.folder / CONTRACT).resolve()}",
     ]
-    if options.checkpoint is not None:
+    if server_url is not None:
+        arguments += ["-p", "backend:=remote", "-p", f"server_url:={server_url}"]
+        arguments += ["-p", f"server_period_s:={PATIENT_S}"]  # a slow machine is waited for, as without a server
+    elif options.checkpoint is not None:
         arguments += ["-p", f"checkpoint:={options.checkpoint.resolve()}"]
     return arguments
 
@@ -186,7 +217,7 @@ def _await_start(observer, spin, console: Console) -> None:
     with console.status("starting the twin and loading the model …") as status:
         while not observer.ready():
             spin(0.2)
-            status.update(f"{observer.starting()}  [dim]{time.monotonic() - began:.0f} s[/dim]")
+            status.update(f"{escape(observer.starting())}  [dim]{time.monotonic() - began:.0f} s[/dim]")
             if observer.failure():
                 raise DemoFailed(observer.failure())
             if time.monotonic() - began > START_TIMEOUT_S:

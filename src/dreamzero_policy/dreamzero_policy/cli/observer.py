@@ -65,7 +65,7 @@ class Observer(Node):
         if self._status is None:
             return "starting the processes …"
         if self._status.state == PolicyStatus.LOADING:
-            return "loading the model …"
+            return self._status.message
         return "; ".join(self._status.waiting_for) or self._status.message or "waiting for the action server …"
 
     def failure(self) -> str:

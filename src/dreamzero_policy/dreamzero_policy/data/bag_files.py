@@ -5,6 +5,7 @@ place. Who wants what can be read gives `Problems`; then it is noted there, and
 
 * a folder whose metadata.yaml is missing or damaged is read file by file,
 * an MCAP file that was cut off is read up to where it breaks off (`salvage`),
+* a SQLite file that is damaged is read around its damage (`salvage_sqlite`),
 * behind a stretch that cannot be read, reading begins again.
 """
 
@@ -22,6 +23,7 @@ from dreamzero_policy.data.bag_errors import DAMAGED
 from dreamzero_policy.data.episodes import EpisodeError
 from dreamzero_policy.data.problems import Problems
 from dreamzero_policy.data.salvage import SalvagedMcap
+from dreamzero_policy.data.salvage_sqlite import SalvagedSqlite
 from dreamzero_policy.runtime.observation import NS_PER_S
 
 METADATA, STORAGES = "metadata.yaml", (".mcap", ".db3")
@@ -143,17 +145,26 @@ class OpenBag:
         self._stack.callback(reader.close)
         return reader
 
-    def _salvaged(self, file: Path, reason: str) -> list[SalvagedMcap]:
+    def _salvaged(self, file: Path, reason: str) -> list[SalvagedMcap | SalvagedSqlite]:
         """What is whole in a file; what is not is noted."""
         try:
-            if file.suffix != ".mcap":
-                raise EpisodeError(f"{file.name} cannot be read: {reason}")
-            found = SalvagedMcap(file)
+            found = SalvagedMcap(file) if file.suffix == ".mcap" else SalvagedSqlite(file)
         except (EpisodeError, *DAMAGED) as error:
             self._problems.note("damage", str(file), 0, str(error))
             return []
-        text = f"{reason} Read from its begin; {found.lost_bytes} bytes behind the last whole record are lost"
-        self._problems.note("damage", str(file), found.end_time, text)
+        self._stack.callback(found.close)
+        if isinstance(found, SalvagedMcap):
+            text = f"{reason} Read from its begin; {found.lost_bytes} bytes behind the last whole record are lost"
+            self._problems.note("damage", str(file), found.end_time, text)
+            return [found]
+        for lost in found.lost:
+            end = "and nothing behind it can be read"
+            if lost.behind_ns is not None:
+                end = f"{lost.rows} messages up to {lost.behind_ns / NS_PER_S:.3f} s are lost"
+            text = f"{reason} Damaged behind {lost.after_ns / NS_PER_S:.3f} s; {end}"
+            self._problems.note("damage", str(file), lost.after_ns, text)
+        if not found.lost:  # of the index alone
+            self._problems.note("damage", str(file), found.start_time, f"{reason} Every message can be read")
         return [found]
 
 

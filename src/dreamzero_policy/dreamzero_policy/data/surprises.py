@@ -1,4 +1,4 @@
-"""What bags say of surprise: the distances that a node published while it worked, and which policy that was.
+"""What bags say of surprise: the differences that a node published while it worked, and which policy that was.
 
 The node measures as it works, in its regime and at its latency, so its own numbers are read and no model is run.
 """
@@ -10,9 +10,11 @@ from pathlib import Path
 from dreamzero_policy.data.bag_files import OpenBag
 from dreamzero_policy.data.bag_messages import CHUNK, decoded
 from dreamzero_policy.data.episodes import EpisodeError
-from dreamzero_policy.runtime.calibration import Calibration
+from dreamzero_policy.runtime.calibration import Calibration, Cells
+from dreamzero_policy.runtime.canvas import cameras_of_cells
+from dreamzero_policy.runtime.contract import Contract
 
-DISTANCE, TOPIC = "std_msgs/msg/Float32", "/surprise"
+CELLS, TOPIC = "std_msgs/msg/Float32MultiArray", "/surprise_cells"
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class SurpriseRun:
     """A bag of a node at work."""
 
     bag: Path
-    distances: tuple[float, ...]  # in the order of recording
+    cells: tuple[Cells, ...]  # [f, h, w] of every block, in the order of recording
     contract_hash: str
     checkpoint_hash: str
     denoise_steps: int
@@ -33,29 +35,29 @@ class SurpriseRun:
 
     @classmethod
     def read(cls, bag: Path) -> "SurpriseRun":
-        """Raises EpisodeError for a bag without chunks or distances, or of several policies."""
+        """Raises EpisodeError for a bag without chunks or differences, or of several policies."""
         with OpenBag(bag) as reader:
-            told = [c for c in reader.connections if c.msgtype == DISTANCE and c.topic.endswith(TOPIC)]
+            told = [c for c in reader.connections if c.msgtype == CELLS and c.topic.endswith(TOPIC)]
             chunks = [c for c in reader.connections if c.msgtype == CHUNK]
             if not told or not chunks:
-                missing = "~/surprise" if chunks else "~/chunk"
+                missing = "~/surprise_cells" if chunks else "~/chunk"
                 raise EpisodeError(f"bag {bag} has no {missing} of policy_node; record both while it works")
-            distances, origins, regimes = [], set(), set()
+            cells, origins, regimes = [], set(), set()
             for connection, _, data in reader.messages({c.topic for c in (*told, *chunks)}):
                 message = decoded(data, connection.msgtype, reader.typestore)
-                if connection.msgtype == DISTANCE:
-                    distances.append(float(message.data))
+                if connection.msgtype == CELLS:
+                    cells.append(message.data.reshape([axis.size for axis in message.layout.dim]))
                 else:
                     origins.add((message.contract_hash, message.checkpoint_hash, message.full_denoise_steps))
                     regimes.add(message.regime)
         if len(origins) > 1:
             raise EpisodeError(f"bag {bag} is of several policies (contract, checkpoint, steps): {_short(origins)}")
-        if not distances:
-            raise EpisodeError(f"bag {bag}: nothing was published on ~/surprise; no block was compared")
-        return cls(bag, tuple(distances), *origins.pop(), frozenset(regimes))
+        if not cells:
+            raise EpisodeError(f"bag {bag}: nothing was published on ~/surprise_cells; no block was compared")
+        return cls(bag, tuple(cells), *origins.pop(), frozenset(regimes))
 
 
-def calibration_of(runs: Sequence[SurpriseRun]) -> Calibration:
+def calibration_of(runs: Sequence[SurpriseRun], contract: Contract) -> Calibration:
     """What is normal, by runs of one policy. Raises EpisodeError for runs of several, CalibrationError for none."""
     first = runs[0]
     for run in runs[1:]:
@@ -65,12 +67,12 @@ def calibration_of(runs: Sequence[SurpriseRun]) -> Calibration:
                 f"{_short([first.origin, run.origin])}; calibrate with runs of one"
             )
     return Calibration.of(
-        [distance for run in runs for distance in run.distances],
+        [run.cells for run in runs],
+        cameras_of_cells(contract.model, runs[0].cells[0].shape[1:]),
         contract_hash=first.contract_hash,
         checkpoint_hash=first.checkpoint_hash,
         denoise_steps=first.denoise_steps,
         regimes=tuple(sorted(frozenset().union(*(run.regimes for run in runs)))),
-        runs=len(runs),
     )
 
 

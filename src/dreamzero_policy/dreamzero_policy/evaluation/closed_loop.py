@@ -154,7 +154,7 @@ class Episode:
         policy: TimedPolicy,
         parameters: NodeParameters,
         steps: int,
-        on_surprise: Callable[[float], None] = lambda distance: None,
+        on_surprise: Callable[[NDArray[np.float32]], None] = lambda cells: None,
     ) -> None:
         self.world, self.policy, self.parameters = world, policy, parameters
         self.buffer = ObservationBuffer(embodiment)

@@ -64,8 +64,8 @@ class SessionPolicy:
         self.model_s.append(time.perf_counter() - began)
         due_ns = self._now_ns() + self.next_latency_ns()
         self._answers.append((due_ns, answer))
-        if self._tells_surprise and (distance := self._sessions.surprise()) is not None:
-            self._answers.append((due_ns, Surprise(request.epoch, distance)))
+        if self._tells_surprise and (cells := self._sessions.surprise()) is not None:
+            self._answers.append((due_ns, Surprise(request.epoch, cells)))
 
     def next_latency_ns(self) -> int:
         """Simulated time that the answer to a request of now takes."""

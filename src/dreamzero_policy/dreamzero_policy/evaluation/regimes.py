@@ -29,7 +29,7 @@ class Episodes:
     split: str
     first_seed: int
     count: int
-    steps: int
+    steps: int  # 0: as many as the checkpoint says, to be filled in before they are played
 
     def jobs(self) -> list[Job]:
         seeds = range(self.first_seed, self.first_seed + self.count)

@@ -10,7 +10,7 @@ import torch
 
 from dreamzero_policy.inference.loading import Policy
 from dreamzero_policy.inference.session import Session
-from dreamzero_policy.inference.surprise import distance
+from dreamzero_policy.inference.surprise import difference
 
 
 def measure(
@@ -54,7 +54,7 @@ def measure(
                 continued[part].append(prediction.timings_s[part])
         start = time.perf_counter()
         seen = session.encoded(frames, stream)[0] if observation.window_opened else observation.latents
-        float(distance(before.video_latents, seen))
+        difference(before.expected_latents, seen).cpu()
         compared[observation.window_opened].append(time.perf_counter() - start)
     start = time.perf_counter()
     session.decode(prediction)

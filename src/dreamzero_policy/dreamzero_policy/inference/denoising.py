@@ -204,8 +204,10 @@ def denoise_together(transformer: WorldActionTransformer, chunks: Sequence[Denoi
         **first._common(),
     )
     return [
-        Sample(video, action, sample.evaluations)
-        for video, action in zip(sample.video.split(1), sample.action.split(1), strict=True)
+        Sample(video, action, sample.evaluations, expected)
+        for video, action, expected in zip(
+            sample.video.split(1), sample.action.split(1), sample.expected.split(1), strict=True
+        )
     ]
 
 

@@ -29,14 +29,16 @@ class Prediction:
     """One chunk.
 
     ``actions`` [actions_per_chunk, max_action_dim] float32 are normalised; row i is meant for i action steps after the
-    last observed frame. ``video_latents`` [C, f, h, w] float32 are the predicted latents, ``past_latents`` the observed
-    ones that they continue. ``evaluations`` counts the velocities computed in ``steps`` steps. ``seed`` is None where
-    the noise was given. The first ``held_rows`` of the actions are those of a prefix. ``timings_s`` holds the seconds
-    of this prediction (``denoise``) and of the observation before it (``encode``, ``observe``).
+    last observed frame. ``video_latents`` [C, f, h, w] float32 are the predicted latents, ``expected_latents`` the mean
+    of all that may come, of which those are one sample, and ``past_latents`` the observed ones that they continue.
+    ``evaluations`` counts the velocities computed in ``steps`` steps. ``seed`` is None where the noise was given. The
+    first ``held_rows`` of the actions are those of a prefix. ``timings_s`` holds the seconds of this prediction
+    (``denoise``) and of the observation before it (``encode``, ``observe``).
     """
 
     actions: np.ndarray
     video_latents: Tensor
+    expected_latents: Tensor
     steps: int
     evaluations: int
     cfg_scale: float

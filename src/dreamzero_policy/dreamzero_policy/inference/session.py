@@ -231,6 +231,7 @@ class Session:
         return Prediction(
             actions=actions,
             video_latents=sample.video[0],
+            expected_latents=sample.expected[0],
             steps=chunk.steps,
             evaluations=sample.evaluations,
             cfg_scale=self.cfg_scale,

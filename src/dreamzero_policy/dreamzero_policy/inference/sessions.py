@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dreamzero_policy.inference.denoising import Denoising
 from dreamzero_policy.inference.loading import Policy as Model
@@ -110,7 +111,7 @@ class Sessions:
         latents, canvas = observation.latents, request.canvas
         opened = observation.window_opened
         self._comparison = Comparison(
-            foreseen.video_latents, lambda: session.encoded(canvas, stream)[0] if opened else latents
+            foreseen.expected_latents, lambda: session.encoded(canvas, stream)[0] if opened else latents
         )
 
     def fork(self, number: int, into: int) -> None:
@@ -143,13 +144,15 @@ class Sessions:
             raise ValueError(f"session {number} has given no chunk yet that could be looked beyond")
         return self._given[number]
 
-    def surprise(self) -> float | None:
-        """How far the newest block was from what was predicted; None where no chunk was about it, and the second time.
+    def surprise(self) -> NDArray[np.float32] | None:
+        """How far the newest block was from what was expected, by cell [f, h, w] (`inference/surprise.py`).
+
+        None where no chunk was about it, and the second time.
 
         A window that this block opened makes the autoencoder run over the block.
         """
         comparison, self._comparison = self._comparison, None
-        return None if comparison is None else comparison.distance()
+        return None if comparison is None else comparison.cells()
 
     @property
     def newest(self) -> tuple[Session, Prediction] | None:

@@ -1,14 +1,16 @@
-"""How far what was predicted lies from what the cameras then saw: the one definition, live and in a replay.
+"""How far what was expected lies from what the cameras then saw: the one definition, live and in a replay.
 
-Surprise is the root mean square difference between the predicted latents of a chunk and those of the block that came,
-in the autoencoder's normalised units. Decisions:
+Surprise is the difference between the expected latents of a chunk and those of the block that came, squared and
+averaged over the channels of every cell of the latent grid, in the autoencoder's normalised units. Decisions:
 
+* Expected is the mean of all that may come (`Prediction.expected_latents`), not the sample that was drawn: a sample has
+  textures of its own, which no camera will see, and their distance to the truth is no surprise.
 * What is compared are the latents that the chunk was about: of the block as the continuation of the clip that the chunk
   continues. A block that opens a window enters the session as its newest frame alone, encoded without a past; that one
   latent frame is none of the predicted ones (each of those stands for four frames and what came before). So the block
   is encoded once more behind the stream of the window that ended. A block that continues a window has its latents.
 * Nothing is computed before the answer is on its way: a :class:`Comparison` keeps what it needs (frames, a stream whose
-  tensors are shared), and the device is waited for when somebody asks for the number.
+  tensors are shared), and the device is waited for when somebody asks for the numbers.
 * The session is only read.
 """
 
@@ -17,28 +19,30 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dreamzero_policy.inference.prediction import Prediction
 
 
 @torch.inference_mode()
-def distance(predicted: Tensor, seen: Tensor) -> Tensor:
-    """Root mean square of the difference of latents of the same shape; a number on their device."""
-    return (predicted.float() - seen.float()).square().mean().sqrt()
+def difference(expected: Tensor, seen: Tensor) -> Tensor:
+    """Mean square over the channels of the difference of latents [C, f, h, w]: [f, h, w] on their device."""
+    return (expected.float() - seen.float()).square().mean(0)
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """A predicted block and the one that came, [C, f, h, w] each."""
+    """An expected block and the one that came, [C, f, h, w] each."""
 
-    predicted: Tensor
+    expected: Tensor
     seen: Callable[[], Tensor]
 
-    def distance(self) -> float:
-        """Encodes the block if that was not done, and waits for the device."""
-        return float(distance(self.predicted, self.seen()))
+    def cells(self) -> NDArray[np.float32]:
+        """The difference, cell by cell. Encodes the block if that was not done, and waits for the device."""
+        return difference(self.expected, self.seen()).cpu().numpy()
 
 
 @dataclass

@@ -16,7 +16,7 @@ from torch import Tensor
 from dreamzero_policy.inference.prediction import Prediction
 from dreamzero_policy.inference.session import Session
 from dreamzero_policy.inference.sessions import Sessions
-from dreamzero_policy.inference.surprise import distance
+from dreamzero_policy.inference.surprise import difference
 from dreamzero_policy.runtime.foresight import Foresight
 from dreamzero_policy.runtime.policy import Observed, Purpose, Reply, Request
 
@@ -58,8 +58,8 @@ class WatchedSessions:
             return
         foresight, prediction = waiting
         seen = session.encoded(request.canvas)[0]
-        foresight.surprise = _finite(distance(prediction.video_latents, seen))
-        foresight.still = _finite(distance(_newest_latent(session), seen))
+        foresight.surprise = _distance(prediction.expected_latents, seen)
+        foresight.still = _distance(_newest_latent(session), seen)
 
 
 def _newest_latent(session: Session) -> Tensor:
@@ -67,7 +67,7 @@ def _newest_latent(session: Session) -> Tensor:
     return session.latents[-1][0, :, -1:]
 
 
-def _finite(surprise: Tensor) -> float | None:
-    """None where a latent is no finite number."""
-    value = float(surprise)
+def _distance(expected: Tensor, seen: Tensor) -> float | None:
+    """Root mean square; None where a latent is no finite number."""
+    value = float(difference(expected, seen).mean().sqrt())
     return value if math.isfinite(value) else None

@@ -61,8 +61,8 @@ def serve(connection: Connection, arguments: argparse.Namespace) -> None:
         else:
             waited_s = max(0, reset_at_ns - message.sent_monotonic_ns) / 1e9
             connection.send(sessions.answer(message, waited_s))
-            if (distance := sessions.surprise()) is not None:
-                connection.send(Surprise(epoch, distance))
+            if (cells := sessions.surprise()) is not None:
+                connection.send(Surprise(epoch, cells))
 
 
 def failure(error: Exception) -> Failure:

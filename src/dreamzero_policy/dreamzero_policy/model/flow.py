@@ -172,11 +172,16 @@ def mixture_weights(schedule: Schedule, device: torch.device) -> Tensor:
 
 
 class Sample(NamedTuple):
-    """What sampling arrived at, and how many velocities it took."""
+    """What sampling arrived at, and how many velocities it took.
+
+    ``expected`` is the video that the first velocity leads to, x0 = ε − v of noise alone: the mean of all that may
+    come, of which ``video`` is one. With one step both are the same.
+    """
 
     video: Tensor
     action: Tensor
     evaluations: int
+    expected: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,13 +254,15 @@ def sample_chunk(
             video_velocity, action_velocity = velocity(video, action, video_schedule.times[i], action_schedule.times[i])
             if known is not None:
                 action_velocity = known.draw(action_velocity, action, action_schedule.sigmas[i])
+            if i == 0:
+                expected = video - video_schedule.sigmas[0] * video_velocity
             last_two = [*last_two[-1:], video_velocity]
             evaluations += 1
         video = video_path.step(video_velocity, i)
         action = action_path.step(action_velocity, i)
         if known is not None:
             action = known.put(action, start, action_schedule.sigmas[i + 1])
-    return Sample(video, action, evaluations)
+    return Sample(video, action, evaluations, expected)
 
 
 def guide(video_velocity: Tensor, action_velocity: Tensor, scale: float) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,8 @@ from dreamzero_policy.runtime.chunk import Verdict
 from dreamzero_policy.runtime.embodiment import Floats
 from dreamzero_policy.runtime.observation import NS_PER_S
 
+STAGES = ("request", "handover", "model", "command")
+
 
 @dataclass(frozen=True, eq=False)
 class LiveChunk:
@@ -44,8 +46,9 @@ class LiveChunk:
     verdict: Verdict
     reason: str
     request_s: float
-    answer_s: float  # from the request
+    handover_s: float
     model_s: float
+    command_s: float
 
     @classmethod
     def of(cls, message: Any) -> "LiveChunk":
@@ -84,9 +87,20 @@ class LiveChunk:
             verdict=Verdict(message.verdict),
             reason=message.reason,
             request_s=float(getattr(message, "request_s", 0.0)),
-            answer_s=float(getattr(message, "handover_s", 0.0)) + model_s,
+            handover_s=float(getattr(message, "handover_s", 0.0)),
             model_s=model_s,
+            command_s=float(getattr(message, "command_s", 0.0)),
         )
+
+    @property
+    def answer_s(self) -> float:
+        """From the request."""
+        return self.handover_s + self.model_s
+
+    @property
+    def stages_s(self) -> dict[str, float]:
+        """Where the time went from the observation to the first commanded point (docs/reference/latency.md)."""
+        return {name: getattr(self, f"{name}_s") for name in STAGES}
 
     @property
     def run(self) -> tuple[str, int]:

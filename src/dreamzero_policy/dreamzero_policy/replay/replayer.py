@@ -234,6 +234,7 @@ class Replayer:
                 "equal": equal,
                 "verdict": live.verdict.name.lower(),
                 "model_s": live.model_s,
+                "stages_s": live.stages_s,
             }
         if other:
             kept = self._embodiment.positions(self.fork.sessions.kept.actions, chunk.anchor)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rclpy.action.server import ServerGoalHandle
 from rclpy.duration import Duration
@@ -24,7 +24,8 @@ class GoalRun:
     handle: ServerGoalHandle
     began_ns: int
     chunks_before: int
-    missing_since_monotonic_ns: int | None = None  # the node's clock may have stopped with what is missing
+    # Since when something has been missing, by its outcome; the node's clock may have stopped with what is missing.
+    missing_since_monotonic_ns: dict[Outcome, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,15 @@ class Goals:
         follow: Callable[[str], None],
         stop: Callable[[int, str], None],
         observation_timeout_s: float,
+        server_timeout_s: float,
         max_consecutive_rejections: int,
     ) -> None:
         self._node, self._loop = node, loop
         self._refusal, self._follow, self._stop = refusal, follow, stop
-        self._observation_timeout_ns = observation_timeout_s * NS_PER_S
+        self._patience_ns = {
+            Outcome.HOLD: observation_timeout_s * NS_PER_S,
+            Outcome.WAIT: server_timeout_s * NS_PER_S,
+        }
         self._max_consecutive_rejections = max_consecutive_rejections
         self._run: GoalRun | None = None
         self._server = GoalServer(node, RunPolicy, "~/run_policy", self._begin)
@@ -82,12 +87,7 @@ class Goals:
             )
         )
         limit_ns = Duration.from_msg(run.handle.request.max_duration).nanoseconds
-        missing = [trouble for trouble in troubles if trouble.fault.outcome is Outcome.HOLD]
-        monotonic_ns = time.monotonic_ns()
-        if not missing:
-            run.missing_since_monotonic_ns = None
-        elif run.missing_since_monotonic_ns is None:
-            run.missing_since_monotonic_ns = monotonic_ns
+        missing = self._missing_for_too_long(run, troubles)
         if run.handle.is_cancel_requested:
             self._stop(RunPolicy.Result.CANCELLED, "cancelled")
         elif limit_ns and now_ns - run.began_ns >= limit_ns:
@@ -96,10 +96,23 @@ class Goals:
             self.finish(RunPolicy.Result.MODEL_FAILED, loop.message)
         elif loop.counters.consecutive_rejections >= self._max_consecutive_rejections:
             self._stop(RunPolicy.Result.TOO_MANY_REJECTIONS, loop.message)
-        elif missing and monotonic_ns - run.missing_since_monotonic_ns >= self._observation_timeout_ns:
-            invalid = any(trouble.fault in INVALID for trouble in missing)
-            code = RunPolicy.Result.INVALID_OBSERVATION if invalid else RunPolicy.Result.OBSERVATION_LOST
+        elif missing:
+            codes, faults = RunPolicy.Result, {trouble.fault for trouble in missing}
+            code = codes.INVALID_OBSERVATION if faults & set(INVALID) else codes.OBSERVATION_LOST
+            if all(fault.outcome is Outcome.WAIT for fault in faults):
+                code = codes.SERVER_LOST
             self._stop(code, "; ".join(trouble.text for trouble in missing))
+
+    def _missing_for_too_long(self, run: GoalRun, troubles: Sequence[Trouble]) -> list[Trouble]:
+        """What is missing now, of every kind that has been missing for longer than it may."""
+        now_ns, found = time.monotonic_ns(), []
+        for outcome, patience_ns in self._patience_ns.items():
+            missing = [trouble for trouble in troubles if trouble.fault.outcome is outcome]
+            if not missing:
+                run.missing_since_monotonic_ns.pop(outcome, None)
+            elif now_ns - run.missing_since_monotonic_ns.setdefault(outcome, now_ns) >= patience_ns:
+                found += missing
+        return found
 
     def destroy(self) -> None:
         self._server.destroy()

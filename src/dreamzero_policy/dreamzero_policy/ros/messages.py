@@ -10,6 +10,7 @@ from builtin_interfaces.msg import Time as TimeMsg
 from cv_bridge import CvBridge, CvBridgeError
 from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Float32MultiArray, MultiArrayDimension
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from dreamzero_msgs.msg import ActionChunk
@@ -70,6 +71,16 @@ def image_message(image: NDArray[np.uint8], stamp_ns: int, frame_id: str) -> Ima
         height=height, width=width, encoding="rgb8", step=width * channels, data=array("B", image.tobytes())
     )
     message.header.stamp, message.header.frame_id = to_stamp(stamp_ns), frame_id
+    return message
+
+
+def cells_message(cells: NDArray[np.float32]) -> Float32MultiArray:
+    """Differences by cell [frame, row, column]."""
+    message = Float32MultiArray(data=cells.astype(np.float32).ravel().tolist())
+    for axis, name in enumerate(("frame", "row", "column")):
+        size = cells.shape[axis]
+        stride = int(np.prod(cells.shape[axis:]))
+        message.layout.dim.append(MultiArrayDimension(label=name, size=size, stride=stride))
     return message
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 
+from dreamzero_policy.inference.remote.settings import ENCODINGS, LANGUAGES, RemoteSettings, RemoteSettingsError
 from dreamzero_policy.runtime.regime import REGIMES, WAYS
 from dreamzero_policy.runtime.surprise import ACTIONS, SurpriseSettings
 
@@ -48,6 +49,44 @@ PARAMETERS = (
     ),
     Parameter("base_checkpoint", "", "What an adapters-only (LoRA) checkpoint was trained on; empty for a whole one."),
     Parameter("embodiment_tag", "", "Embodiment of a released checkpoint; empty takes the only one that fits."),
+    Parameter(
+        "backend",
+        "local",
+        "Where the model runs: in a process beside this node, or on a server.",
+        choices=("local", "remote"),
+    ),
+    Parameter("server_url", "", "With backend remote: ws://HOST:PORT, or wss:// for TLS."),
+    Parameter(
+        "server_protocol",
+        "own",
+        "What the server speaks: own, as dreamzero serve does, or official, as DreamZero's released server does.",
+        choices=LANGUAGES,
+    ),
+    Parameter("server_token_file", "", "File with the token that the server asks for; read at every connecting."),
+    Parameter("server_ca_file", "", "With wss://: certificates (PEM) to trust in place of the system's."),
+    Parameter(
+        "image_encoding",
+        "raw",
+        "How frames go to the server with protocol own: raw and png lose nothing, jpeg does, with jpeg_quality.",
+        choices=ENCODINGS,
+    ),
+    Parameter("jpeg_quality", 95, "With image_encoding jpeg: libjpeg's quality.", 1, 100),
+    Parameter(
+        "link_timeout_s",
+        3.0,
+        "A network that carries nothing to the server and back for so long is cut [s].",
+        1.0,
+        60.0,
+    ),
+    Parameter(
+        "server_period_s",
+        0.0,
+        "With protocol own: how often a chunk is asked for, which is what the server promises or refuses [s]; 0 takes "
+        "the regime's own period. Longer ones are let in where the model is slower than that, and wait at rest.",
+        0.0,
+        600.0,
+    ),
+    Parameter("server_timeout_s", 30.0, "A goal is aborted when the server is away for longer [s].", 0.1, 3600.0),
     Parameter("autostart", False, "Configure and activate without a lifecycle manager."),
     Parameter(
         "prompt", "", "Instruction to follow on activation and on ~/start; empty waits for ~/prompt or ~/run_policy."
@@ -155,7 +194,13 @@ PARAMETERS = (
         0.02,
         0.5,
     ),
-    Parameter("inference_timeout_s", 10.0, "A model that has not answered for so long is a fault [s].", 0.1, 600.0),
+    Parameter(
+        "inference_timeout_s",
+        10.0,
+        "A model that has not answered for so long is a fault; a server is then connected to anew [s].",
+        0.1,
+        600.0,
+    ),
     Parameter(
         "smoothing_window",
         47,
@@ -196,7 +241,7 @@ PARAMETERS = (
         choices=ACTIONS,
     ),
     Parameter("surprise_percentile", 99.0, "A block beyond this percentile of normal runs is surprising.", 50.0, 100.0),
-    Parameter("surprise_blocks", 2, "So many surprising blocks in a row are too much.", 1, 100),
+    Parameter("surprise_blocks", 1, "So many surprising blocks in a row are too much.", 1, 100),
     Parameter(
         "surprise_hold_s",
         1.0,
@@ -224,6 +269,10 @@ class Parameters:
     tokenizer: Path | None
     base_checkpoint: Path | None
     embodiment_tag: str
+    backend: str
+    server: RemoteSettings | None  # with backend remote
+    server_period_s: float
+    server_timeout_s: float
     autostart: bool
     prompt: str
     image_transport: str
@@ -284,7 +333,9 @@ def read(node: Node, share: Path) -> Parameters:
         raise ParameterError(f"parameter smoothing_window is {values['smoothing_window']}, expected an odd number")
     if values["lead_s"] < values["first_point_s"]:
         raise ParameterError(f"parameter lead_s {values['lead_s']} is below first_point_s {values['first_point_s']}")
+    server = _server(values)
     values.update(
+        server=server,
         contract=Path(values["contract"] or share / "config" / "agibot_g1.yaml"),
         checkpoint=Path(values["checkpoint"] or share / "checkpoints" / "agibot_g1_tiny"),
         tokenizer=Path(values["tokenizer"]) if values["tokenizer"] else None,
@@ -295,3 +346,28 @@ def read(node: Node, share: Path) -> Parameters:
         ),
     )
     return Parameters(**values)
+
+
+def _server(values: dict[str, Any]) -> RemoteSettings | None:
+    """The server's settings, taken out of the values; None with a local model. Raises ParameterError."""
+    url, protocol, token, ca = (values.pop(f"server_{name}") for name in ("url", "protocol", "token_file", "ca_file"))
+    encoding, quality, link_s = (values.pop(name) for name in ("image_encoding", "jpeg_quality", "link_timeout_s"))
+    if values["backend"] == "local":
+        if url:
+            raise ParameterError(f"parameter server_url is {url!r} with backend local: set backend to remote")
+        return None
+    try:
+        server = RemoteSettings(
+            url,
+            protocol,
+            Path(token) if token else None,
+            Path(ca) if ca else None,
+            encoding,
+            quality,
+            values["inference_timeout_s"],
+            link_s,
+        )
+        server.headers(), server.tls()  # whether the files can be read
+    except RemoteSettingsError as error:
+        raise ParameterError(f"with backend remote {error}") from error
+    return server

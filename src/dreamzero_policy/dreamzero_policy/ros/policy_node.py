@@ -2,10 +2,11 @@
 
     cameras, joint states ──► ObservationBuffer ──► Loop ──► <controller>/joint_trajectory
                                                      │ ▲
-                                        worker process (the model)
+                                the model: a worker process, or a server
 
 configure loads and warms up, activate starts, deactivate brings the robot to rest, cleanup frees. The node itself
-holds no tensor: callbacks only store messages and move the loop on, the model runs in a process of its own.
+holds no tensor: callbacks only store messages and move the loop on, the model runs in a process of its own or on a
+server (`backends.py`).
 """
 
 import gc
@@ -28,24 +29,25 @@ from rclpy.exceptions import ParameterException
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage, Image, JointState
-from std_msgs.msg import Bool, Float32, String
+from std_msgs.msg import Bool, Float32, Float32MultiArray, String
 from std_srvs.srv import Trigger
 
 from dreamzero_msgs.action import RunPolicy
 from dreamzero_msgs.msg import PolicyStatus
 from dreamzero_msgs.srv import ResetSession
+from dreamzero_policy.inference.remote.policy import RemotePolicy
 from dreamzero_policy.inference.worker import WorkerPolicy
 from dreamzero_policy.ros import parameters, qos, reports
+from dreamzero_policy.ros.backends import LOCAL, backend_of
 from dreamzero_policy.ros.executors import single_threaded_executor
 from dreamzero_policy.ros.goals import Goals, Refusal
 from dreamzero_policy.ros.lifecycle import ManagedNode
-from dreamzero_policy.ros.messages import decoder, to_ns
+from dreamzero_policy.ros.messages import cells_message, decoder, to_ns
 from dreamzero_policy.ros.world import RosWorld
 from dreamzero_policy.runtime.allocator import keep_freed_memory
-from dreamzero_policy.runtime.calibration import CALIBRATION_FILE, Calibration, CalibrationError
+from dreamzero_policy.runtime.calibration import CalibrationError, Cells
 from dreamzero_policy.runtime.clock import ClockWatch
 from dreamzero_policy.runtime.contract import Contract, load_contract
-from dreamzero_policy.runtime.embodiment import Embodiment
 from dreamzero_policy.runtime.emergency_stop import EmergencyStop
 from dreamzero_policy.runtime.faults import Fault, Outcome, Trouble
 from dreamzero_policy.runtime.loop import Loop, LoopSettings, Phase
@@ -53,7 +55,6 @@ from dreamzero_policy.runtime.observation import ObservationBuffer, ObservationE
 from dreamzero_policy.runtime.regime import RegimeSettings
 from dreamzero_policy.runtime.rest import too_long
 from dreamzero_policy.runtime.surprise import NONE, WARN, SurpriseWatch
-from dreamzero_policy.runtime.trained import load_statistics
 
 TICK_S = 0.05  # a fault that no message announces is noticed within this
 FEEDBACK_S = 0.2
@@ -70,7 +71,7 @@ class PolicyNode(ManagedNode):
         parameters.declare(self)
         self.contract: Contract | None = None
         self.buffer: ObservationBuffer | None = None
-        self.policy: WorkerPolicy | None = None
+        self.policy: WorkerPolicy | RemotePolicy | None = None
         self.loop: Loop | None = None
         self._world: RosWorld | None = None
         self._surprise: SurpriseWatch | None = None
@@ -92,7 +93,6 @@ class PolicyNode(ManagedNode):
         self._settings = parameters.read(self, Path(get_package_share_directory("dreamzero")))
         settings = self._settings
         self.contract = load_contract(settings.contract)
-        statistics = load_statistics(settings.checkpoint, self.contract, settings.embodiment_tag)
         longest = 2 * self.contract.model.chunk.actions - 1
         if settings.smoothing_window > longest:
             raise parameters.ParameterError(
@@ -101,35 +101,27 @@ class PolicyNode(ManagedNode):
         regime = RegimeSettings(settings.regime, settings.overlap, settings.slowest_speed_share)
         if reason := too_long(self.contract, settings.lead_s, regime, settings.max_plan_s):
             raise parameters.ParameterError(reason)
-        embodiment = Embodiment(self.contract, statistics)
-        self._state, self._message = PolicyStatus.LOADING, f"loading {settings.checkpoint}"
-        self._publish_status()
-        self.policy = WorkerPolicy(
-            settings.checkpoint,
-            tokenizer=settings.tokenizer,
-            base=settings.base_checkpoint,
-            device=settings.device,
-            dtype=settings.dtype,
-            threads=settings.threads,
-            steps=settings.denoise_steps or None,
-        )
-        self._ready = self.policy.wait_until_ready(settings.load_timeout_s, interrupted=self._interrupted.is_set)
-        self.get_logger().info(reports.introduction(self._ready, self.contract.hash))
+        backend = backend_of(settings, self.contract)
+        self.policy = backend.policy
+        where = settings.checkpoint if settings.backend == LOCAL else settings.server.place
+        self._tell_progress(f"{'loading' if settings.backend == LOCAL else 'connecting to'} {where}")
+        self._served = backend.wait_until_ready(self._interrupted.is_set, self._tell_progress)
+        self.get_logger().info(f"model ready: {self._served.introduction}")
         self._surprise = self._watch_for_surprise()
-        self.buffer = ObservationBuffer(embodiment, settings.frozen_camera_s)
-        self._world = RosWorld(self, self.contract, self._ready.checkpoint_hash)
+        self.buffer = ObservationBuffer(self._served.embodiment, settings.frozen_camera_s)
+        self._world = RosWorld(self, self.contract, self._served.checkpoint_hash)
         self.loop = Loop(
-            embodiment,
+            self._served.embodiment,
             self.buffer,
             self.policy,
             self._world,
             LoopSettings(
-                steps=self._ready.steps,
+                steps=self._served.steps,
                 seed=settings.noise_seed,
                 fresh_noise=settings.fresh_noise,
                 lead_s=settings.lead_s,
                 first_point_s=settings.first_point_s,
-                inference_timeout_s=settings.inference_timeout_s,
+                inference_timeout_s=backend.inference_timeout_s,
                 smoothing_window=settings.smoothing_window,
                 stopping_rows=settings.stopping_rows,
                 blend_s=settings.blend_s,
@@ -142,6 +134,7 @@ class PolicyNode(ManagedNode):
             session=uuid.uuid4().hex,
             wants_dream=self._world.wants_dream,
             on_surprise=self._on_surprise,
+            sends_images=backend.sends_images,
         )
         self._clock_watch = ClockWatch(settings.clock_jump_s)
         self._estop.demand(settings.estop_timeout_s if settings.require_estop else None)
@@ -186,6 +179,10 @@ class PolicyNode(ManagedNode):
     def failed(self, message: str) -> None:
         self._state, self._message = PolicyStatus.FAULT, message
 
+    def _tell_progress(self, message: str) -> None:
+        self._state, self._message = PolicyStatus.LOADING, message
+        self._publish_status()
+
     def _own(self, resource, destroy):
         self._owned.append((resource, destroy))
         return resource
@@ -224,10 +221,9 @@ class PolicyNode(ManagedNode):
 
         Raises CalibrationError if there is none and the action needs it.
         """
-        settings, path, calibration = self._settings, self._settings.checkpoint / CALIBRATION_FILE, None
-        if path.is_file():
-            calibration = Calibration.load(path)
-            misfit = calibration.misfit(self.contract.hash, self._ready.checkpoint_hash, self._ready.steps)
+        settings, calibration = self._settings, self._served.calibration
+        if calibration is not None:
+            misfit = calibration.misfit(self.contract.hash, self._served.checkpoint_hash, self._served.steps)
             if misfit and settings.surprise.action != NONE:
                 raise CalibrationError(f"{misfit}: run dreamzero calibrate for this one, or set surprise_action none")
             if misfit:
@@ -250,11 +246,15 @@ class PolicyNode(ManagedNode):
                 follow=self._follow,
                 stop=self._stop,
                 observation_timeout_s=self._settings.observation_timeout_s,
+                server_timeout_s=self._settings.server_timeout_s,
                 max_consecutive_rejections=self._settings.max_consecutive_rejections,
             ),
             Goals.destroy,
         )
         self._distances = self._own(self.create_publisher(Float32, "~/surprise", qos.EVENT), self.destroy_publisher)
+        self._cells = self._own(
+            self.create_publisher(Float32MultiArray, "~/surprise_cells", qos.EVENT), self.destroy_publisher
+        )
         self._diagnostics = self._own(
             self.create_publisher(DiagnosticArray, "/diagnostics", qos.EVENT), self.destroy_publisher
         )
@@ -309,10 +309,11 @@ class PolicyNode(ManagedNode):
         self.loop.clock_jumped()
         self._goals.clock_jumped()
 
-    def _on_surprise(self, distance: float) -> None:
-        """A block was so far from what had been predicted. To hold is the next tick's matter."""
-        self._distances.publish(Float32(data=distance))
-        too_much = self._surprise.add(distance)
+    def _on_surprise(self, cells: Cells) -> None:
+        """A block was so far from what was expected. To hold is the next tick's matter."""
+        too_much = self._surprise.add(cells)
+        self._distances.publish(Float32(data=self._surprise.distance))
+        self._cells.publish(cells_message(cells))
         if too_much and self._settings.surprise.action == WARN:
             self.loop.faults.happened(Fault.SURPRISE_WARNED)
             self.get_logger().warning(f"{Fault.SURPRISE_WARNED.label}: {too_much}")
@@ -348,7 +349,7 @@ class PolicyNode(ManagedNode):
         troubles = self.buffer.troubles()
         if self._settings.require_controllers:
             troubles += self._world.absent_controllers()
-        troubles += filter(None, (self._estop.trouble(), self.loop.failure, self._surprise.trouble()))
+        troubles += filter(None, (self._estop.trouble(), self.loop.failure, self.loop.outage, self._surprise.trouble()))
         return troubles
 
     def _log(self, before: tuple[Trouble, ...]) -> None:
@@ -455,7 +456,7 @@ class PolicyNode(ManagedNode):
 
     def _publish_diagnostics(self) -> None:
         array = reports.diagnostics(
-            self.get_fully_qualified_name(), self.loop, self._ready, self._troubles, self._active, self._surprise
+            self.get_fully_qualified_name(), self.loop, self._served, self._troubles, self._active, self._surprise
         )
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)

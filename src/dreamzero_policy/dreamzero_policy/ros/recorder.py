@@ -15,7 +15,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 from sensor_msgs.msg import CompressedImage, Image, JointState
-from std_msgs.msg import Float32
+from std_msgs.msg import Float32, Float32MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from dreamzero_msgs.msg import ActionChunk, PolicyStatus
@@ -48,6 +48,7 @@ def topics_of_a_run(contract: Contract, node_name: str) -> list[Topic]:
         Topic(f"{node_name}/status", PolicyStatus, qos.EVENT),
         Topic(f"{node_name}/predicted_image", Image, FRAMES),
         Topic(f"{node_name}/surprise", Float32, qos.EVENT),
+        Topic(f"{node_name}/surprise_cells", Float32MultiArray, qos.EVENT),
     ]
 
 

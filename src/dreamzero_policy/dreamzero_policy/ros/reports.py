@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from dreamzero_msgs.msg import PolicyStatus
-from dreamzero_policy.inference.worker import Ready
+from dreamzero_policy.ros.backends import Served
 from dreamzero_policy.ros.messages import to_stamp
 from dreamzero_policy.runtime.faults import Outcome, Trouble
 from dreamzero_policy.runtime.latency import stages_s
@@ -22,7 +22,8 @@ STATES = {
 
 def waiting_for(troubles: Sequence[Trouble]) -> list[str]:
     """A line for everything that has to come back or be released."""
-    return [trouble.text for trouble in troubles if trouble.fault.outcome in (Outcome.HOLD, Outcome.STOP)]
+    lasting = (Outcome.HOLD, Outcome.STOP, Outcome.WAIT)
+    return [trouble.text for trouble in troubles if trouble.fault.outcome in lasting]
 
 
 def labels(troubles: Sequence[Trouble]) -> list[str]:
@@ -69,11 +70,11 @@ def loop_state(loop: Loop, troubles: Sequence[Trouble], now_ns: int) -> int:
 
 
 def diagnostics(
-    name: str, loop: Loop, ready: Ready, troubles: Sequence[Trouble], active: bool, surprise: SurpriseWatch
+    name: str, loop: Loop, served: Served, troubles: Sequence[Trouble], active: bool, surprise: SurpriseWatch
 ) -> DiagnosticArray:
     """One status, without a stamp. What is wrong is a warning while it can end by itself, and an error else."""
     level, message = DiagnosticStatus.OK, loop.message or "ok"
-    lasting = [trouble for trouble in troubles if trouble.fault.outcome is not Outcome.HOLD]
+    lasting = [trouble for trouble in troubles if trouble.fault.outcome not in (Outcome.HOLD, Outcome.WAIT)]
     if shown := troubles if active else lasting:
         level = DiagnosticStatus.ERROR if lasting else DiagnosticStatus.WARN
         message = "; ".join(trouble.text for trouble in shown)
@@ -91,13 +92,14 @@ def diagnostics(
         "chunk_rate_hz": f"{counters.chunk_rate_hz():.2f}",
         "plan_underruns": counters.underruns,
         "contract_hash": loop.embodiment.contract.hash,
-        "checkpoint_hash": ready.checkpoint_hash,
+        "checkpoint_hash": served.checkpoint_hash,
         "faults": ", ".join(labels(troubles)),
     }
     values |= {"surprise_action": surprise.settings.action, "surprise_blocks": surprise.blocks}
     if surprise.distance is not None:
         values["surprise"] = f"{surprise.distance:.4f}"
-    if surprise.percentile is not None:
+    if surprise.score is not None:
+        values["surprise_score"] = f"{surprise.score:.2f}"
         values["surprise_percentile"] = f"{surprise.percentile:.1f}"
     values |= {f"fault.{fault.label}": count for fault, count in loop.faults.counts.items()}
     values |= {f"rejected.{verdict.name.lower()}": count for verdict, count in counters.rejected.items()}
@@ -117,12 +119,3 @@ def diagnostics(
         values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
     )
     return DiagnosticArray(status=[status])
-
-
-def introduction(ready: Ready, contract_hash: str) -> str:
-    """One line on what was loaded."""
-    return (
-        f"model ready: {ready.parameters / 1e6:.1f} M parameters, {ready.dtype} on {ready.device}, "
-        f"{ready.threads} thread(s), guidance {ready.guidance_scale:g}, warmed up in {ready.warm_up_s:.1f} s; "
-        f"contract {contract_hash[:12]}, checkpoint {ready.checkpoint_hash[:12]}"
-    )

@@ -59,6 +59,22 @@ def camera_view(canvas: Image, model: ModelSection, camera: str) -> Image:
     return canvas[..., rows, columns.start : columns.stop : repeats, :]
 
 
+def cameras_of_cells(model: ModelSection, grid: tuple[int, int]) -> NDArray[np.int64]:
+    """Which of the contract's cameras is seen in the middle of each cell of a grid (rows, columns) over the canvas.
+
+    -1 where no tile is.
+    """
+    height, width = model.canvas_size_px
+    shown = np.full((height, width), -1, np.int64)
+    for tile in model.canvas.tiles:
+        rows, columns, _ = _place(model, tile)
+        shown[rows, columns] = model.cameras.index(tile.camera)
+    middles = [
+        (np.arange(count) * 2 + 1) * size // (2 * count) for count, size in zip(grid, (height, width), strict=True)
+    ]
+    return shown[np.ix_(*middles)]
+
+
 def _place(model: ModelSection, tile: Tile) -> tuple[slice, slice, int]:
     """Pixel rows and columns of a tile, and how often each pixel column of its view stands there."""
     height, width = model.view.height_px, model.view.width_px

@@ -367,6 +367,23 @@ class Box(Strict):
         return self
 
 
+class RoboArena(Strict):
+    """What a server of the RoboArena protocol, DreamZero's own among them, calls the parts of this contract."""
+
+    images: dict[str, str]  # camera -> key of its frames
+    state: dict[str, str]  # state group -> key of its entries
+    action: tuple[str, ...]  # action groups in the order of an answered row's columns
+
+    @model_validator(mode="after")
+    def names_differ(self) -> "RoboArena":
+        keys = [*self.images.values(), *self.state.values()]
+        if repeated := sorted({key for key in keys if keys.count(key) > 1}):
+            raise ValueError(f"roboarena has keys twice: {repeated}")
+        if len(set(self.action)) != len(self.action):
+            raise ValueError(f"roboarena names action groups twice: {list(self.action)}")
+        return self
+
+
 class SiteSection(Strict):
     """What an installation may change. Not hashed."""
 
@@ -378,6 +395,7 @@ class SiteSection(Strict):
     self_clearance_m: NotNegative | None = None  # parts of the robot keep this far apart; None is not checked
     grippers: dict[str, Gripper]
     controllers: tuple[Controller, ...] = Field(min_length=1)
+    roboarena: RoboArena | None = None  # needed for that protocol only
 
 
 class Contract(Strict):
@@ -405,6 +423,21 @@ class Contract(Strict):
             raise ValueError(
                 f"grippers {sorted(site.grippers)} are not the joints given as a fraction {sorted(fractions)}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def roboarena_names_everything(self) -> "Contract":
+        names, model = self.site.roboarena, self.model
+        if names is None:
+            return self
+        commanded = {group.key for group in model.action if group.commanded}
+        for what, named, needed, known in (
+            ("images of cameras", set(names.images), set(model.cameras), set(model.cameras)),
+            ("state groups", set(names.state), *[{group.key for group in model.state}] * 2),
+            ("action groups", set(names.action), commanded, {group.key for group in model.action}),
+        ):
+            if not needed <= named <= known:
+                raise ValueError(f"roboarena names {what} {sorted(named)}, the model has {sorted(needed)}")
         return self
 
     @property

@@ -80,16 +80,19 @@ class Statistics:
             document = json.loads(path.read_text())
         except (OSError, ValueError) as error:
             raise ContractError(f"statistics {path} cannot be read: {error}") from error
+        return cls.checked(document, contract, f"statistics {path}")
+
+    @classmethod
+    def checked(cls, document: Mapping[str, Any], contract: Contract, source: str) -> "Statistics":
+        """From the content of `statistics.json`. Raises as `load`; `source` names the document."""
         if document.get("contract_hash") != contract.hash:
-            raise ContractError(
-                f"statistics {path} belong to contract {document.get('contract_hash')!r}, not {contract.hash!r}"
-            )
+            raise ContractError(f"{source} belong to contract {document.get('contract_hash')!r}, not {contract.hash!r}")
         if document.get("hash") != statistics_hash(document):
             raise ContractError(
-                f"statistics {path} were changed: hash is {statistics_hash(document)!r}, "
-                f"the file says {document.get('hash')!r}"
+                f"{source} were changed: hash is {statistics_hash(document)!r}, "
+                f"the document says {document.get('hash')!r}"
             )
-        return cls.of(document, contract.model, f"statistics {path}", document["hash"])
+        return cls.of(document, contract.model, source, document["hash"])
 
     @classmethod
     def of(cls, tables: Mapping[str, Any], model: ModelSection, source: str, digest: str = "") -> "Statistics":
@@ -120,6 +123,11 @@ def statistics_hash(document: Mapping[str, object]) -> str:
 
 def save_statistics(path: Path, contract: Contract, state: Quantiles, action: Quantiles) -> None:
     """Write quantiles of whole vectors so that `Statistics.load` gives them back."""
+    path.write_text(json.dumps(statistics_document(contract, state, action), indent=1) + "\n")
+
+
+def statistics_document(contract: Contract, state: Quantiles, action: Quantiles) -> dict[str, object]:
+    """What `Statistics.checked` takes for quantiles of whole vectors."""
     document: dict[str, object] = {"contract_hash": contract.hash}
     for name, quantiles, groups in (("state", state, contract.model.state), ("action", action, contract.model.action)):
         ends = np.cumsum([group.width for group in groups])
@@ -131,7 +139,7 @@ def save_statistics(path: Path, contract: Contract, state: Quantiles, action: Qu
             for group, end in zip(groups, ends, strict=True)
         }
     document["hash"] = statistics_hash(document)
-    path.write_text(json.dumps(document, indent=1) + "\n")
+    return document
 
 
 def _gather(tables: Mapping[str, Any], name: str, groups: Sequence[JointGroup], source: str) -> Quantiles:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dreamzero_policy.runtime.chunk import Chunk, Judgement, Verdict, without_noise
 from dreamzero_policy.runtime.deadline import DeadlineSteps
@@ -33,11 +34,14 @@ from dreamzero_policy.runtime.policy import (
     Answer,
     Dream,
     Failure,
+    Interruption,
     Observed,
     Policy,
     Purpose,
+    Remark,
     Reply,
     Request,
+    Resumption,
     Surprise,
 )
 from dreamzero_policy.runtime.regime import STOP_AND_GO, RegimeSettings
@@ -126,13 +130,15 @@ class Loop:
         settings: LoopSettings,
         session: str,
         wants_dream: Callable[[], bool] = lambda: False,
-        on_surprise: Callable[[float], None] = lambda distance: None,
+        on_surprise: Callable[[NDArray[np.float32]], None] = lambda cells: None,
+        sends_images: bool = False,
     ) -> None:
-        """`wants_dream` says whether predicted video is to be decoded, `on_surprise` is told of every distance between
-        a block and what had been predicted, by policies that measure it; it must not command the loop."""
+        """`wants_dream` says whether predicted video is to be decoded, `on_surprise` is told of every
+        difference [f, h, w] between a block and what was expected, by policies that measure it; it must not command
+        the loop. `sends_images`: the policy is given the cameras' own images beside the canvas."""
         self.embodiment, self.buffer, self.policy, self.world = embodiment, buffer, policy, world
         self.settings, self.session = settings, session
-        self.wants_dream, self.on_surprise = wants_dream, on_surprise
+        self.wants_dream, self.on_surprise, self.sends_images = wants_dream, on_surprise, sends_images
         model = embodiment.contract.model
         self.model = model
         self.limits = Limits.of(embodiment.contract)
@@ -151,6 +157,7 @@ class Loop:
         self.counters = Counters()
         self.faults = FaultRecord()
         self.failure: Trouble | None = None  # why only a new policy helps
+        self.outage: Trouble | None = None  # why nothing can be asked of the policy now
         self._opened = False  # else a window is to be opened with the newest frame
         self._observed: dict[int, Block] = {}  # the newest of each session
         self._pending: Pending | None = None
@@ -231,7 +238,7 @@ class Loop:
             return
         if self.phase is Phase.IDLE:
             self._stay_ready()
-        if self.phase is not Phase.WAITING:
+        if self.phase is not Phase.WAITING or self.outage is not None:
             return
         try:
             if self._opened:
@@ -258,8 +265,16 @@ class Loop:
     def _fail(self, message: str, fault: Fault = Fault.MODEL_FAILED) -> None:
         if self.phase is not Phase.FAULT:
             self.phase, self.message, self._pending = Phase.FAULT, message, None
-            self.failure = Trouble(fault, "model", message)
+            self.failure, self.outage = Trouble(fault, "model", message), None
             self._come_to_rest()
+
+    def _interrupt(self, trouble: Trouble) -> None:
+        """The policy's sessions are gone. The plan is as good as it was: it is finished, to its rest."""
+        begins, self.outage = self.outage is None, trouble
+        if begins and self.phase in (Phase.WAITING, Phase.THINKING):
+            self._reopen(trouble.text)
+        elif self.phase is not Phase.FAULT:
+            self.message = trouble.text
 
     def _reopen(self, message: str) -> None:
         if self.phase is Phase.FAULT:
@@ -328,6 +343,8 @@ class Loop:
                 purpose=turn.purpose,
                 prefix=prefix,
                 followed=followed,
+                stamps_ns=turn.instants_ns,
+                images=block.images if block is not None and self.sends_images else None,
             )
         )
 
@@ -369,13 +386,20 @@ class Loop:
 
     def _take(self, answer: Answer) -> None:
         if isinstance(answer, Failure):
-            self._fail(answer.message)
+            self._fail(answer.message, answer.fault)
+        elif isinstance(answer, Interruption):
+            self._interrupt(answer.trouble)
+        elif isinstance(answer, Resumption):
+            self.outage, self.message = None, answer.message
+        elif isinstance(answer, Remark):
+            self.faults.happened(answer.trouble.fault)
+            self.message = answer.trouble.text
         elif isinstance(answer, Dream):
             if self.last_chunk is not None and answer.epoch == self.epoch:
                 self.world.show_dream(self.last_chunk, answer.canvas)
         elif isinstance(answer, Surprise):
             if answer.epoch == self.epoch:
-                self.on_surprise(answer.distance)
+                self.on_surprise(answer.cells)
         elif self._pending is not None and answer.epoch == self.epoch:
             self._time_latency(self._pending)
             if isinstance(answer, Observed):

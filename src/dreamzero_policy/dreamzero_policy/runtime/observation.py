@@ -50,6 +50,8 @@ class Block:
     state_stamp_ns: int
     transport_s: float  # youngest frame: stamp to receipt
     complete_monotonic_ns: int  # when the last frame of the block was received
+    # The cameras' own images [n, height, width, 3] of n frames by number. Decodes them anew, from any thread.
+    images: Callable[[Sequence[int]], Mapping[str, Image]] | None = None
 
 
 @dataclass(eq=False)
@@ -274,6 +276,10 @@ class ObservationBuffer:
             state_stamp_ns=sample.stamp_ns,
             transport_s=(youngest.received_ns - youngest.stamp_ns) / NS_PER_S,
             complete_monotonic_ns=max(youngest.received_monotonic_ns, sample.received_monotonic_ns),
+            images=lambda numbers: {
+                camera: np.stack([self.sized(camera, chosen[number].decode()) for number in numbers])
+                for camera, chosen in frames.items()
+            },
         )
 
     def troubles(self) -> list[Trouble]:

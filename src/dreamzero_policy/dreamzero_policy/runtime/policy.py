@@ -1,4 +1,4 @@
-"""What the runtime asks of a model, wherever it runs: in this process, in a worker process, later on a server.
+"""What the runtime asks of a model, wherever it runs: in this process, in a worker process, on a server.
 
 Requests and replies are plain numpy, so that neither side knows the other's libraries. A policy never blocks its
 caller: `submit` returns at once and the reply is fetched with `poll`. Replies of an older epoch are dropped by the
@@ -9,13 +9,15 @@ them to observe are whole blocks as the cameras saw them; looking ahead happens 
 never changes a session.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dreamzero_policy.runtime.faults import Fault, Trouble
 
 
 class Purpose(Enum):
@@ -56,6 +58,9 @@ class Request:
     # There were rows to execute all through the block, so it may be compared with what was predicted. Where a chunk was
     # rejected the robot stood still instead, and that is no surprise.
     followed: bool = False
+    stamps_ns: tuple[int, ...] = ()  # of the canvas's frames, the last one the observation instant
+    # The cameras' own images [n, height, width, 3] of n frames of the block, by number; only where a policy wants them.
+    images: Callable[[Sequence[int]], Mapping[str, NDArray[np.uint8]]] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,12 +85,12 @@ class Observed:
     epoch: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Surprise:
-    """How far the newest block was from what had been predicted; comes behind the answer to the request that had it."""
+    """How far the newest block was from what was expected; comes behind the answer to the request that had it."""
 
     epoch: int
-    distance: float  # root mean square of normalised latents, as inference/surprise.py defines it
+    cells: NDArray[np.float32]  # [f, h, w] mean squares of normalised latents, as inference/surprise.py defines them
 
 
 @dataclass(frozen=True)
@@ -98,12 +103,38 @@ class Dream:
 
 @dataclass(frozen=True)
 class Failure:
-    """The model raised or its process is gone; nothing more comes until it is started again."""
+    """The model raised, its process is gone, or its server refuses: nothing more comes until a person acted."""
+
+    message: str
+    fault: Fault = Fault.MODEL_FAILED
+
+
+@dataclass(frozen=True)
+class Interruption:
+    """The sessions are gone, with what was asked of them, and nothing can be asked now.
+
+    Comes again whenever the cause becomes another or more is known. Requests are sent again for epochs that are reset
+    after the first of them.
+    """
+
+    trouble: Trouble
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """What interrupted is over; the sessions are new."""
 
     message: str
 
 
-Answer = Reply | Observed | Surprise | Dream | Failure
+@dataclass(frozen=True)
+class Remark:
+    """Something that is over at once and changes nothing, but counts."""
+
+    trouble: Trouble
+
+
+Answer = Reply | Observed | Surprise | Dream | Failure | Interruption | Resumption | Remark
 
 
 class Policy(Protocol):

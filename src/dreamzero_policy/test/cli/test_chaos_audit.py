@@ -1,6 +1,7 @@
 """The audit of a chaos run counts what it is there to count."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,16 +64,23 @@ def test_motion_is_counted_only_where_nothing_must_move(audit: Audit) -> None:
     assert audit.moves_while_stopped == pytest.approx(34, abs=1)  # from 1.51 to 1.85 s
 
 
-def test_one_command_outside_the_limits_fails_a_run() -> None:
-    clean = {
-        "commands_outside_limits": 0,
-        "moves_while_stopped": 0,
-        "leaked_processes": 0,
-        "not_noticed": {},
-        "late_rests": [],
-    }
-    assert passed(clean)
-    assert not any(
-        passed({**clean, key: value})
-        for key, value in (("commands_outside_limits", 1), ("not_noticed", {"estop": 1}), ("late_rests", ["estop"]))
-    )
+def summary(**differing: object) -> dict[str, Any]:
+    """Of a run in which nothing happened that must not."""
+    memory = {"policy": {"growth_percent_per_hour": 0.9}, "twin": {"growth_percent_per_hour": None}}
+    zeros = ("faults_injected", "commands_outside_limits", "moves_while_stopped", "leaked_processes")
+    return {**dict.fromkeys(zeros, 0), "not_noticed": {}, "late_rests": [], "memory": memory, **differing}
+
+
+@pytest.mark.parametrize(
+    "differing", [{"commands_outside_limits": 1}, {"not_noticed": {"estop": 1}}, {"late_rests": ["estop"]}]
+)
+def test_one_command_outside_the_limits_fails_a_run(differing: dict[str, Any]) -> None:
+    assert passed(summary(faults_injected=7))
+    assert not passed(summary(faults_injected=7, **differing))
+
+
+def test_memory_that_grows_fails_a_soak_and_not_a_run_with_faults() -> None:
+    growing = {"policy": {"growth_percent_per_hour": 1.1}}
+    assert passed(summary())
+    assert not passed(summary(memory=growing))
+    assert passed(summary(faults_injected=7, memory=growing)), "caches of new processes fill"

@@ -17,11 +17,11 @@ from dreamzero_policy.runtime.observation import NS_PER_S
 
 from .conftest import BagMaker, message
 
-FLOAT = "std_msgs/msg/Float32"
+CELLS = "std_msgs/msg/Float32MultiArray"
 
 
-def run(folder: Path, contract: Contract, distances: list[float], weights: str = "w", steps: int = 4) -> Path:
-    """A bag as a node's recorder leaves it, with a chunk and as many distances."""
+def run(folder: Path, contract: Contract, differences: list[float], weights: str = "w", steps: int = 4) -> Path:
+    """A bag as a node's recorder leaves it, with a chunk and as many blocks of 2 x 3 x 4 cells."""
     from rclpy.serialization import serialize_message
 
     from dreamzero_msgs.msg import ActionChunk
@@ -31,31 +31,40 @@ def run(folder: Path, contract: Contract, distances: list[float], weights: str =
     )
     with BagMaker(folder, contract) as bag:
         bag.serialised("/policy_node/chunk", "dreamzero_msgs/msg/ActionChunk", NS_PER_S, serialize_message(said))
-        for number, distance in enumerate(distances):
-            bag.raw("/policy_node/surprise", FLOAT, (2 + number) * NS_PER_S, message(FLOAT, data=distance))
+        for number, difference in enumerate(differences):
+            bag.raw("/policy_node/surprise_cells", CELLS, (2 + number) * NS_PER_S, cells_of(difference))
     return folder
 
 
-def test_the_distances_of_all_runs_are_what_is_normal(tmp_path: Path, contract: Contract) -> None:
+def cells_of(difference: float) -> object:
+    """Every cell as large, but the last one four times so."""
+    cells = np.full((2, 3, 4), difference, np.float32)
+    cells[1, 2, 3] *= 4
+    axes = [message("std_msgs/msg/MultiArrayDimension", label="", size=size, stride=0) for size in cells.shape]
+    return message(CELLS, layout=message("std_msgs/msg/MultiArrayLayout", dim=axes), data=cells.ravel())
+
+
+def test_the_differences_of_all_runs_are_what_is_normal(tmp_path: Path, contract: Contract) -> None:
     halves = np.linspace(1, 2, 300).reshape(150, 2)
     bags = [run(tmp_path / f"{i}", contract, halves[:, i].tolist()) for i in range(2)]
-    normal = calibration_of([SurpriseRun.read(bag) for bag in bags])
+    normal = calibration_of([SurpriseRun.read(bag) for bag in bags], contract)
     assert (normal.runs, normal.blocks, normal.denoise_steps, normal.regimes) == (2, 300, 4, ("stop_and_go",))
-    assert normal.percentile(1.5) == pytest.approx(50, abs=0.1)
+    assert normal.cells.mean.shape == (2, 3, 4)
+    assert np.exp(normal.cells.mean[1, 2, 3] - normal.cells.mean[0, 0, 0]) == pytest.approx(4)
     assert (normal.contract_hash, normal.checkpoint_hash) == (contract.hash, "w")
 
 
 def test_runs_of_two_policies_are_refused_with_both(tmp_path: Path, contract: Contract) -> None:
     bags = [run(tmp_path / str(steps), contract, [1.0], steps=steps) for steps in (4, 1)]
     with pytest.raises(EpisodeError, match=r"4\) and .*1\); calibrate with runs of one"):
-        calibration_of([SurpriseRun.read(bag) for bag in bags])
+        calibration_of([SurpriseRun.read(bag) for bag in bags], contract)
 
 
 def test_a_bag_without_surprise_says_what_to_record(tmp_path: Path, contract: Contract) -> None:
-    with pytest.raises(EpisodeError, match="no ~/surprise of policy_node; record both"):
+    with pytest.raises(EpisodeError, match="no ~/surprise_cells of policy_node; record both"):
         SurpriseRun.read(run(tmp_path / "bag", contract, []))
     with BagMaker(tmp_path / "other", contract) as bag:
-        bag.raw("/policy_node/surprise", FLOAT, NS_PER_S, message(FLOAT, data=1.0))
+        bag.raw("/policy_node/surprise_cells", CELLS, NS_PER_S, cells_of(1.0))
     with pytest.raises(EpisodeError, match="no ~/chunk of policy_node"):
         SurpriseRun.read(tmp_path / "other")
 

@@ -6,7 +6,7 @@ import torch
 
 from dreamzero_policy.inference.session import Session
 from dreamzero_policy.inference.sessions import Sessions
-from dreamzero_policy.inference.surprise import distance
+from dreamzero_policy.inference.surprise import difference
 from dreamzero_policy.inference.watching import WatchedSessions
 from dreamzero_policy.model.autoencoder import Stream, to_video
 from dreamzero_policy.runtime.policy import Purpose, Request
@@ -44,7 +44,9 @@ def test_a_chunk_is_told_how_far_off_it_was_once_its_block_came(policy, frames, 
     last = session.latents[-1]
     observation = session.observe(frames[1])
     watched.answer(asked(frames[1]))
-    assert foresight.surprise == pytest.approx(distance(prediction.video_latents, observation.latents).item())
+    assert foresight.surprise == pytest.approx(
+        difference(prediction.expected_latents, observation.latents).mean().sqrt().item()
+    )
     still = (observation.latents - last[0, :, -1:]).square().mean().sqrt()
     assert foresight.still == pytest.approx(still.item())
     assert watched.newest is not foresight
@@ -61,7 +63,7 @@ def test_a_block_that_opens_a_window_is_compared_as_the_end_of_the_one_before(po
     with torch.inference_mode():
         latents = policy.autoencoder.encode(to_video(clip, policy.device, policy.dtype), Stream())
         seen = latents[0, :, -prediction.video_latents.shape[1] :]
-        expected = (prediction.video_latents - seen).square().mean().sqrt().item()
+        expected = (prediction.expected_latents - seen).square().mean().sqrt().item()
     assert foresight.surprise == pytest.approx(expected, rel=1e-4)
 
 
@@ -89,6 +91,6 @@ def test_a_prediction_that_is_not_finite_has_no_distance(frames, watched):
     watched.answer(asked(frames[0][:1]))
     foresight, (_, prediction) = watched.newest, watched._sessions.newest
     with torch.inference_mode():
-        prediction.video_latents.fill_(float("nan"))
+        prediction.expected_latents.fill_(float("nan"))
     watched.answer(asked(frames[1]))
     assert foresight.surprise is None and foresight.still is not None

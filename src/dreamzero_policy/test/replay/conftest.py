@@ -253,7 +253,8 @@ class LiveRecording:
 def live(
     contract: Contract, embodiment: Embodiment, policy: Policy, checkpoint: Path, node: LoopSettings
 ) -> Callable[..., LiveRecording]:
-    """Runs the node's loop: prompts by the second they are given at."""
+    """Runs the node's loop: prompts by the second they are given at. `policy_of` makes a policy in place of the model's
+    own from what tells the time."""
     pytest.importorskip("rclpy")
     digest = checkpoint_hash(checkpoint)
 
@@ -263,9 +264,10 @@ def live(
         settings: LoopSettings = node,
         robot: Embodiment = embodiment,
         model: Policy = policy,
+        policy_of: Callable[[Callable[[], int]], VaryingPolicy] | None = None,
     ) -> LiveRecording:
         world = LiveWorld(robot.contract)
-        sessions = VaryingPolicy(model, world.now_ns, 0)
+        sessions = VaryingPolicy(model, world.now_ns, 0) if policy_of is None else policy_of(world.now_ns)
         loop = Loop(robot, ObservationBuffer(robot), sessions, world, settings, session="live")
         messages, upcoming = said(robot.contract, seconds), dict(prompts)
         for message in messages:

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -83,14 +84,49 @@ def test_files_of_several_bags_are_not_taken_for_one(guided, play, tmp_path):
         play(tmp_path, prompt="touch")
 
 
-def test_a_broken_database_is_told_and_never_a_traceback(contract, play, tmp_path):
+@pytest.fixture
+def database(contract, tmp_path) -> Path:
+    """A bag of three seconds in SQLite."""
     with BagMaker(tmp_path / "bag", contract, StoragePlugin.SQLITE3) as bag:
-        write_said(bag, said(contract, 2.0))
-    file = next((tmp_path / "bag").glob("*.db3"))
+        write_said(bag, said(contract, 3.0))
+    return tmp_path / "bag"
+
+
+def rewrite(bag: Path, change: Callable[[bytearray], None]) -> None:
+    file = next(bag.glob("*.db3"))
     content = bytearray(file.read_bytes())
-    file.write_bytes(content[: len(content) // 2])
-    with pytest.raises(EpisodeError, match=r"(malformed|damaged|cannot be read)"):
-        play(tmp_path / "bag", prompt="touch")
+    change(content)
+    file.write_bytes(content)
+
+
+def test_a_database_that_was_cut_off_is_replayed_up_to_there(database, play):
+    whole = play(database, prompt="touch")
+    rewrite(database, lambda content: content.__delitem__(slice(int(0.6 * len(content)), None)))
+    document = play(database, prompt="touch")
+    assert 1 < len(document["chunks"]) < len(whole["chunks"])
+    assert [c["hash"] for c in document["chunks"]] == [c["hash"] for c in whole["chunks"]][: len(document["chunks"])]
+    problem = next(one for one in document["problems"]["named"] if one["topic"].endswith("bag.db3"))
+    assert problem["kind"] == "damage" and 101 < problem["time_s"] < 102.5
+    assert re.search(r"Damaged behind 10[12]\.\d+ s; and nothing behind it can be read", problem["problem"])
+
+
+def test_behind_broken_pages_of_a_database_the_replay_goes_on(database, play):
+    def spoil(content: bytearray) -> None:
+        half = len(content) // 2 // 4096 * 4096
+        content[half : half + 16 * 4096] = b"\xff" * 16 * 4096
+
+    rewrite(database, spoil)
+    document = play(database, prompt="touch")
+    problem = next(one for one in document["problems"]["named"] if one["topic"].endswith("bag.db3"))
+    assert problem["kind"] == "damage" and 101 < problem["time_s"] < 102
+    assert re.search(r"Damaged behind 101\.\d+ s; \d+ messages up to 10[12]\.\d+ s are lost", problem["problem"])
+    assert document["chunks"][-1]["stamp_s"] > 102
+
+
+def test_a_database_without_a_page_that_can_be_read_is_told_and_never_a_traceback(database, play):
+    rewrite(database, lambda content: content.__setitem__(slice(0, None), b"\xff" * len(content)))
+    with pytest.raises(EpisodeError, match="cannot be read"):
+        play(database, prompt="touch")
 
 
 def test_a_mistake_of_this_program_is_not_taken_for_damage(guided, contract):

@@ -183,7 +183,6 @@ def bench_regimes(
 ) -> None:
     """Ways to share time between inference and motion, over the same episodes on simulated time."""
     from dreamzero_policy.cli import bench_regimes as room
-    from dreamzero_policy.cli.share import sampler_steps
     from dreamzero_policy.evaluation.regimes import Episodes
     from dreamzero_policy.evaluation.suite import SuiteError
 
@@ -195,7 +194,7 @@ def bench_regimes(
             parameters,
             latencies or [0.15, 0.6, 1.1],
             regimes or ["stop_and_go", "two_sessions", "look_ahead", "slowed"],
-            Episodes(suite, seed, episodes, steps or sampler_steps(checkpoint)),
+            Episodes(suite, seed, episodes, steps or 0),
             world,
             console,
         )
@@ -214,7 +213,12 @@ def bench_regimes(
 def bench_surprise(
     normal: Annotated[int, typer.Option(min=1, help="Undisturbed episodes that say what is normal.")] = 24,
     episodes: Annotated[int, typer.Option(min=1, help="Others, played undisturbed and with every disturbance.")] = 12,
-    at: Annotated[float, typer.Option(min=0.1, help="When it happens [s] behind an episode's begin.")] = 3.0,
+    at: Annotated[
+        float,
+        typer.Option(
+            min=0.1, help="When it happens at the earliest [s] behind an episode's begin; a second later at the latest."
+        ),
+    ] = 3.0,
     within: Annotated[float, typer.Option(min=0.1, help="In which an alarm counts as its detection [s].")] = 3.0,
     percentile: Annotated[
         list[float] | None, typer.Option(min=50.0, max=100.0, help="Of normal blocks; repeat for several. 95 and 99.")
@@ -224,7 +228,9 @@ def bench_surprise(
     ] = None,
     suite: Annotated[str, typer.Option(help="seen or unseen.")] = "seen",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode; the others follow it.")] = 0,
-    steps: Annotated[int, typer.Option(min=1, max=64, help="Denoising steps per chunk.")] = 4,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Denoising steps per chunk; as many as the checkpoint says.")
+    ] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint folder; the shipped one by default.")] = None,
     contract: Annotated[Path | None, typer.Option(help="Contract file; the shipped one by default.")] = None,
     parameters: Annotated[Path | None, typer.Option(help="Parameter file of the node; the shipped one.")] = None,
@@ -233,6 +239,7 @@ def bench_surprise(
 ) -> None:
     """False alarms of surprise, and what is noticed when something happens that no policy could foresee."""
     from dreamzero_policy.cli import bench_surprise as room
+    from dreamzero_policy.cli.share import sampler_steps, shipped_checkpoint
     from dreamzero_policy.evaluation.closed_loop import ParametersError
     from dreamzero_policy.evaluation.suite import SuiteError
     from dreamzero_policy.evaluation.surprising import Plan
@@ -240,10 +247,11 @@ def bench_surprise(
 
     console = console_for(json)
     limits = tuple(percentile or (95.0, 99.0)), tuple(blocks or (1, 2))
-    plan = Plan(suite, seed, normal, episodes, steps, at, within, *limits)
+    folder = checkpoint or shipped_checkpoint()
+    plan = Plan(suite, seed, normal, episodes, steps or sampler_steps(folder), at, within, *limits)
     try:
         with one_line(console):
-            document = room.bench_surprise(checkpoint, contract, parameters, world, plan, console)
+            document = room.bench_surprise(folder, contract, parameters, world, plan, console)
     except (SuiteError, ParametersError, CalibrationError) as error:
         console.print(f"bench failed: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error

@@ -9,7 +9,7 @@ from dreamzero_policy.cli.console import Json, console_for, one_line, print_json
 
 
 def calibrate(
-    bags: Annotated[list[Path], typer.Argument(help="rosbag2 of normal runs, with ~/surprise and ~/chunk.")],
+    bags: Annotated[list[Path], typer.Argument(help="rosbag2 of normal runs, with ~/surprise_cells and ~/chunk.")],
     checkpoint: Annotated[
         Path | None, typer.Option(help="What worked in them, and gets surprise.json; the shipped one.")
     ] = None,

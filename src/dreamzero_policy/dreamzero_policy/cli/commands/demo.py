@@ -27,6 +27,7 @@ def demo(
     image_width: Annotated[int, typer.Option(help="Camera width in pixels, 320 or 640.")] = 320,
     transport: Annotated[str, typer.Option(help="compressed or raw images.")] = "compressed",
     checkpoint: Annotated[Path | None, typer.Option(help="Another checkpoint folder than the shipped one.")] = None,
+    remote: Annotated[bool, typer.Option("--remote", help="The model on a server, in a process of its own.")] = False,
     json: Json = False,
 ) -> None:
     """A simulated AgiBot G1 moves by a world-action model over real ROS 2; bag, film and numbers are kept."""
@@ -54,6 +55,7 @@ def demo(
         image_width=image_width,
         transport=transport,
         checkpoint=checkpoint,
+        remote=remote,
     )
     try:
         summary = room.run_demo(options, console)

@@ -223,12 +223,15 @@ class Opened(Message):
     dtype: Annotated[str, Field(max_length=32)]
     threads: Index
     guidance_scale: Annotated[float, Field(allow_inf_nan=False)]
+    steps: Steps  # of the solver, as the checkpoint is meant to be asked
     canvas: Annotated[list[Index], Field(min_length=2, max_length=2)]  # [height, width] px
     frames: Index  # of a block
     period_s: Seconds  # that was admitted
     resume_s: Seconds  # for which the session outlives its connection
     memory_bytes: Annotated[int, Field(ge=0, lt=2**63)]  # its budget
     message_bytes: Annotated[int, Field(ge=0, lt=2**63)]  # longest message taken
+    statistics: dict[str, Any]  # document of the checkpoint's statistics.json, for this contract
+    calibration: dict[str, Any] | None  # document of its surprise.json; None where it has none
 
 
 class Observed(Message):
@@ -347,7 +350,7 @@ class Surprise(Message):
     epoch: Epoch
     branch: Branch
     block: Index
-    distance: Seconds  # root mean square of normalised latents: finite, from 0 on
+    cells: Annotated[Any, _array(np.float32, 3)]  # [f, h, w] mean squares of normalised latents
 
 
 class Draining(Message):

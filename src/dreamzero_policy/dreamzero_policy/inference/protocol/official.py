@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamzero_policy.inference.protocol.arrays import ProtocolError, pack, unpack
-from dreamzero_policy.runtime.contract import ModelSection
+from dreamzero_policy.runtime.contract import ModelSection, RoboArena
 
 RESET_ANSWER = "reset successful"
 FRAMES_PER_CALL = 4  # that a block is made of; a server keeps as many of those it was sent
@@ -87,15 +87,19 @@ class Names:
     Where the groups of state and action are RoboArena's (7 joints, a gripper) and there are three cameras, cameras have
     RoboArena's names, in the order of the released server: two outside, then the wrist. Otherwise every camera and
     group has the name it has in the contract. Actions are the contract's groups side by side, in the contract's units.
+    A contract whose site says under ``roboarena`` what things are called there is taken at its word.
     """
 
     cameras: Mapping[str, str]  # camera of the contract -> entry
     state: Mapping[str, tuple[str, int]]  # group of the contract -> entry, width
     action_shape: tuple[int, int]  # rows, columns
     roboarena: bool
+    action: tuple[str, ...] = ()  # groups of the contract in the order of the columns
 
     @classmethod
-    def of(cls, model: ModelSection) -> "Names":
+    def of(cls, model: ModelSection, named: RoboArena | None = None) -> "Names":
+        if named is not None:
+            return cls._as_named(model, named)
         groups = {group.key: group.width for group in model.state}
         actions = {group.key: group.width for group in model.action}
         count = len(ROBOARENA_CAMERAS)
@@ -106,6 +110,19 @@ class Names:
             state={key: (f"observation/{key}", width) for key, width in groups.items()},
             action_shape=(model.chunk.actions, model.action_width),
             roboarena=roboarena,
+            action=tuple(actions),
+        )
+
+    @classmethod
+    def _as_named(cls, model: ModelSection, named: RoboArena) -> "Names":
+        widths = {group.key: group.width for group in model.action}
+        names = [f"observation/{name}" for name in ROBOARENA_CAMERAS]
+        return cls(
+            cameras=dict(named.images),
+            state={group.key: (named.state[group.key], group.width) for group in model.state},
+            action_shape=(model.chunk.actions, sum(widths[key] for key in named.action)),
+            roboarena=sorted(named.images.values()) == sorted(names),
+            action=named.action,
         )
 
     @property

@@ -150,10 +150,10 @@ class Branches:
     def surprise(self) -> messages.Surprise | None:
         """How far the newest block was from what had been predicted, if that is wanted and was not told yet."""
         ask, self._compared = self._compared, None
-        distance = None if ask is None else self._sessions.surprise()
-        if distance is None or not np.isfinite(distance):
+        cells = None if ask is None else self._sessions.surprise()
+        if cells is None or not np.isfinite(cells).all():
             return None
-        return messages.Surprise(id=ask.id, epoch=ask.epoch, branch=ask.branch, block=ask.block, distance=distance)
+        return messages.Surprise(id=ask.id, epoch=ask.epoch, branch=ask.branch, block=ask.block, cells=cells)
 
     @property
     def has_surprise(self) -> bool:

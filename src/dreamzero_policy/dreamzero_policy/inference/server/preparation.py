@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import json
 import statistics
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -17,9 +19,11 @@ from dreamzero_policy.inference.loading import Policy, load_policy
 from dreamzero_policy.inference.server.settings import Settings
 from dreamzero_policy.inference.session import Session
 from dreamzero_policy.inference.worker_process import checkpoint_hash
+from dreamzero_policy.model.checkpoint import CheckpointError
 from dreamzero_policy.runtime.allocator import keep_freed_memory
+from dreamzero_policy.runtime.calibration import CALIBRATION_FILE, Calibration, CalibrationError
 from dreamzero_policy.runtime.contract import ContractError, load_contract
-from dreamzero_policy.runtime.embodiment import Transforms
+from dreamzero_policy.runtime.embodiment import Transforms, statistics_document
 from dreamzero_policy.runtime.trained import CONTRACT_FILE, load_statistics
 
 MEASURED_CHUNKS = 5
@@ -36,6 +40,8 @@ class Prepared:
     chunk_s: float  # the model's time for a block and its chunk, median
     memory_bytes: int  # of one memory, full
     free_bytes: int  # of the device, with the model loaded
+    statistics: dict[str, object]  # what a robot needs to have the same transforms
+    calibration: dict[str, object] | None  # of surprise, where the checkpoint has one
 
 
 def prepare(settings: Settings) -> Prepared:
@@ -68,7 +74,21 @@ def prepare(settings: Settings) -> Prepared:
         chunk_s=chunk_s,
         memory_bytes=memory_bytes,
         free_bytes=free_bytes(policy.device),
+        statistics=statistics_document(contract, statistics_.state, statistics_.action),
+        calibration=calibration(settings.checkpoint),
     )
+
+
+def calibration(checkpoint: Path) -> dict[str, object] | None:
+    """The document of a checkpoint's surprise.json, if it has one. Raises CheckpointError if that is none."""
+    path = checkpoint / CALIBRATION_FILE
+    if not path.is_file():
+        return None
+    try:
+        Calibration.load(path)
+        return json.loads(path.read_text(encoding="utf-8"))
+    except CalibrationError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def measure(policy: Policy, steps: int | None) -> tuple[float, int]:

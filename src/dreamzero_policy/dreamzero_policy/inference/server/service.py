@@ -92,6 +92,7 @@ class Service:
         ready = prepared.result
         self.policy, self.transforms = ready.policy, ready.transforms
         self.contract_hash, self.checkpoint_hash = ready.contract_hash, ready.checkpoint_hash
+        self._statistics, self._calibration = ready.statistics, ready.calibration
         self.names = official.Names.of(ready.transforms.model)
         chunk = ready.transforms.model.chunk
         self.chunk_s = chunk.actions / ready.transforms.model.action_hz
@@ -278,12 +279,15 @@ class Service:
             dtype=str(policy.dtype).removeprefix("torch."),
             threads=self.settings.threads,
             guidance_scale=policy.config.sampler.cfg_scale,
+            steps=policy.config.sampler.steps if self.settings.steps is None else self.settings.steps,
             canvas=list(self.transforms.model.canvas_size_px),
             frames=self.transforms.model.chunk.frames,
             period_s=hosted.account.period_s,
             resume_s=self.settings.resume_s,
             memory_bytes=self.capacity.session_bytes,
             message_bytes=self.settings.message_bytes,
+            statistics=self._statistics,
+            calibration=self._calibration,
         )
 
 

@@ -35,7 +35,13 @@ function ticks(low, high, about) {
   return { found, digits: Math.max(0, -Math.floor(Math.log10(step) + 1e-9)) };
 }
 
-const short = (value, digits = 3) => value == null || Number.isNaN(value) ? "–" : value.toFixed(digits);
+function usual(values) {  // the largest, unless a few are far beyond the others: then what nineteen in twenty stay below
+  const sorted = Float64Array.from(values).sort(), most = sorted[sorted.length - 1];
+  const common = sorted[Math.floor(0.95 * (sorted.length - 1))];
+  return most > 2.5 * common ? 1.5 * common : most;
+}
+
+const short = (value, digits = 3) => value == null || Number.isNaN(value) ? "–" : value.toFixed(digits).replace(/^-(0\.?0*)$/, "$1");
 
 // ---------------------------------------------------------------- what all charts over time share
 
@@ -159,6 +165,7 @@ class Chart {
       }
     }
     if (!(low <= high)) return [0, 1];
+    if (this.options.usual) high = Math.min(high, usual(this.series.flatMap(({ values }) => [...values])));
     if (this.options.zero) low = Math.min(0, low);
     const least = this.options.least || 0;  // what is smaller than this is no motion, and not to be looked at closely
     if (high - low < least && !this.options.zero) [low, high] = [(low + high - least) / 2, (low + high + least) / 2];
@@ -229,6 +236,44 @@ class Chart {
       span.textContent = this.options.terse ? value : this.options.still ? series.name : `${series.name} ${value}`;
       return span;
     }));
+  }
+}
+
+class Stack extends Chart {  // a bar for every instant of the series, which share their times, one upon the other
+  totals() {
+    return this.series[0].times.map((_, i) => this.series.reduce((sum, series) => sum + (series.values[i] || 0), 0));
+  }
+  range() {
+    const within = this.totals().filter((_, i) => this.shown(i));
+    return [0, usual(within.length ? within : [1]) * 1.12];
+  }
+  shown(i) {
+    const t = this.series[0].times[i];
+    return t >= this.span[0] - 2 && t <= this.span[1];
+  }
+  paint(context) {
+    const [low, high] = this.range(), y = value => this.height - BOTTOM - value / high * (this.height - TOP - BOTTOM);
+    this.axes(context, ticks(low, high, 4), y);
+    const { times } = this.series[0], totals = this.totals();
+    times.forEach((t, i) => {
+      if (!this.shown(i)) return;
+      const from = Math.max(LEFT, this.x(t)), next = Math.min(times[i + 1] ?? Infinity, t + first.span);
+      const wide = Math.max(1, Math.min(this.width - RIGHT, this.x(next)) - from - 1);
+      if (from > this.width - RIGHT) return;
+      let below = 0;
+      for (const { values, colour } of this.series) {
+        const [a, b] = [y(Math.min(below, high)), y(Math.min(below + (values[i] || 0), high))];
+        context.fillStyle = colour;
+        context.fillRect(from, b, wide, a - b);
+        below += values[i] || 0;
+      }
+      if (totals[i] > high) {  // taller than the drawing: its height in words
+        context.fillStyle = INK;
+        context.textAlign = "center";
+        context.textBaseline = "top";
+        context.fillText(`↑ ${totals[i].toFixed(0)}`, Math.max(from + wide / 2, LEFT + 16), TOP - 4);
+      }
+    });
   }
 }
 

@@ -62,7 +62,7 @@ def chunks(results: list[dict[str, Any]], begin_s: float, span_s: float) -> list
             "verdict": chunk["verdict"],
             "regime": chunk["regime"],
             "model_ms": _short(1e3 * chunk["model_s"]),
-            "live_ms": _short(1e3 * chunk["live"]["model_s"]) if chunk["live"] else None,
+            "live_ms": {k: _short(1e3 * s) for k, s in chunk["live"]["stages_s"].items()} if chunk["live"] else None,
             "latency_ms": _short(1e3 * chunk["latency_s"]),
             "commands": _mean(chunk["error"]["commands"]),
             "states": _mean(chunk["error"]["states"]),

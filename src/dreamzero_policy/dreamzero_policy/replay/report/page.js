@@ -27,11 +27,18 @@ if (has("change"))
   new Chart("overview", "Counterfactual: how far from the recorded policy", [series("change", "change", colour("warn"), { digits: 4 })],
     { zero: true, unit: "rad, m" });
 if (both.length) new Chart("overview", "Action error of a chunk, mean over joints", both, { zero: true, unit: "rad, m" });
-new Chart("overview", "Latency of a chunk", [
-  series("request to answer", "latency_ms", "#9aa4b2", { digits: 1 }),
-  series("model, live", "live_ms", colour("commanded"), { digits: 1 }),
-  series("model, here", "model_ms", colour("predicted"), { digits: 1 }),
-].filter(s => s.times.length && s.values.some(v => v > 0)), { zero: true, unit: "ms" });
+if (has("live_ms")) {
+  const live = chunks.filter(chunk => chunk.live_ms).sort((a, b) => a.start - b.start);
+  // On simulated time the way between processes may come out below zero, and means nothing.
+  const part = (name, key, tint) => ({ name, colour: tint, digits: 0, times: live.map(c => c.start), values: live.map(c => Math.max(0, c.live_ms[key])) });
+  new Stack("overview", "Latency live: from what was seen to the first commanded point", [
+    part("until asked", "request", "#b9c3d0"), part("model", "model", colour("commanded")),
+    part("between processes", "handover", "#8fb3de"), part("to the controllers", "command", "#8fbfa3")], { zero: true, unit: "ms" });
+}
+new Chart("overview", "Latency here", [
+  series("request to answer, on the clock of the recording", "latency_ms", "#9aa4b2", { digits: 0 }),
+  series("model on this machine", "model_ms", colour("predicted"), { digits: 0 }),
+].filter(s => s.times.length && s.values.some(v => v > 0)), { zero: true, unit: "ms", height: 100, usual: true });
 
 const motion = data.motion, float = text => new Float32Array(bytes(text));
 const times = float(motion.times), recorded = float(motion.recorded_times);

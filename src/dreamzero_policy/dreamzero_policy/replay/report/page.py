@@ -115,7 +115,10 @@ def _tiles(document: dict[str, Any]) -> Iterable[str]:
     found = problems["damage"] + problems["gaps"]
     told = f"{problems['damage']} damaged, {problems['gaps']} gaps" if found else "nothing is missing or broken"
     yield _tile(
-        "Recording", "sound" if not found else f"{found} <small>problems</small>", told, "good" if not found else "warn"
+        "Recording",
+        "sound" if not found else f"{found} <small>{'problem' if found == 1 else 'problems'}</small>",
+        told,
+        "good" if not found else "warn",
     )
 
 

@@ -46,10 +46,10 @@ def test_lossless_frames_give_the_chunks_of_the_same_model_here(
             assert theirs.actions.dtype == np.float32
             assert (theirs.seed, theirs.steps, theirs.evaluations) == (ours.seed, ours.steps, ours.evaluations)
             assert theirs.observation_ns == len(block(number)) - 1
-            distance = here.surprise()
-            if distance is not None:
+            cells = here.surprise()
+            if cells is not None:
                 there.ask(messages.Dream)  # behind which it has come
-                assert there.unasked[-1].distance == distance
+                np.testing.assert_array_equal(there.unasked[-1].cells, cells)
         assert len(there.unasked) == 6
 
 

@@ -1,0 +1,1 @@
+"""What gate and bridge cost, measured over real topics."""
