@@ -45,7 +45,7 @@ def chunk_of(policy, robots: list[int], cfg_scale: float, state_attention: str) 
             branches(condition[:, :, first:last]),
             first_frame=first,
         )
-    video, action, _ = denoise_chunk(
+    video, action, *_ = denoise_chunk(
         transformer,
         cache,
         context,

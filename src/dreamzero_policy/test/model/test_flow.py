@@ -53,7 +53,7 @@ def test_a_perfect_velocity_reaches_the_data_in_any_number_of_steps(steps, seed)
     video0, action0 = torch.randn(1, 2, 2, 3, 3), torch.randn(1, 4, 5)
     schedule = sampling_schedule(steps, 5.0)
     sigma = dict(zip(schedule.times, schedule.sigmas, strict=False))
-    video, action, _ = sample_chunk(
+    video, action, *_ = sample_chunk(
         lambda v, a, tv, ta: ((v - video0) / sigma[tv], (a - action0) / sigma[ta]),
         torch.randn_like(video0),
         torch.randn_like(action0),
@@ -78,7 +78,7 @@ def test_known_actions_are_seen_at_the_noise_level_of_every_step_and_come_out_as
         return video, torch.randn_like(action)
 
     torch.manual_seed(seed)
-    _, action, evaluations = sample_chunk(
+    _, action, evaluations, _ = sample_chunk(
         velocity,
         torch.randn(2, 2, 2, 3, 3),
         start,
@@ -138,7 +138,7 @@ def test_a_row_that_is_drawn_comes_to_lie_between_what_the_model_wants_and_what_
     known = KnownActions(torch.randn(len(weights), 5), torch.arange(5), weight[:, 0])
     schedule = sampling_schedule(steps, 5.0)
     sigma = dict(zip(schedule.times, schedule.sigmas, strict=False))
-    _, action, _ = sample_chunk(
+    _, action, *_ = sample_chunk(
         lambda video, action, video_time, action_time: (video, (action - wanted) / sigma[action_time]),
         torch.randn(1, 2, 2, 3, 3),
         torch.randn(1, 4, 5),
@@ -186,7 +186,7 @@ def test_a_video_may_stop_at_noise_while_the_action_arrives(steps, final):
     schedules = sampling_schedule(steps, 5.0, final), sampling_schedule(steps, 5.0)
     video_sigma, action_sigma = (dict(zip(s.times, s.sigmas, strict=False)) for s in schedules)
     first = schedules[0].sigmas[0]
-    video, action, evaluations = sample_chunk(
+    video, action, evaluations, _ = sample_chunk(
         lambda v, a, tv, ta: ((v - video0) / video_sigma[tv], (a - action0) / action_sigma[ta]),
         (1 - first) * video0 + first * video_noise,
         torch.randn_like(action0),

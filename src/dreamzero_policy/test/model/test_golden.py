@@ -112,7 +112,7 @@ def test_rollout_of_four_chunks_is_the_originals(golden, golden_transformer, run
         golden_transformer.observe(
             cache, context, observed[:, :, newest], condition[:, :, newest], first_frame=newest.start
         )
-        video, action, _ = denoise_chunk(
+        video, action, *_ = denoise_chunk(
             golden_transformer,
             cache,
             context,
