@@ -93,6 +93,8 @@ class PolicyNode(ManagedNode):
         self._settings = parameters.read(self, Path(get_package_share_directory("dreamzero")))
         settings = self._settings
         self.contract = load_contract(settings.contract)
+        backend = backend_of(settings, self.contract)  # first: a checkpoint of another contract explains all the rest
+        self.policy = backend.policy
         longest = 2 * self.contract.model.chunk.actions - 1
         if settings.smoothing_window > longest:
             raise parameters.ParameterError(
@@ -101,8 +103,6 @@ class PolicyNode(ManagedNode):
         regime = RegimeSettings(settings.regime, settings.overlap, settings.slowest_speed_share)
         if reason := too_long(self.contract, settings.lead_s, regime, settings.max_plan_s):
             raise parameters.ParameterError(reason)
-        backend = backend_of(settings, self.contract)
-        self.policy = backend.policy
         where = settings.checkpoint if settings.backend == LOCAL else settings.server.place
         self._tell_progress(f"{'loading' if settings.backend == LOCAL else 'connecting to'} {where}")
         self._served = backend.wait_until_ready(self._interrupted.is_set, self._tell_progress)
