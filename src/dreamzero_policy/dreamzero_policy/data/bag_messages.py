@@ -17,6 +17,7 @@ from rosbags.typesys.store import Typestore
 from dreamzero_policy.data.bag_errors import DAMAGED
 from dreamzero_policy.data.bag_files import Bag
 from dreamzero_policy.data.episodes import EpisodeError
+from dreamzero_policy.runtime.compressed import CUT_OFF, is_cut_off
 from dreamzero_policy.runtime.contract import Contract
 from dreamzero_policy.runtime.embodiment import Image
 from dreamzero_policy.runtime.observation import NS_PER_S, ObservationError
@@ -96,6 +97,8 @@ def image_decoder(camera: str, data: bytes, kind: str, types: Typestore) -> Call
 
 
 def _compressed(camera: str, message: Any) -> Image:
+    if is_cut_off(memoryview(np.ascontiguousarray(message.data))):
+        raise ObservationError(CUT_OFF.format(camera=camera, form=message.format, count=len(message.data)))
     try:
         image = cv2.imdecode(np.asarray(message.data), cv2.IMREAD_COLOR)
     except cv2.error as error:

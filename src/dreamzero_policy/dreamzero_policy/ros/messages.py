@@ -15,6 +15,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from dreamzero_msgs.msg import ActionChunk
 from dreamzero_policy.runtime.chunk import Chunk
+from dreamzero_policy.runtime.compressed import CUT_OFF, is_cut_off
 from dreamzero_policy.runtime.contract import Controller
 from dreamzero_policy.runtime.latency import stages_s
 from dreamzero_policy.runtime.observation import NS_PER_S, ObservationError
@@ -38,6 +39,8 @@ def decoder(camera: str, message: CompressedImage | Image) -> Callable[[], NDArr
 
 
 def _decode_compressed(camera: str, message: CompressedImage) -> NDArray[np.uint8]:
+    if is_cut_off(memoryview(message.data)):
+        raise ObservationError(CUT_OFF.format(camera=camera, form=message.format, count=len(message.data)))
     try:
         image = BRIDGE.compressed_imgmsg_to_cv2(message)
     except Exception as error:  # OpenCV and cv_bridge raise their own kinds for damaged bytes

@@ -15,6 +15,7 @@ from PIL import UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 
 from dreamzero_policy.inference.protocol.arrays import ProtocolError
+from dreamzero_policy.runtime.compressed import is_cut_off
 
 Encoding = Literal["raw", "png", "jpeg"]
 LOSSLESS = ("raw", "png")
@@ -84,6 +85,8 @@ def _decompressed(frames: Frames, data: bytes) -> NDArray[np.uint8]:
         raise ProtocolError(f"a frame of {len(data)} bytes is no {frames.encoding}: {error}") from error
     if (height, width) != (frames.height, frames.width):
         raise ProtocolError(f"a frame is {height} x {width}, the message says {frames.height} x {frames.width}")
+    if is_cut_off(memoryview(data)):
+        raise ProtocolError(f"a frame of {len(data)} bytes is cut off: the end marker of {frames.encoding} is missing")
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
