@@ -88,6 +88,7 @@ class Stream(Generic[Item]):
     frozen_s: float = 0.0  # time of motion over which the content has stayed the same
     skew_s: float = 0.0  # receipt minus stamp of the newest item
     fault: str = ""  # why the newest message was refused; empty once a good one follows
+    refused_ns: int | None = None  # stamp of the newest image that was: an older one says nothing about the source now
     silent_since_monotonic_ns: int = field(default_factory=time.monotonic_ns)
 
     def nearest(self, instant_ns: int) -> Item | None:
@@ -176,7 +177,7 @@ class ObservationBuffer:
         """Forget all messages (clock jump, reset). Counters stay."""
         for stream in (*self.cameras.values(), self.joints):
             stream.items.clear()
-            stream.skew_s = 0.0
+            stream.skew_s, stream.refused_ns = 0.0, None
 
     def believe_cameras(self) -> None:
         """Forget how long contents have stayed the same: a person wants to try again."""
@@ -370,9 +371,11 @@ class ObservationBuffer:
                 frame.view = self.embodiment.view(camera, self.sized(camera, frame.decode()))
             except ObservationError as error:
                 stream.fault = str(error)
+                stream.refused_ns = max(frame.stamp_ns, stream.refused_ns or frame.stamp_ns)
                 stream.items.remove(frame)
                 raise
-            stream.fault = ""
+            if stream.refused_ns is None or frame.stamp_ns > stream.refused_ns:
+                stream.fault, stream.refused_ns = "", None
         return frame.view
 
     def sized(self, camera: str, image: NDArray) -> Image:

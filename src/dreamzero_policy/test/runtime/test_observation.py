@@ -149,6 +149,28 @@ def test_stamps_of_another_clock_are_named(embodiment: Embodiment) -> None:
     assert "camera head: stamps are 3.0 s behind this node's clock" in buffer.troubles()[0].text
 
 
+def test_an_older_good_frame_does_not_make_up_for_a_damaged_one(embodiment: Embodiment) -> None:
+    def damaged() -> np.ndarray:
+        raise ObservationError("camera head: cut off")
+
+    def invalid() -> bool:
+        return any(trouble.fault is Fault.CAMERA_INVALID for trouble in buffer.troubles())
+
+    buffer, period_ns = ObservationBuffer(embodiment), NS_PER_S // 30
+    for camera in CAMERAS:
+        for k in range(5):
+            damages = camera == "head" and k == 3
+            decode = damaged if damages else lambda: image(7)
+            buffer.add_image(camera, BEGIN_NS + k * period_ns, BEGIN_NS + k * period_ns, decode)
+    with pytest.raises(ObservationError, match="cut off"):
+        buffer.prefetch([BEGIN_NS + 3 * period_ns])
+    assert invalid()
+    buffer.prefetch([BEGIN_NS + 2 * period_ns])  # good, not decoded before, and of before the damage
+    assert invalid()
+    buffer.prefetch([BEGIN_NS + 4 * period_ns])
+    assert not invalid()
+
+
 def test_a_camera_whose_bytes_stay_the_same_over_a_second_of_motion_is_frozen(embodiment: Embodiment) -> None:
     buffer = ObservationBuffer(embodiment, frozen_camera_s=1.0)
     film(buffer, "head", frames=40, content=lambda k: 7, moving=lambda k: True)
