@@ -14,9 +14,9 @@ def encoded(extension: str) -> bytes:
 
 
 @pytest.mark.parametrize("extension", [".jpg", ".png"])
-def test_a_whole_picture_is_whole_with_zeros_behind_it_too(extension: str) -> None:
-    data = encoded(extension)
-    assert not is_cut_off(data) and not is_cut_off(memoryview(data + bytes(7)))
+@pytest.mark.parametrize("padding", [b"", bytes(7), bytes(5000), b"whatever a camera leaves there"])
+def test_a_whole_picture_is_whole_whatever_is_behind_it(extension: str, padding: bytes) -> None:
+    assert not is_cut_off(memoryview(encoded(extension) + padding))
 
 
 @pytest.mark.parametrize("extension", [".jpg", ".png"])

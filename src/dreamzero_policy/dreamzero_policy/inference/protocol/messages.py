@@ -172,6 +172,8 @@ class Fork(Message):
 
 
 class Snapshot(Message):
+    """Keep a branch's memory as it is, to roll back to; :class:`Kept` gives it a number."""
+
     type: Literal["snapshot"] = "snapshot"
     id: Id
     epoch: Epoch
@@ -199,6 +201,8 @@ class Reset(Message):
 
 
 class Close(Message):
+    """Ends the session; its memory is freed at once."""
+
     type: Literal["close"] = "close"
     id: Id
 

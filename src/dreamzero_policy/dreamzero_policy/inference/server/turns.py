@@ -178,7 +178,7 @@ class Turns:
         try:
             self._require_wanted(piece)
             return None if piece.joint is None else piece.joint.begin()
-        except Exception:
+        except Exception:  # it is done alone then, where the same is raised again and told to whom it concerns
             return None
 
     def _do_together(self, pieces: list[tuple[_Piece, Any]], began_s: float) -> None:
