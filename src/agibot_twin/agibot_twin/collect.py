@@ -9,6 +9,9 @@ expert takes over from where that led, and only its part is recorded. So whoever
 its own errors take it (dataset aggregation: Ross et al. 2011; taking over: Kelly et al. 2019). Where there is no such
 policy yet, the expert itself makes a mistake first (`mistake.py`).
 
+With advice (`advice.py`) the expert does not take over: whoever is at work goes on to the end, and at every chunk the
+expert shows in a branch of the scene what it would do. Every such chunk is an episode of its own.
+
 Where they go is the caller's matter (`Sink`); a sink that has an episode already is not given it again, so an
 interrupted collection continues. Found by others through the entry point group `dreamzero.demonstrations`.
 """
@@ -16,6 +19,7 @@ interrupted collection continues. Found by others through the entry point group 
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -23,11 +27,12 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from agibot_twin.advice import Stumbling, advice
 from agibot_twin.cameras import Image
 from agibot_twin.commanding import follow
 from agibot_twin.episodes import SPLITS, Episode, Split, sample_episode
-from agibot_twin.expert import EXPERT_STREAM, STEP_S, Expert, ExpertError, command_limits
-from agibot_twin.mistake import MistakePrelude
+from agibot_twin.expert import AFAR_SHARE, EXPERT_STREAM, STEP_S, Expert, ExpertError, command_limits
+from agibot_twin.mistake import MistakePrelude, given_up_at
 from agibot_twin.robot_model import DRIVEN_JOINTS
 from agibot_twin.suite import TaskInfo, TwinSuite
 from agibot_twin.takeover import take_over
@@ -40,7 +45,9 @@ Floats = NDArray[np.float64]
 How = Literal["kept", "there", "failed", "no path", "done"]  # see `Made`
 START_S = 1.5  # to go from home to the start pose before the episode begins
 SETTLE_S = 0.5
-TAKEOVER_STREAM = 2  # of a seed's random numbers
+TAKEOVER_STREAM, ADVICE_STREAM = 2, 4  # of a seed's random numbers
+ADVISED_ROWS = 32
+STUMBLING_S = 0.6  # until a stumbling chunk begins to slow down
 EARLIEST_S, LATEST_S, LATEST_SHARE = 0.8, 7.0, 0.7  # of a takeover; the share is of the time allowed
 PARAPHRASES = 32  # kept of each task's phrasings
 
@@ -72,10 +79,13 @@ class Sink(Protocol):
 class Prelude(Protocol):
     """Who is at work before the expert takes over. It is copied into every process."""
 
-    def __call__(self, suite: TwinSuite, task: TaskInfo, duration_s: float) -> None:
+    def __call__(
+        self, suite: TwinSuite, task: TaskInfo, duration_s: float, before_chunk: Callable[[], None] = lambda: None
+    ) -> None:
         """Act for so long, or until the task is done, in a scene that was just laid out; then come to rest.
 
-        The same for the same scene and duration.
+        The same for the same scene and duration. `before_chunk` is called where a chunk is asked for; it leaves the
+        scene as it was.
         """
 
 
@@ -116,6 +126,58 @@ class Collector:
         phases = take_over(self.expert, episode.task, self._look, rng)
         return "kept" if self._record(episode, phases, rng, draft, picture_every) else "failed"
 
+    def advise(self, seed: int, prelude: "Prelude | None", sink: Sink) -> int:
+        """Advice for every chunk of an attempt at this seed's task, an episode each; returns how many there are.
+
+        The attempt is the prelude's, or the expert's own stumbling.
+        """
+        episode = sample_episode(self.split, seed)
+        rng = np.random.default_rng((SPLITS.index(self.split), seed, ADVICE_STREAM))
+        task, written = self.suite.lay_out(episode), 0
+
+        def advise() -> Floats:
+            nonlocal written
+            advised = advice(self.expert, episode.task, *self._look(), ADVISED_ROWS)
+            self._show(advised, episode, sink.draft(f"{advice_name(seed)}_{written:02d}"), rng, sink.picture_every)
+            written += 1
+            return advised
+
+        def advise_if_known() -> None:
+            with suppress(ExpertError):
+                advise()
+
+        if prelude is not None:
+            prelude(self.suite, task, task.duration_s, advise_if_known)
+        else:
+            self._stumble(episode, rng, advise)
+        return written
+
+    def _show(
+        self, commands: Floats, episode: Episode, draft: Draft, rng: np.random.Generator, picture_every: int
+    ) -> None:
+        """Carry out what a chunk needs of commands [N, 20], write it down, and undo it."""
+        before = self.world.snapshot()
+        rows = self.contract.model.chunk.actions + 1  # at the last one the chunk's last picture is taken
+        with draft:
+            for _ in self._perform(commands[:rows], draft, picture_every):
+                pass
+            draft.finish(_words(episode, rng))
+        self.world.restore(before)
+
+    def _stumble(self, episode: Episode, rng: np.random.Generator, advise: Callable[[], Floats]) -> None:
+        """Attempt the task by the expert with errors, chunk by chunk."""
+        suite, stumbling = self.suite, Stumbling(self.expert, episode, rng)
+        if rng.random() < AFAR_SHARE:
+            self._go_to(self.expert.start_pose(episode.task, rng))
+        try:
+            while not suite.outcome().success and suite.now_ns() < episode.allowed_s * NS_PER_S:
+                advised = advise()
+                commands = given_up_at(stumbling.commands(advised, *self._look()), STUMBLING_S)
+                follow(self.world, commands)
+                suite.advance_to(suite.now_ns() + round((len(commands) + 1) * STEP_S * NS_PER_S))
+        except ExpertError:
+            return
+
     def _record(
         self,
         episode: Episode,
@@ -125,20 +187,25 @@ class Collector:
         picture_every: int,
     ) -> bool:
         """Carry out commands [N, 20], one phase after the other, and keep the draft if they do the task from here."""
-        judge = Judge(episode.task, episode.layout, self.world.situation())
-        begin_ns, step = self.world.now_ns(), 0
+        judge, step = Judge(episode.task, episode.layout, self.world.situation()), 0
         for commands in phases:
-            follow(self.world, commands)
-            for action in self._actions(commands):
-                seen = self.world.observe(images=step % picture_every == 0)
-                positions = dict(zip(self.world.joint_names, seen.joints.positions, strict=True))
-                draft.add(self.embodiment.state(positions), action, seen.images)
+            for _ in self._perform(commands, draft, picture_every, step):
                 judge.watch(self.world.situation())
-                step += 1
-                self.world.advance_to(begin_ns + round(step * STEP_S * NS_PER_S))
+            step += len(commands)
         if judge.success:
             draft.finish(_words(episode, rng))
         return judge.success
+
+    def _perform(self, commands: Floats, draft: Draft, picture_every: int, first_step: int = 0) -> Iterator[None]:
+        """Carry out commands [N, 20] and draft every step as it begins. Yields then, before it is carried out."""
+        begin_ns = self.world.now_ns()
+        follow(self.world, commands)
+        for step, action in enumerate(self._actions(commands)):
+            seen = self.world.observe(images=(first_step + step) % picture_every == 0)
+            positions = dict(zip(self.world.joint_names, seen.joints.positions, strict=True))
+            draft.add(self.embodiment.state(positions), action, seen.images)
+            yield
+            self.world.advance_to(begin_ns + round((step + 1) * STEP_S * NS_PER_S))
 
     def _look(self) -> tuple[Mapping[str, Floats], Floats]:
         """Body poses, and joint positions [20] from which commands can go on.
@@ -156,11 +223,16 @@ class Collector:
     def _begin(self, episode: Episode, rng: np.random.Generator) -> Floats:
         """Lay out the scene and bring the robot to its start; returns the commands [N, 20] for the task."""
         self.world.lay_out(episode.layout)
-        start, home = self.expert.start_pose(episode.task, rng), self.expert.arms.home
+        start = self.expert.start_pose(episode.task, rng)
+        self._go_to(start)
+        return self.expert.demonstrate(episode.task, self.world.object_poses(), start, rng)
+
+    def _go_to(self, start: Floats) -> None:
+        """Bring the robot from home to a pose [20] and to rest there."""
+        home = self.expert.arms.home
         s = np.linspace(0, 1, round(START_S / STEP_S))[:, None]
         follow(self.world, home + s**3 * (10 + s * (6 * s - 15)) * (start - home))
         self.world.step(START_S + SETTLE_S)
-        return self.expert.demonstrate(episode.task, self.world.object_poses(), start, rng)
 
     def _actions(self, commands: Floats) -> Floats:
         """Commands [N, 20] of the driven joints → actions [N, A] in the contract's units and order."""
@@ -190,12 +262,15 @@ def without_statistics(contract: Contract) -> Embodiment:
 class Made:
     """How one seed ended: "kept", "there" (already), "failed" (the task's test), "no path" (inside the limits, to where
     the object is) or "done" (before the expert took over).
+
+    `episodes`: how many of the data set are its own.
     """
 
     seed: int
     family: str
     how: How
     message: str = ""
+    episodes: int = 1
 
 
 def episode_name(seed: int) -> str:
@@ -212,6 +287,11 @@ def mended_name(seed: int) -> str:
     return f"mended_{seed:06d}"
 
 
+def advice_name(seed: int) -> str:
+    """Of a seed's chunks of advice, each with its number behind this."""
+    return f"advice_{seed:06d}"
+
+
 def collect(
     contract_path: Path,
     sink: Sink,
@@ -219,25 +299,36 @@ def collect(
     processes: int,
     prelude: Prelude | None = None,
     mistakes: bool = False,
+    advised: bool = False,
 ) -> Iterator[Made]:
     """Make the demonstrations of these seeds, after the prelude if there is one, or each after a mistake.
 
+    `advised`: advice for every chunk of the prelude, or of the expert's own stumbling, instead.
     Yields as they are done, in no order. What a prelude raises is raised here.
     """
     name = mended_name if mistakes else takeover_name if prelude else episode_name
     before = MistakePrelude(contract_path) if mistakes else prelude
     context = multiprocessing.get_context("spawn")
-    with context.Pool(processes, initializer=_start, initargs=(contract_path, sink, before, name)) as pool:
+    initargs = (contract_path, sink, before, None if advised else name)
+    with context.Pool(processes, initializer=_start, initargs=initargs) as pool:
         yield from pool.imap_unordered(_make, seeds, chunksize=1)
 
 
 _make_one: Callable[[int], Made]
 
 
-def _start(contract_path: Path, sink: Sink, prelude: Prelude | None, name_of: Callable[[int], str]) -> None:
+def _start(contract_path: Path, sink: Sink, prelude: Prelude | None, name_of: Callable[[int], str] | None) -> None:
+    """`name_of` None: advice."""
     global _make_one
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the pool
     collector = Collector(load_contract(contract_path))
+
+    def advise(seed: int) -> Made:
+        family = sample_episode(collector.split, seed).task.family
+        if f"{advice_name(seed)}_00" in sink:
+            return Made(seed, family, "there")
+        written = collector.advise(seed, prelude, sink)
+        return Made(seed, family, "kept" if written else "no path", episodes=written)
 
     def make(seed: int) -> Made:
         name = name_of(seed)
@@ -254,7 +345,7 @@ def _start(contract_path: Path, sink: Sink, prelude: Prelude | None, name_of: Ca
             return Made(seed, family, "no path", str(error))
         return Made(seed, family, how)
 
-    _make_one = make
+    _make_one = advise if name_of is None else make
 
 
 def _make(seed: int) -> Made:

@@ -38,7 +38,7 @@ Posture = Literal["home", "kept", "eased"]  # what joints and hands' attitudes s
 EXPERT_STREAM = 1  # of a seed's random numbers
 COMMAND_HZ = 30.0
 STEP_S = 1.0 / COMMAND_HZ
-ITERATIONS = 3  # of inverse kinematics per command
+ITERATIONS = 2  # of inverse kinematics per command
 GAIN = 0.6  # of the error that one iteration takes away; a whole step swings to and fro where a joint is at its stop
 POSTURE_COST = 0.04  # per rad away from home, against 1 per m of the hand: keeps the arm from folding or stretching out
 ORIENTATION_COST = 0.05  # per rad, against 1 per m: the hand keeps about the attitude it has at home
@@ -46,8 +46,8 @@ SWIFTEST_RAD_S = 2.5  # what inverse kinematics may ask of an arm joint; demonst
 SMOOTHING_STEPS = 2.0  # standard deviation of the filter over joint commands
 STOP_MARGIN_RAD = 0.08  # that arm joints keep from their stops
 LIMIT_SHARE = 0.6  # of the velocity and acceleration limits that a demonstration may use
-STRETCH = 1.1  # of all durations when that is not enough
-ATTEMPTS = 12
+STRETCH = 1.1  # of all durations when that is not enough, at least
+ATTEMPTS = 8
 START_SPREAD_M = np.array([0.05, 0.05, 0.04])  # of a hand's start around its home
 AFAR_SHARE = 0.5  # of the demonstrations start anywhere in a box, counted towards the hand's own side
 AFAR_FROM_M = np.array([0.44, 0.0, TABLE_TOP_Z_M + 0.11])
@@ -236,12 +236,22 @@ class Expert:
         return self.commands(start, self.legs(task, poses, start, rng))
 
     def legs(
-        self, task: Task, poses: Mapping[str, Floats], start: Floats, rng: np.random.Generator
+        self, task: Task, poses: Mapping[str, Floats], start: Floats, rng: np.random.Generator | None
     ) -> dict[Hand, list[Leg]]:
-        """What each hand does, from wherever it starts to a rest where the task is done."""
+        """What each hand does, from wherever it starts to a rest where the task is done.
+
+        `rng` draws pace and detours; without it there are none.
+        """
         return {hand: self._legs(task, hand, poses, start, rng) for hand in task.hands}
 
-    def commands(self, start: Floats, legs: Mapping[Hand, Sequence[Leg]], posture: Posture = "home") -> Floats:
+    def commands(
+        self,
+        start: Floats,
+        legs: Mapping[Hand, Sequence[Leg]],
+        posture: Posture = "home",
+        first: int | None = None,
+        easing_s: float = 0.0,
+    ) -> Floats:
         """Commands [N, 20] for the hands' legs, as slow as the limits want it.
 
         Args:
@@ -249,46 +259,56 @@ class Expert:
             legs: as many for every hand.
             posture: "home" suits a start that inverse kinematics made, "kept" stays like the start, "eased" goes from
                 that to home's over the first leg.
+            first: so many rows are wanted and no more. Legs that end before stay where they end; where the last of
+                the rows is in motion, what comes behind it is not looked at.
+            easing_s: time that "eased" takes at least.
 
         Raises:
             ExpertError: the limits are broken however slowly the hands go.
         """
         if len(legs) > 1:
             legs = together(legs)
+        slower = 1.0
         for _ in range(ATTEMPTS):
-            commands = self._commands(start, legs, posture)
-            excess = excesses(commands, self.limits)
+            commands = self._commands(start, legs, posture, first, easing_s)
+            excess = excesses(commands, self.limits, at_rest=first is None)
             if excess.max() <= LIMIT_SHARE:
                 return commands
+            # Accelerations fall with the square of the time.
+            stretch = max(STRETCH, float(excess.max() / LIMIT_SHARE) ** 0.5)
+            slower, easing_s = slower * stretch, easing_s * stretch
             legs = {
-                hand: [replace(leg, duration_s=leg.duration_s * STRETCH) for leg in own] for hand, own in legs.items()
+                hand: [replace(leg, duration_s=leg.duration_s * stretch) for leg in own] for hand, own in legs.items()
             }
         joint = DRIVEN_JOINTS[int(excess.argmax())]
-        slower = STRETCH ** (ATTEMPTS - 1)
         raise ExpertError(
             f"{joint} needs {excess.max():.2f} times its limit, at most {LIMIT_SHARE} are allowed, even when all takes "
-            f"{slower:.1f} times longer"
+            f"{slower / stretch:.1f} times longer"
         )
 
-    def _commands(self, start: Floats, legs: Mapping[Hand, Sequence[Leg]], posture: Posture) -> Floats:
-        paths = {hand: path_of(self.arms.hand_position(hand, start), own) for hand, own in legs.items()}
+    def _commands(
+        self, start: Floats, legs: Mapping[Hand, Sequence[Leg]], posture: Posture, first: int | None, easing_s: float
+    ) -> Floats:
+        paths = {hand: cut(path_of(self.arms.hand_position(hand, start), own), first) for hand, own in legs.items()}
         ease = None
         if posture != "home":
             ease = np.zeros(max(map(len, paths.values())))
         if posture == "eased":
-            first = max(steps_of(own[0]) for own in legs.values())
-            ease[:first], ease[first:] = minimum_jerk(first), 1.0
+            steps = max(round(easing_s * COMMAND_HZ), *(steps_of(own[0]) for own in legs.values()))
+            ease[:] = cut(minimum_jerk(steps), len(ease))
         commands = smooth(self.arms.follow(start, paths, ease))
         for hand, own in legs.items():
             column = DRIVEN_JOINTS.index(GRIPPER_JOINT[hand])
-            commands[:, column] = gripper_of(float(start[column]), own)
+            commands[:, column] = cut(gripper_of(float(start[column]), own), first)
         return commands
 
     def _legs(
-        self, task: Task, hand: Hand, poses: Mapping[str, Floats], start: Floats, rng: np.random.Generator
+        self, task: Task, hand: Hand, poses: Mapping[str, Floats], start: Floats, rng: np.random.Generator | None
     ) -> list[Leg]:
-        detour = rng.normal(0.0, DETOUR_M, 2) if rng.random() < DETOUR_SHARE else np.zeros(2)
-        pace = rng.uniform(0.9, 1.15)
+        detour, pace = np.zeros(2), 1.0
+        if rng is not None:
+            detour = rng.normal(0.0, DETOUR_M, 2) if rng.random() < DETOUR_SHARE else detour
+            pace = rng.uniform(0.9, 1.15)
         doing = {TOUCH: _touch, TAP: _touch, PUSH: _push, PLACE: _place, LIFT: _lift}[task.family]
         legs = unhurried(self.arms.hand_position(hand, start), doing(task, hand, poses, detour))
         return [replace(leg, duration_s=leg.duration_s * pace) for leg in legs]
@@ -376,6 +396,13 @@ def gripper_of(begin: float, legs: Sequence[Leg]) -> Floats:
     return np.concatenate(pieces)
 
 
+def cut(rows: Floats, count: int | None) -> Floats:
+    """So many of the rows, the last of them again and again where there are fewer; all for None."""
+    if count is None or len(rows) == count:
+        return rows
+    return rows[np.minimum(np.arange(count), len(rows) - 1)]
+
+
 def smooth(commands: Floats) -> Floats:
     """Commands [N, 20] without the corners that a joint makes where it meets its stop; both ends keep their place."""
     return gaussian_filter1d(commands, SMOOTHING_STEPS, axis=0, mode="nearest")
@@ -404,9 +431,17 @@ def velocities(commands: Floats) -> Floats:
     return speeds
 
 
-def excesses(commands: Floats, limits: CommandLimits) -> Floats:
-    """How much of its velocity or acceleration limit each joint needs [20]; above 1 is too much."""
-    spline = CubicSpline(STEP_S * np.arange(len(commands)), commands, bc_type="clamped")
+def excesses(commands: Floats, limits: CommandLimits, at_rest: bool = True) -> Floats:
+    """How much of its velocity or acceleration limit each joint needs [20]; above 1 is too much.
+
+    Commands begin at rest, and end there unless `at_rest` says otherwise.
+    """
+    end = (1, 0.0) if at_rest else (2, 0.0)
+    spline = CubicSpline(
+        STEP_S * np.arange(len(commands)),
+        commands,
+        bc_type=((1, np.zeros(commands.shape[1])), (end[0], np.zeros(commands.shape[1]))),
+    )
     fine = np.linspace(0, spline.x[-1], 4 * len(commands))
     speed, acceleration = np.abs(spline(fine, 1)).max(0), np.abs(spline(fine, 2)).max(0)
     return np.maximum(speed / limits.velocity, acceleration / limits.acceleration)

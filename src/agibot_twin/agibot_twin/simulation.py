@@ -3,6 +3,7 @@
 Time is an integer number of steps, so that any split of a duration into calls gives the same states.
 """
 
+from copy import copy
 from dataclasses import dataclass
 
 import mujoco
@@ -27,6 +28,17 @@ class JointSample:
     positions: Floats
     velocities: Floats
     efforts: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SimulationState:
+    """All that the coming steps depend on."""
+
+    data: mujoco.MjData
+    layout: Layout
+    steps: int
+    command: Floats
+    new_command: Floats
 
 
 class Simulation:
@@ -54,6 +66,17 @@ class Simulation:
         mujoco.mj_step(self.model, self.data, SETTLE_STEPS)
         self.data.time = 0.0
         self.steps = 0
+
+    def snapshot(self) -> SimulationState:
+        """The state now, to come back to."""
+        return SimulationState(copy(self.data), self.layout, self.steps, self._command, self._new_command)
+
+    def restore(self, state: SimulationState) -> None:
+        """Go on from a snapshot, bit for bit as from there."""
+        if state.layout is not self.layout:
+            raise ValueError("the snapshot is of another layout: a reset since then changed colours and bodies")
+        mujoco.mj_copyData(self.data, self.model, state.data)
+        self.steps, self._command, self._new_command = state.steps, state.command, state.new_command
 
     def show(self, layout: Layout, joints: Floats) -> None:
         """Objects as laid out and joints [20] where they are said to be, whatever is in the way: for pictures alone.

@@ -45,6 +45,7 @@ HELD_M = 0.03  # from the point between the pads to the middle of what they hold
 CONE_M, CONE_SLOPE = 0.01, 0.5  # radius of the way down at its end, and its growth with height
 ALIGNED_M = 0.02  # of a hand where a demonstration would have it: behind an object along x and z, on its way in z
 AT_THE_BIN_M = 0.08  # sideways from where the thing is dropped: no need to rise any more
+INSIDE_M = 0.034  # from a bin's outer side to the middle of a thing that falls inside
 BEHIND_M = (0.02, PUSH_START_M + 0.02)
 
 Poses = Mapping[str, Floats]
@@ -60,15 +61,15 @@ def take_over(
     Raises:
         ExpertError: the limits are broken however slowly the hands go, or the object is off the table.
     """
-    found = _find(expert, task, *look())
+    found = find(expert, task, *look())
     legs = expert.legs(task, found.poses, found.joints, rng)
     going_on = on_the_way(task, legs, found)
     if going_on is None and (cleared := clearing(task, found)):
         yield expert.commands(found.joints, cleared, posture="kept")
-        found = _find(expert, task, *look())
+        found = find(expert, task, *look())
         legs = expert.legs(task, found.poses, found.joints, rng)
         going_on = on_the_way(task, legs, found)
-    yield expert.commands(found.joints, going_on or _approached(legs, found), posture="eased")
+    yield expert.commands(found.joints, going_on or approached(legs, found), posture="eased")
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +90,13 @@ class Found:
     def holds(self, hand: Hand, thing: str) -> bool:
         """Whether a closing gripper has a thing, or the tray's handle on its side, between the pads."""
         return self.closing(hand) and np.linalg.norm(self._middle(hand, thing) - self.hands[hand]) <= HELD_M
+
+    def is_over_the_bin(self, hand: Hand, thing: str) -> bool:
+        """Whether a hand has a thing, its gripper closing or opening already, and may let it fall into the bin."""
+        place = self.poses[thing][:3]
+        inside = np.abs(place[:2] - BIN_CENTRE_M) <= np.array(BIN_SIZE_M[:2]) / 2 - INSIDE_M
+        above = place[2] > TABLE_TOP_Z_M + BIN_SIZE_M[2]
+        return bool(inside.all() and above and np.linalg.norm(place - self.hands[hand]) <= HELD_M)
 
     def is_low(self, hand: Hand) -> bool:
         """Whether a hand's fingers may be among what is on the table, which a way sideways would sweep along."""
@@ -114,7 +122,7 @@ class Found:
         return handle_position(pose, hand) + [0.0, 0.0, HANDLE_GRASP_M] if thing == TRAY else pose[:3]
 
 
-def _find(expert: Expert, task: Task, poses: Poses, joints: Floats) -> Found:
+def find(expert: Expert, task: Task, poses: Poses, joints: Floats) -> Found:
     height_m = poses[task.thing][2] - TABLE_TOP_Z_M
     if height_m < 0:
         raise ExpertError(f"the {task.thing} is {-height_m:.2f} m below the table's top")
@@ -123,6 +131,8 @@ def _find(expert: Expert, task: Task, poses: Poses, joints: Floats) -> Found:
 
 def on_the_way(task: Task, legs: Legs, found: Found) -> Legs | None:
     """What is left of a demonstration's legs if the hands are where it comes by, None if they are not."""
+    if task.family == PLACE and found.is_over_the_bin(task.hand, task.thing):
+        return {hand: [replace(leg, goal=found.hands[hand]) for leg in own[5:]] for hand, own in legs.items()}
     if task.family in (PLACE, LIFT) and all(found.holds(hand, task.thing) for hand in legs):
         # Standing still is not shown where whoever was at work may have stood still for good.
         closed = all(found.opening_rad(hand) <= CLOSED_RAD + CLOSED_WITHIN_RAD for hand in legs)
@@ -151,7 +161,7 @@ def clearing(task: Task, found: Found) -> Legs:
     return legs
 
 
-def _approached(legs: Legs, found: Found) -> Legs:
+def approached(legs: Legs, found: Found) -> Legs:
     """A whole demonstration's legs; hands that are lower than one starts rise on their way."""
     return {
         hand: [replace(own[0], shape="up"), *own[1:]] if found.hands[hand][2] < RISEN_Z_M else own

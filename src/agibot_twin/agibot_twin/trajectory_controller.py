@@ -17,6 +17,7 @@ Position limits are not this controller's business, as in ros2_control. Numpy on
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -74,6 +75,12 @@ class TrajectoryController:
         self._pending.clear()
         self._trajectory: Trajectory | None = None
         self._desired = _at_rest(np.array(positions, dtype=np.float64))
+
+    def copy(self) -> "TrajectoryController":
+        """One that goes on as this one would, for itself."""
+        other = copy(self)
+        other._pending = self._pending.copy()
+        return other
 
     @property
     def desired(self) -> JointTarget:

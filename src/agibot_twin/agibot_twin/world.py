@@ -21,7 +21,7 @@ from agibot_twin.episodes import sample_episode
 from agibot_twin.layout import Layout
 from agibot_twin.robot_model import DRIVEN_JOINTS, camera_optics
 from agibot_twin.set_points import SetPoints
-from agibot_twin.simulation import STEP_NS, JointSample, Simulation
+from agibot_twin.simulation import STEP_NS, JointSample, Simulation, SimulationState
 from agibot_twin.tasks import HAND_BODIES, Situation
 from agibot_twin.trajectory_controller import Trajectory, TrajectoryController
 
@@ -36,6 +36,14 @@ class Observation:
     stamp_ns: int
     joints: JointSample
     images: Mapping[str, Image] = field(default_factory=dict)  # camera → [height, width, 3] RGB; empty unless asked
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WorldState:
+    """Physics and controllers at an instant."""
+
+    simulation: SimulationState
+    controllers: Mapping[str, TrajectoryController]
 
 
 class TwinWorld:
@@ -84,6 +92,15 @@ class TwinWorld:
         if self._set_points is not None:
             self._set_points.hold(self.simulation.home)
         return self.observe()
+
+    def snapshot(self) -> WorldState:
+        """Everything that what comes depends on. Not of a world with `hardware`."""
+        return WorldState(self.simulation.snapshot(), {name: each.copy() for name, each in self.controllers.items()})
+
+    def restore(self, state: WorldState) -> None:
+        """Go back to a snapshot of the same layout, clock included; it may be restored again and again."""
+        self.simulation.restore(state.simulation)
+        self.controllers = {name: each.copy() for name, each in state.controllers.items()}
 
     def now_ns(self) -> int:
         """The twin's clock."""

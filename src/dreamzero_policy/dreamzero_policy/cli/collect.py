@@ -34,10 +34,12 @@ class Collected:
 
     outcomes: Counter[str] = field(default_factory=Counter)
     by_family: dict[str, Counter[str]] = field(default_factory=dict)  # those that were tried
+    episodes: int = 0  # kept; an attempt with advice has one for every chunk
     seconds: float = 0.0
 
     def add(self, made: Any) -> None:
         self.outcomes[made.how] += 1
+        self.episodes += made.episodes if made.how == "kept" else 0
         if made.how != "there":
             self.by_family.setdefault(made.family, Counter())[made.how] += 1
 
@@ -46,7 +48,12 @@ class Collected:
             family: {"kept": 0, "tried": outcomes.total(), **outcomes}
             for family, outcomes in sorted(self.by_family.items())
         }
-        return {"outcomes": dict(self.outcomes), "families": families, "seconds": round(self.seconds, 1)}
+        return {
+            "outcomes": dict(self.outcomes),
+            "episodes": self.episodes,
+            "families": families,
+            "seconds": round(self.seconds, 1),
+        }
 
 
 def demonstrator(name: str) -> Callable[..., Iterable[Any]]:
@@ -87,16 +94,20 @@ def run(
     console: Console,
     prelude: Callable[..., None] | None = None,
     mistakes: bool = False,
+    advised: bool = False,
 ) -> dict[str, Any]:
     """Collect and give the counts back. An interruption leaves whole episodes; call again to go on.
 
     prelude: who is at work before the expert takes over, see the robot's package; or mistakes of the robot's own.
+    advised: the expert does not take over, it shows at every chunk what it would do.
     """
     contract, collect = load_contract(contract_path), demonstrator(robot)
     if prelude is not None:
         collect = partial(collect, prelude=prelude)
     if mistakes:
         collect = partial(collect, mistakes=True)
+    if advised:
+        collect = partial(collect, advised=True)
     collected, began = Collected(), time.monotonic()
     if form == "views":
         _watch(collect(contract_path, ViewsSink(out, contract), seeds, processes), seeds, collected, console)
@@ -113,7 +124,7 @@ def _watch(made: Iterable[Any], seeds: range, collected: Collected, console: Con
             collected.add(one)
             if one.message:
                 console.print(f"seed {one.seed}: {one.message}", style="dim", markup=False, highlight=False)
-            note(1, f"{collected.outcomes['kept']} kept", str(dict(collected.outcomes)))
+            note(1, f"{collected.episodes} kept", str(dict(collected.outcomes)))
 
 
 def report(document: dict[str, Any], out: Path, console: Console) -> None:

@@ -1,5 +1,6 @@
 """A policy as the prelude of demonstrations: it is at work in the node's own loop until an expert takes over."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -7,7 +8,9 @@ from dreamzero_policy.evaluation.closed_loop import Episode, SuiteWorld
 from dreamzero_policy.evaluation.policies import SessionPolicy
 from dreamzero_policy.evaluation.stage import Setup, Stage
 from dreamzero_policy.evaluation.suite import Suite, TaskInfo
+from dreamzero_policy.inference.loading import Policy as Model
 from dreamzero_policy.runtime.observation import NS_PER_S
+from dreamzero_policy.runtime.policy import Request
 from dreamzero_policy.runtime.trained import load_statistics
 
 CHECKPOINT = "checkpoint"
@@ -28,8 +31,12 @@ class PolicyPrelude:
         """Raises CheckpointError or ContractError for a checkpoint of another contract, ParametersError."""
         load_statistics(self.setup.weights[CHECKPOINT], Stage(self.setup).contract)
 
-    def __call__(self, suite: Suite, task: TaskInfo, duration_s: float) -> None:
+    def __call__(
+        self, suite: Suite, task: TaskInfo, duration_s: float, before_chunk: Callable[[], None] = lambda: None
+    ) -> None:
         """Follow the task's instruction from the suite's reset on, for so long or until success, and come to rest.
+
+        `before_chunk` is called at every observation that a chunk is asked for with.
 
         Raises:
             CheckpointError, ContractError: the model cannot be loaded.
@@ -38,7 +45,7 @@ class PolicyPrelude:
         stage = self._stage
         model, embodiment = stage.model(CHECKPOINT)
         world = SuiteWorld(suite, stage.contract)
-        policy = SessionPolicy(model, world.now_ns, round(self.setup.latency_s * NS_PER_S))
+        policy = TellingPolicy(model, world.now_ns, round(self.setup.latency_s * NS_PER_S), before_chunk)
         episode = Episode(world, embodiment, policy, stage.parameters, self.steps)
         episode.play(replace(task, duration_s=duration_s))
         if episode.loop.plan is not None:  # which ends at rest; no further chunk is asked for
@@ -47,3 +54,17 @@ class PolicyPrelude:
     @cached_property
     def _stage(self) -> Stage:
         return Stage(self.setup)
+
+
+class TellingPolicy(SessionPolicy):
+    """Tells when it is asked."""
+
+    def __init__(
+        self, model: Model, now_ns: Callable[[], int], latency_ns: int, before_chunk: Callable[[], None]
+    ) -> None:
+        super().__init__(model, now_ns, latency_ns)
+        self._before_chunk = before_chunk
+
+    def submit(self, request: Request) -> None:
+        self._before_chunk()
+        super().submit(request)

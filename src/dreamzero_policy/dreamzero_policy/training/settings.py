@@ -59,6 +59,7 @@ class JointSettings(NoiseSettings):
     batch: int = 4
     lengths: str = "same"
     beginnings: float = 0.0
+    openings: float = 0.5  # share of the windows of such a step that are the first of their episodes
     learning_rate: float = 1e-3
     warm_up: int = 60
     weight_decay: float = 0.01
@@ -192,6 +193,7 @@ LIMITS = (
     ("windows_per_episode", lambda n: n >= 1, "at least 1"),
     ("validation", lambda p: 0 <= p < 1, "at least 0 and below 1"),
     ("beginnings", lambda p: 0 <= p <= 1, "a share of the steps"),
+    ("openings", lambda p: 0 <= p <= 1, "a share of the windows"),
     ("noisy_history", lambda p: 0 <= p <= 1, "a probability"),
     ("history_noise", lambda s: 0 <= s <= 1, "a noise level between 0 and 1"),
     ("video_beta", lambda a: a > 0, "a number above 0"),

@@ -181,14 +181,14 @@ class Trainer:
         return self._collated([self.windows[i] for i in chosen], rng)
 
     def _beginnings(self, rng: np.random.Generator) -> Batch:
-        """First chunks, half of them of whole episodes.
+        """First chunks, a share `openings` of them of whole episodes.
 
         A past shows what is being done and thereby what to do next, so that a network that sees one nearly always
         learns late to look for what the prompt names. Here the prompt and one picture must do.
         """
-        count, frames = self.settings.batch, self.config.geometry.frames_per_chunk
-        anywhere = rng.choice(len(self.windows), count)
-        chosen = [*anywhere, *rng.choice(self.openings, count)]
+        count, frames = 2 * self.settings.batch, self.config.geometry.frames_per_chunk
+        openings = round(self.settings.openings * count)
+        chosen = [*rng.choice(len(self.windows), count - openings), *rng.choice(self.openings, openings)]
         return self._collated([self.windows[i].beginning(frames) for i in chosen], rng)
 
     def _collated(self, windows: Sequence[LatentWindow], rng: np.random.Generator) -> Batch:

@@ -36,6 +36,13 @@ def test_a_policy_acts_for_its_time_and_comes_to_rest(prelude: PolicyPrelude, su
     assert np.abs(suite.observe(images=False).joints.positions - suite.home).max() > 1e-3
 
 
+def test_it_tells_of_every_observation_that_a_chunk_is_asked_for_with(prelude: PolicyPrelude, suite: Suite) -> None:
+    told_ns: list[int] = []
+    prelude(suite, suite.reset("seen", 0), 2.5, lambda: told_ns.append(suite.now_ns()))
+    assert len(told_ns) == len(suite.followed) == 3
+    assert np.diff(told_ns).min() >= 0.8e9  # a chunk
+
+
 def test_a_copy_in_another_process_does_the_same(prelude: PolicyPrelude, suite: Suite) -> None:
     unused = pickle.loads(pickle.dumps(PolicyPrelude(prelude.setup, prelude.steps)))
     assert act(prelude, suite, 1.5) == act(unused, suite, 1.5)
@@ -50,11 +57,24 @@ def test_a_checkpoint_of_another_contract_is_refused_before_anything_is_made(set
 def test_one_command_collects_what_the_expert_makes_of_a_policys_attempts(
     setup: Setup, contract: Contract, tmp_path: Path
 ) -> None:
-    asked = ["--out", tmp_path, "--form", "views", "--first-seed", 2, "--episodes", 1, "--processes", 1, "--json"]
-    asked += ["--contract", setup.contract, "--after-policy", setup.weights["checkpoint"], "--denoise-steps", 1]
-    result = CliRunner().invoke(app, ["collect", *map(str, asked)])
-    assert result.exit_code == 0, result.output
-    document = json.loads(result.stdout)
+    document = collected(setup, tmp_path)
     assert document["outcomes"] == {"kept": 1}
     assert document["families"] == {"touch": {"kept": 1, "tried": 1}}
     assert open_dataset(tmp_path, contract).names == ("takeover_000002",)
+
+
+def test_one_command_collects_what_the_expert_would_have_done_at_every_chunk_of_a_policy(
+    setup: Setup, contract: Contract, tmp_path: Path
+) -> None:
+    document = collected(setup, tmp_path, "--advice")
+    names = open_dataset(tmp_path, contract).names
+    assert document["outcomes"] == {"kept": 1} and document["episodes"] == len(names) > 1
+    assert names[0] == "advice_000002_00"
+
+
+def collected(setup: Setup, out: Path, *options: str) -> dict:
+    asked = ["--out", out, "--form", "views", "--first-seed", 2, "--episodes", 1, "--processes", 1, "--json", *options]
+    asked += ["--contract", setup.contract, "--after-policy", setup.weights["checkpoint"], "--denoise-steps", 1]
+    result = CliRunner().invoke(app, ["collect", *map(str, asked)])
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)

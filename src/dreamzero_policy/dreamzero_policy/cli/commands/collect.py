@@ -28,6 +28,14 @@ def collect(
         bool,
         typer.Option("--after-mistakes", help="The robot goes for the wrong place first, the expert takes over there."),
     ] = False,
+    advice: Annotated[
+        bool,
+        typer.Option(
+            "--advice",
+            help="At every chunk of whoever is at work the expert shows what it would do, and that alone is kept. At "
+            "work is the policy of --after-policy, or the expert itself, stumbling on purpose.",
+        ),
+    ] = False,
     denoise_steps: Annotated[
         int | None, typer.Option(min=1, max=64, help="Denoising steps of --after-policy; the checkpoint's own.")
     ] = None,
@@ -43,8 +51,8 @@ def collect(
     """Demonstrations of a simulated robot's scripted expert, as a data set to train on.
 
     With --after-policy, every demonstration takes over from a policy where its attempt got to; with --after-mistakes,
-    from an attempt at the wrong place. With --form grounding there are pictures of its scenes instead, with
-    instructions and where what they name is seen.
+    from an attempt at the wrong place; with --advice there is one for every chunk of an attempt. With --form grounding
+    there are pictures of its scenes instead, with instructions and where what they name is seen.
     """
     from dreamzero_policy.cli import collect as room
     from dreamzero_policy.cli import pictures
@@ -60,6 +68,8 @@ def collect(
         raise typer.BadParameter(f"--after-policy is about demonstrations, but --form is {form}")
     if after_mistakes and (form == FORM or after_policy is not None):
         raise typer.BadParameter("--after-mistakes goes neither with --after-policy nor with --form grounding")
+    if advice and (form == FORM or after_mistakes):
+        raise typer.BadParameter("--advice goes neither with --after-mistakes nor with --form grounding")
     if after_policy is not None and not after_policy.is_dir():
         raise typer.BadParameter(f"--after-policy is {after_policy}, which is no folder")
     if denoise_steps is not None and after_policy is None:
@@ -73,7 +83,9 @@ def collect(
                 document = pictures.run(robot, contract, out, seeds, processes, console, poses)
             else:
                 prelude = after_policy and room.after_policy(after_policy, contract, denoise_steps)
-                document = room.run(robot, contract, out, form, seeds, processes, console, prelude, after_mistakes)
+                document = room.run(
+                    robot, contract, out, form, seeds, processes, console, prelude, after_mistakes, advice
+                )
     except room.CollectError as error:
         console.print(str(error), style="red", markup=False)
         raise typer.Exit(1) from error

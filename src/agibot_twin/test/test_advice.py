@@ -1,0 +1,131 @@
+"""Advice: the expert shows at every chunk what it would do, and whoever is at work goes on as if it had not."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agibot_twin import advice as room
+from agibot_twin.advice import Stumbling, advice
+from agibot_twin.collect import ADVISED_ROWS, Collector, advice_name, collect
+from agibot_twin.commanding import follow
+from agibot_twin.episodes import sample_episode
+from agibot_twin.expert import GRIPPER_JOINT, LIMIT_SHARE, OPEN_RAD, excesses
+from agibot_twin.objects import BIN_CENTRE_M
+from agibot_twin.robot_model import DRIVEN_JOINTS
+from agibot_twin.scene import TABLE_TOP_Z_M
+from agibot_twin.takeover import find, on_the_way
+from agibot_twin.tasks import PLACE, SEEN_FAMILIES, Task
+from agibot_twin.trajectory_controller import NS_PER_S
+from dreamzero_policy.data.dataset import open_dataset
+from dreamzero_policy.data.sinks import ViewsSink
+from dreamzero_policy.runtime.contract import load_contract
+
+CONTRACT_PATH = Path(__file__).resolve().parents[3] / "config" / "agibot_g1.yaml"
+CONTRACT = load_contract(CONTRACT_PATH)
+FAMILIES = [sample_episode("training", seed).task.family for seed in range(60)]
+
+
+@pytest.fixture(scope="module")
+def collector():
+    collector = Collector(CONTRACT)
+    yield collector
+    collector.world.close()
+
+
+@pytest.fixture
+def steady(monkeypatch):
+    """An expert that does not stumble."""
+    for name in ("NEAR_RAD", "FAR_SHARE", "WRONG_SHARE", "SLIP_SHARE"):
+        monkeypatch.setattr(room, name, 0.0)
+
+
+class Forgetful(ViewsSink):
+    """Writes no files."""
+
+    def draft(self, name):
+        draft = super().draft(name)
+        draft.finish = lambda instructions: None
+        return draft
+
+
+@pytest.mark.parametrize("family", SEEN_FAMILIES)
+def test_who_follows_advice_chunk_by_chunk_does_the_task(family, collector, steady, tmp_path):
+    seeds = [seed for seed, other in enumerate(FAMILIES) if other == family][:3]
+    for seed in seeds:
+        asked = collector.advise(seed, None, Forgetful(tmp_path, CONTRACT))
+        assert collector.suite.outcome().success, sample_episode("training", seed)
+        assert asked <= {"touch": 4, "push": 5, "place": 9, "lift": 7}[family]
+
+
+def test_advice_follows_from_what_is_seen_begins_there_and_keeps_inside_the_limits(collector):
+    for seed in range(6):
+        episode = sample_episode("training", seed)
+        collector.suite.lay_out(episode)
+        poses, joints = collector._look()
+        rows = advice(collector.expert, episode.task, poses, joints, 32)
+        np.testing.assert_array_equal(rows, advice(collector.expert, episode.task, poses, joints, 32))
+        assert np.abs(rows[0] - joints).max() < 4e-3  # one step of setting out
+        assert excesses(rows, collector.expert.limits, at_rest=False).max() <= LIMIT_SHARE * 1.05
+
+
+def test_the_scene_goes_on_as_if_no_advice_had_been_given(collector, tmp_path):
+    episode, states = sample_episode("training", 3), []
+    for advised in (False, True):
+        collector.suite.lay_out(episode)
+        for _ in range(2):
+            commands = advice(collector.expert, episode.task, *collector._look(), ADVISED_ROWS)
+            if advised:
+                draft = ViewsSink(tmp_path, CONTRACT).draft("advice")
+                collector._show(commands, episode, draft, np.random.default_rng(0), 3)
+            follow(collector.world, commands)
+            collector.suite.advance_to(collector.suite.now_ns() + NS_PER_S // 2)  # in the middle of a motion
+        states.append(collector.world.scene_state().qpos)
+    np.testing.assert_array_equal(*states)
+
+
+def test_a_snapshot_of_another_scene_is_refused(collector):
+    collector.world.lay_out(sample_episode("training", 1).layout)
+    before = collector.world.snapshot()
+    collector.world.lay_out(sample_episode("training", 2).layout)
+    with pytest.raises(ValueError, match="another layout"):
+        collector.world.restore(before)
+
+
+def test_a_stumbling_expert_misses_and_is_the_same_for_the_same_seed(collector):
+    episode = sample_episode("training", FAMILIES.index("touch"))
+    collector.suite.lay_out(episode)
+    poses, joints = collector._look()
+    advised = advice(collector.expert, episode.task, poses, joints, 32)
+    ends = [
+        Stumbling(collector.expert, episode, np.random.default_rng(seed)).commands(advised, poses, joints)[-1]
+        for seed in (0, 0, 1)
+    ]
+    np.testing.assert_array_equal(ends[0], ends[1])
+    assert np.abs(ends[0] - ends[2]).max() > 1e-3
+    assert np.abs(ends[0] - advised[-1]).max() > 1e-3
+
+
+def test_what_is_held_over_the_bin_is_let_go_right_there(collector):
+    task, over = Task(PLACE, "cube", "red", "left"), np.array([*BIN_CENTRE_M, TABLE_TOP_Z_M + 0.12])
+    joints = collector.expert.arms.home.copy()
+    joints[DRIVEN_JOINTS.index(GRIPPER_JOINT["left"])] = OPEN_RAD * 0.6  # opening already
+    found = find(collector.expert, task, {"cube": np.array([*over, 1.0, 0.0, 0.0, 0.0])}, joints)
+    found.hands["left"][:] = over + [0.0, 0.01, 0.0]
+    legs = on_the_way(task, collector.expert.legs(task, found.poses, joints, None), found)["left"]
+    assert [leg.gripper_rad for leg in legs] == [OPEN_RAD, OPEN_RAD]
+    np.testing.assert_allclose([leg.goal for leg in legs], [found.hands["left"]] * 2)
+
+
+def test_every_chunk_of_an_attempt_is_an_episode_of_one_chunk_and_a_seed_is_not_made_again(tmp_path):
+    sink = ViewsSink(tmp_path, CONTRACT)
+    (made,) = collect(CONTRACT_PATH, sink, [FAMILIES.index("touch")], 1, advised=True)
+    dataset = open_dataset(tmp_path, CONTRACT)
+    assert made.how == "kept" and made.episodes == len(dataset.names) > 1
+    assert dataset.names[0] == f"{advice_name(made.seed)}_00"
+    for name in dataset.names:
+        episode = dataset.episode(name)
+        assert episode.steps == CONTRACT.model.chunk.actions + 1
+        assert episode.view_steps.tolist() == list(range(0, 25, 3))
+    (again,) = collect(CONTRACT_PATH, sink, [made.seed], 1, advised=True)
+    assert again.how == "there"
