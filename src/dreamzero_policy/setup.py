@@ -1,8 +1,21 @@
-"""Installs package dreamzero_policy for colcon: Python modules, executables."""
+"""Installs package dreamzero_policy for colcon: Python modules, executables, and the kernels where a C compiler is."""
 
-from setuptools import find_packages, setup
+import hashlib
+from pathlib import Path
+
+from setuptools import Extension, find_packages, setup
 
 NAME = "dreamzero_policy"
+KERNELS = f"{NAME}/runtime/_kernels.c"
+
+# The flags keep the order and the rounding of every operation (no fused multiply-add), so that results are numpy's.
+kernels = Extension(
+    f"{NAME}.runtime._kernels",
+    sources=[KERNELS],
+    define_macros=[("SOURCE_DIGEST", f'"{hashlib.sha256(Path(KERNELS).read_bytes()).hexdigest()}"')],
+    extra_compile_args=["-std=c11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"],
+    optional=True,  # without them runtime/kernels.py leaves the work to numpy
+)
 
 setup(
     name=NAME,
@@ -13,6 +26,7 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
     package_data={f"{NAME}.replay.report": ["page.css", "charts.js", "page.js"]},
+    ext_modules=[kernels],
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),

@@ -9,12 +9,16 @@ says nothing; what counts is by how much acceleration changes over one control p
 samples, wherever they begin, is larger than the largest such change.
 
 What needs the robot's shape (`geometry.py`) is judged last, and only where the contract asks for it.
+
+Compiled kernels (`kernels.py`), where they are in use, say whether all is well. Whatever they do not pass is judged
+again in numpy, whose word counts and which has the reason.
 """
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from dreamzero_policy.runtime import kernels
 from dreamzero_policy.runtime.chunk import ACCEPTED, Judgement, Verdict
 from dreamzero_policy.runtime.contract import Contract, JointLimits
 from dreamzero_policy.runtime.embodiment import Floats
@@ -28,6 +32,7 @@ START_EXCESS = 0.01  # [rad, m] a joint that stands outside its range may move b
 CONTROL_S = 0.01  # period of the controller whose samples the jerk is that of
 CONTROL_NS = round(CONTROL_S * NS_PER_S)
 LOOK_NS = 20_000_000  # how often the robot's shape is looked at
+TOLERANCES = (ROUNDING, OUTSIDE, START_EXCESS)  # as the kernels take them
 
 
 class Limits:
@@ -43,6 +48,9 @@ class Limits:
         # Where the joint may be at all: in its margin it may stay, and come back.
         self._lowest, self._highest = (
             np.array([getattr(limits[j], end) for j in joints]) for end in ("lower", "upper")
+        )
+        self._table = np.stack(  # [8, J], as the kernels take it
+            [self.lower, self.upper, self._lowest, self._highest, self.velocity, self.acceleration, self.jerk, self.step]
         )
 
     @classmethod
@@ -60,6 +68,12 @@ class Limits:
             return Judgement(
                 Verdict.REJECTED_JOINT_SET, f"rows of {rows.shape[-1]} joints, {len(self.joints)} are commanded"
             )
+        if kernels.in_use() and kernels.rows_within(rows, present, self._table, ROUNDING):
+            return ACCEPTED
+        return self.rows_judged(rows, present)
+
+    def rows_judged(self, rows: Floats, present: Floats) -> Judgement:
+        """:meth:`judge_rows` in numpy, of rows with the right joints."""
         if not np.isfinite(rows).all():
             step, joint = np.argwhere(~np.isfinite(rows))[0]
             return Judgement(Verdict.REJECTED_NOT_FINITE, f"{self.joints[joint]} is {rows[step, joint]} in row {step}")
@@ -69,6 +83,19 @@ class Limits:
 
     def judge(self, plan: Plan) -> Judgement:
         """A whole plan, that ends at rest; hand over what is still to be executed."""
+        judgement = ACCEPTED if self._plan_within(plan) else self.judged(plan)
+        if judgement and self.checks:
+            looks, _ = plan.sample(np.arange(plan.knots_ns[0], plan.end_ns + LOOK_NS, LOOK_NS))
+            judgement = next((verdict for check in self.checks if not (verdict := check(looks))), ACCEPTED)
+        return judgement
+
+    def _plan_within(self, plan: Plan) -> bool:
+        return kernels.in_use() and kernels.plan_within(
+            plan.knots_ns, plan.positions, plan.velocities, self._table, TOLERANCES, CONTROL_NS, CONTROL_S
+        )
+
+    def judged(self, plan: Plan) -> Judgement:
+        """:meth:`judge` in numpy, without the robot's shape."""
         judgement = self._judge_positions(plan)
         if judgement and len(plan.knots_ns) > 1:
             speeds, (first, last) = _fastest(plan), plan.accelerations
@@ -77,13 +104,18 @@ class Limits:
                 and self._judge_accelerations(np.maximum(np.abs(first), np.abs(last)))
                 and self._judge(Verdict.REJECTED_JERK, _jerks(plan), self.jerk, "reaches the jerk")
             )
-        if judgement and self.checks:
-            looks, _ = plan.sample(np.arange(plan.knots_ns[0], plan.end_ns + LOOK_NS, LOOK_NS))
-            judgement = next((verdict for check in self.checks if not (verdict := check(looks))), ACCEPTED)
         return judgement
 
     def judge_end(self, plan: Plan) -> Judgement:
         """Where a plan that ends moving ends: what a tail may begin with."""
+        if kernels.in_use() and kernels.end_within(
+            plan.knots_ns, plan.positions, plan.velocities, self._table, TOLERANCES
+        ):
+            return ACCEPTED
+        return self.end_judged(plan)
+
+    def end_judged(self, plan: Plan) -> Judgement:
+        """:meth:`judge_end` in numpy."""
         position = plan.positions[-1]
         outside = np.maximum(position - self._highest, self._lowest - position)
         if (outside > START_EXCESS).any():

@@ -16,6 +16,7 @@ import ruckig
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
+from dreamzero_policy.runtime import kernels
 from dreamzero_policy.runtime.contract import JointLimits
 from dreamzero_policy.runtime.embodiment import Floats
 from dreamzero_policy.runtime.observation import NS_PER_S
@@ -98,6 +99,12 @@ class Plan:
     def sample(self, instants_ns: NDArray[np.int64] | Sequence[int]) -> tuple[Floats, Floats]:
         """Positions and velocities [T, J] at the instants, held constant outside the knots."""
         instants = np.asarray(instants_ns, dtype=np.int64)
+        if kernels.in_use():
+            return kernels.sample(self.knots_ns, self.positions, self.velocities, instants)
+        return self.sampled(instants)
+
+    def sampled(self, instants: NDArray[np.int64]) -> tuple[Floats, Floats]:
+        """:meth:`sample` in numpy."""
         if len(self.knots_ns) == 1:
             return np.repeat(self.positions, len(instants), 0), np.zeros((len(instants), self.positions.shape[1]))
         segment = np.minimum(np.maximum(self.knots_ns.searchsorted(instants, "right") - 1, 0), len(self.knots_ns) - 2)
@@ -159,9 +166,9 @@ class Plan:
         knots_ns = np.concatenate([self.knots_ns[committed], times_ns])
         from_rows, from_start = spline_velocities(len(times_ns))
         from_start = from_start[:, None] * speeds[0]
+        fade = kernels.fade if kernels.in_use() else faded_in
         for blend_s in blends_s:
-            weight = smootherstep((times_ns - rows.start_ns) / (NS_PER_S * blend_s))[:, None]
-            blended = old + weight * (rows.positions - old)
+            blended = fade(old, rows.positions, rows.step_ns, NS_PER_S * blend_s)
             velocities = (NS_PER_S / rows.step_ns) * (from_rows @ blended) + from_start
             yield Plan(
                 knots_ns,
@@ -242,6 +249,12 @@ class Plan:
             np.concatenate([self.positions, positions]),
             np.concatenate([self.velocities, velocities]),
         )
+
+
+def faded_in(old: Floats, rows: Floats, step_ns: int, span_ns: float) -> Floats:
+    """Rows [H, J] faded in over what they take over from: from none of the first to all of those behind the span."""
+    weight = smootherstep(step_ns * np.arange(len(rows)) / span_ns)[:, None]
+    return old + weight * (rows - old)
 
 
 def _profile(plan: Plan, limits: Sequence[JointLimits], interface: ruckig.ControlInterface) -> ruckig.InputParameter:
