@@ -11,6 +11,7 @@ Letters: N knots, J joints, T instants, H rows. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <float.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -106,18 +107,15 @@ static inline void bends(double p0, double p1, double v0, double v1, double h, d
     *twist = (v0 + v1 - 2 * rise) / (h * h);
 }
 
-/* How many knots are at an instant or before it: numpy's searchsorted(…, "right"). */
-static Py_ssize_t not_after(const int64_t *knots, Py_ssize_t count, int64_t instant)
+/* The last of rising knots that is not after an instant, 0 if all are: numpy's searchsorted(…, "right") - 1, clipped.
+   Looked for from `at` on, since instants follow each other. */
+static Py_ssize_t not_after(const int64_t *knots, Py_ssize_t count, int64_t instant, Py_ssize_t at)
 {
-    Py_ssize_t low = 0, high = count;
-    while (low < high) {
-        Py_ssize_t middle = low + (high - low) / 2;
-        if (knots[middle] <= instant)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low;
+    while (at > 0 && knots[at] > instant)
+        at--;
+    while (at + 1 < count && knots[at + 1] <= instant)
+        at++;
+    return at;
 }
 
 /* ---- sample ---------------------------------------------------------------------------------------------------- */
@@ -141,13 +139,14 @@ static PyObject *sample(PyObject *self, PyObject *const *args, Py_ssize_t count)
         || (out_v = take(&arrays, args[5], "out_velocities", false, true, 2, &T, &plan.J)) == NULL)
         goto done;
     const Py_ssize_t N = plan.N, J = plan.J;
+    Py_ssize_t segment = 0;
     for (Py_ssize_t i = 0; i < T; i++, out_p += J, out_v += J) {
         if (N == 1) {
             memcpy(out_p, plan.positions, J * sizeof(double));
             memset(out_v, 0, J * sizeof(double));
             continue;
         }
-        const Py_ssize_t segment = clipped(not_after(plan.knots, N, instants[i]) - 1, 0, N - 2);
+        segment = not_after(plan.knots, N - 1, instants[i], segment);
         const int64_t inside = clipped(instants[i], plan.knots[0], plan.knots[N - 1]);
         const double t = (double)(inside - plan.knots[segment]) / NS_PER_S, h = duration_s(&plan, segment);
         const double *p = plan.positions + segment * J, *v = plan.velocities + segment * J;
@@ -219,33 +218,51 @@ static bool take_tolerances(PyObject *const *args, Tolerances *tolerances)
     return PyErr_Occurred() == NULL;
 }
 
-/* Whether |values| [J] are all at most limit + rounding; a NaN is not. */
-static inline bool at_most(const double *values, const double *limit, double rounding, Py_ssize_t J)
+/* Which joints [J] broke a limit: 0 or 1, as doubles, so that compilers can do several joints at once. */
+static inline void forget(double *broken, Py_ssize_t J)
 {
-    bool within = true;
+    memset(broken, 0, J * sizeof(double));
+}
+
+static inline bool none(const double *broken, Py_ssize_t J)
+{
     for (Py_ssize_t j = 0; j < J; j++)
-        within &= fabs(values[j]) <= limit[j] + rounding;
-    return within;
+        if (broken[j] != 0)
+            return false;
+    return true;
+}
+
+/* A joint's mark after a value that may be at most a bound, or at least; a NaN is neither. */
+static inline double at_most(double value, double bound, double mark)
+{
+    return value <= bound ? mark : 1;
+}
+
+static inline double at_least(double value, double bound, double mark)
+{
+    return value >= bound ? mark : 1;
 }
 
 /* `_within` of `_hull`: the control points of every cubic lie between the limits. */
-static bool hull_within(const Plan *plan, const double *lower, const double *upper, double rounding)
+static bool hull_within(const Plan *plan, const double *restrict lower, const double *restrict upper, double rounding,
+                        double *restrict broken)
 {
     const Py_ssize_t J = plan->J;
+    forget(broken, J);
     for (Py_ssize_t i = 0; i < plan->N; i++) {
-        const double *p = plan->positions + i * J, *v = plan->velocities + i * J;
+        const double *restrict p = plan->positions + i * J, *restrict v = plan->velocities + i * J;
         const double behind = i > 0 ? duration_s(plan, i - 1) : 0, ahead = i + 1 < plan->N ? duration_s(plan, i) : 0;
-        bool within = true;
         for (Py_ssize_t j = 0; j < J; j++) {
             const double highest = upper[j] + rounding, lowest = lower[j] - rounding, reach = v[j] * (1.0 / 3);
             const double into = p[j] + ahead * reach, from = p[j] - behind * reach;
-            within &= (p[j] <= highest) & (p[j] >= lowest) & (into <= highest) & (into >= lowest) & (from <= highest)
-                      & (from >= lowest);
+            double mark = broken[j];
+            mark = at_least(p[j], lowest, at_most(p[j], highest, mark));
+            mark = at_least(into, lowest, at_most(into, highest, mark));
+            mark = at_least(from, lowest, at_most(from, highest, mark));
+            broken[j] = mark;
         }
-        if (!within)
-            return false;
     }
-    return true;
+    return none(broken, J);
 }
 
 /* `_within` of `_extremes`: every cubic lies between the limits at its ends and where its velocity vanishes. */
@@ -278,11 +295,11 @@ static bool extremes_within(const Plan *plan, const double *lower, const double 
     return true;
 }
 
-/* `Limits._judge_positions`. Two rows of J at `bounds` are for what the plan may reach where it begins outside. */
-static bool positions_within(const Plan *plan, const double *table, Tolerances by, double *bounds)
+/* `Limits._judge_positions`. `lower` and `upper` [J] are filled: wider where the plan begins outside. */
+static bool positions_within(const Plan *plan, const double *table, Tolerances by, double *lower, double *upper,
+                             double *broken)
 {
     const Py_ssize_t J = plan->J;
-    double *lower = bounds, *upper = bounds + J;
     for (Py_ssize_t j = 0; j < J; j++) {
         const double start = plan->positions[j], lowest = table[LOWEST * J + j], highest = table[HIGHEST * J + j];
         lower[j] = table[LOWER * J + j];
@@ -292,7 +309,7 @@ static bool positions_within(const Plan *plan, const double *table, Tolerances b
         if (start > upper[j] + by.outside)
             upper[j] = (start < highest ? start : highest) + by.start_excess;
     }
-    return hull_within(plan, lower, upper, by.rounding) || extremes_within(plan, lower, upper, by.rounding);
+    return hull_within(plan, lower, upper, by.rounding, broken) || extremes_within(plan, lower, upper, by.rounding);
 }
 
 /* Accelerations [N, J] at both ends of every segment, and how they rise per nanosecond. The last is the rest behind the
@@ -302,68 +319,72 @@ typedef struct {
 } Accelerations;
 
 /* `_fastest` and both ends of `Plan.accelerations` against their limits; fills `a` but for its last row. */
-static bool speeds_and_accelerations_within(const Plan *plan, const double *table, double rounding, Accelerations a)
+static bool speeds_and_accelerations_within(const Plan *plan, const double *table, double rounding, Accelerations a,
+                                            double *restrict broken)
 {
     const Py_ssize_t J = plan->J;
-    const double *velocity = table + VELOCITY * J, *acceleration = table + ACCELERATION * J;
-    if (!at_most(plan->velocities + (plan->N - 1) * J, velocity, rounding, J))
-        return false;
+    const double *restrict velocity = table + VELOCITY * J, *restrict acceleration = table + ACCELERATION * J;
+    const double *end = plan->velocities + (plan->N - 1) * J;
+    for (Py_ssize_t j = 0; j < J; j++)
+        broken[j] = at_most(fabs(end[j]), velocity[j] + rounding, 0);
     for (Py_ssize_t i = 0; i + 1 < plan->N; i++) {
-        const double *p = plan->positions + i * J, *v = plan->velocities + i * J;
-        double *first = a.first + i * J, *last = a.last + i * J, *slope = a.slope + i * J;
+        const double *restrict p = plan->positions + i * J, *restrict v = plan->velocities + i * J;
+        double *restrict first = a.first + i * J, *restrict last = a.last + i * J, *restrict slope = a.slope + i * J;
         const double h = duration_s(plan, i), h_ns = (double)(plan->knots[i + 1] - plan->knots[i]);
-        bool within = true;
         for (Py_ssize_t j = 0; j < J; j++) {
             double bend, twist;
             bends(p[j], p[J + j], v[j], v[J + j], h, &bend, &twist);
-            first[j] = 2 * bend;
-            last[j] = first[j] + 6 * h * twist;
-            slope[j] = (last[j] - first[j]) / h_ns;
-            const double gain = first[j] * last[j] < 0 ? 0.5 * first[j] * first[j] / (first[j] - last[j]) : 0;
-            within &= (fabs(v[j]) <= velocity[j] + rounding) & (fabs(v[j] + h * gain) <= velocity[j] + rounding)
-                      & (fabs(first[j]) <= acceleration[j] + rounding) & (fabs(last[j]) <= acceleration[j] + rounding);
+            const double begin = 2 * bend, end = begin + 6 * h * twist;
+            const double turn = 0.5 * begin * begin / (begin - end);
+            const double gain = begin * end < 0 ? turn : 0;  /* of speed, until acceleration changes its sign */
+            double mark = broken[j];
+            mark = at_most(fabs(v[j]), velocity[j] + rounding, mark);
+            mark = at_most(fabs(v[j] + h * gain), velocity[j] + rounding, mark);
+            mark = at_most(fabs(begin), acceleration[j] + rounding, mark);
+            broken[j] = at_most(fabs(end), acceleration[j] + rounding, mark);
+            first[j] = begin;
+            last[j] = end;
+            slope[j] = (end - begin) / h_ns;
         }
-        if (!within)
-            return false;
     }
-    return true;
+    return none(broken, J);
 }
 
-/* Whether acceleration differs little enough between an instant of the segment `at` and `from` [J]: a row of `_jerks`. */
-static inline bool change_within(const Plan *plan, Accelerations a, Py_ssize_t at, int64_t instant, const double *from,
-                                 const double *jerk, double rounding, double control_s)
+/* A row of `_jerks`: how acceleration differs between an instant of the segment `at` and `from` [J]. */
+static inline void judge_change(const Plan *plan, Accelerations a, Py_ssize_t at, int64_t instant,
+                                const double *restrict from, const double *restrict jerk, double rounding,
+                                double control_s, double *restrict broken)
 {
     const Py_ssize_t J = plan->J;
-    const double *first = a.first + at * J, *slope = a.slope + at * J, since = (double)(instant - plan->knots[at]);
-    bool within = true;
+    const double *restrict first = a.first + at * J, *restrict slope = a.slope + at * J;
+    const double since = (double)(instant - plan->knots[at]);
     for (Py_ssize_t j = 0; j < J; j++)
-        within &= fabs(first[j] + since * slope[j] - from[j]) / control_s <= jerk[j] + rounding;
-    return within;
+        broken[j] = at_most(fabs(first[j] + since * slope[j] - from[j]) / control_s, jerk[j] + rounding, broken[j]);
 }
 
 /* `_jerks` against their limits. */
 static bool jerks_within(const Plan *plan, const double *table, double rounding, int64_t control_ns, double control_s,
-                         Accelerations a)
+                         Accelerations a, double *broken)
 {
     const Py_ssize_t N = plan->N, J = plan->J;
-    const double *jerk = table + JERK * J;
     const int64_t *knots = plan->knots, begin = knots[0], end = knots[N - 1] + control_ns;
     memset(a.first + (N - 1) * J, 0, J * sizeof(double));
     memset(a.last + (N - 1) * J, 0, J * sizeof(double));
     memset(a.slope + (N - 1) * J, 0, J * sizeof(double));
+    forget(broken, J);
     for (Py_ssize_t i = 0; i < N; i++) {
         const int64_t ends[2] = {knots[i], i + 1 < N ? knots[i + 1] : end};
         const double *from[2] = {a.first + i * J, a.last + i * J};
         for (int side = 0; side < 2; side++)  /* just behind the begin of a segment, just before its end */
             for (int way = -1; way <= 1; way += 2) {
                 const int64_t instant = ends[side] + way * control_ns;
-                /* searchsorted "right" just behind a knot, "left" just before one; the last knot is the end of the rest */
-                const Py_ssize_t at = clipped(not_after(knots, N, side == 0 ? instant : instant - 1) - 1, 0, N - 1);
-                if (!change_within(plan, a, at, clipped(instant, begin, end), from[side], jerk, rounding, control_s))
-                    return false;
+                /* searchsorted "right" just behind a knot, "left" just before one */
+                const Py_ssize_t at = not_after(knots, N, side == 0 ? instant : instant - 1, i);
+                judge_change(plan, a, at, clipped(instant, begin, end), from[side], table + JERK * J, rounding, control_s,
+                             broken);
             }
     }
-    return true;
+    return none(broken, J);
 }
 
 PyDoc_STRVAR(plan_within_doc,
@@ -389,15 +410,16 @@ static PyObject *plan_within(PyObject *self, PyObject *const *args, Py_ssize_t c
         || (table = take(&arrays, args[3], "table", false, false, 2, &rows, &plan.J)) == NULL)
         goto done;
     const Py_ssize_t numbers = plan.N * plan.J;
-    if ((scratch = PyMem_Malloc((3 * numbers + 2 * plan.J + 1) * sizeof(double))) == NULL) {
+    if ((scratch = PyMem_Malloc((3 * numbers + 3 * plan.J + 1) * sizeof(double))) == NULL) {
         PyErr_NoMemory();
         goto done;
     }
     const Accelerations a = {scratch, scratch + numbers, scratch + 2 * numbers};
-    const bool within = positions_within(&plan, table, by, scratch + 3 * numbers)
+    double *lower = scratch + 3 * numbers, *upper = lower + plan.J, *broken = upper + plan.J;
+    const bool within = positions_within(&plan, table, by, lower, upper, broken)
                         && (plan.N == 1
-                            || (speeds_and_accelerations_within(&plan, table, by.rounding, a)
-                                && jerks_within(&plan, table, by.rounding, control_ns, control_s, a)));
+                            || (speeds_and_accelerations_within(&plan, table, by.rounding, a, broken)
+                                && jerks_within(&plan, table, by.rounding, control_ns, control_s, a, broken)));
     result = PyBool_FromLong(within);
 done:
     PyMem_Free(scratch);
@@ -423,10 +445,14 @@ static PyObject *end_within(PyObject *self, PyObject *const *args, Py_ssize_t co
         goto done;
     const Py_ssize_t N = plan.N, J = plan.J;
     const double *p1 = plan.positions + (N - 1) * J, *v1 = plan.velocities + (N - 1) * J;
-    bool within = at_most(v1, table + VELOCITY * J, by.rounding, J);
-    for (Py_ssize_t j = 0; j < J; j++)  /* a NaN passes here, as it does in numpy; the acceleration catches it */
-        within &= !(p1[j] - table[HIGHEST * J + j] > by.start_excess || table[LOWEST * J + j] - p1[j] > by.start_excess);
-    if (within && N > 1) {  /* Plan.last_acceleration */
+    bool within = true;
+    for (Py_ssize_t j = 0; j < J; j++) {
+        within &= fabs(v1[j]) <= table[VELOCITY * J + j] + by.rounding;
+        /* A NaN passes here, as it does in numpy; the acceleration catches it. */
+        within &= !(p1[j] - table[HIGHEST * J + j] > by.start_excess);
+        within &= !(table[LOWEST * J + j] - p1[j] > by.start_excess);
+    }
+    if (N > 1) {  /* Plan.last_acceleration */
         const double *p0 = p1 - J, *v0 = v1 - J, h = duration_s(&plan, N - 2);
         for (Py_ssize_t j = 0; j < J; j++)
             within &= fabs((2 * v0[j] + 4 * v1[j] - 6 * (p1[j] - p0[j]) / h) / h)
@@ -462,7 +488,7 @@ static PyObject *rows_within(PyObject *self, PyObject *const *args, Py_ssize_t c
     }
     bool within = true;
     for (Py_ssize_t i = 0; i < H * J; i++)
-        within &= isfinite(rows[i]) != 0;
+        within &= fabs(rows[i]) <= DBL_MAX;  /* finite */
     for (Py_ssize_t j = 0; j < J; j++)
         within &= fabs(rows[j] - present[j]) <= table[STEP * J + j] + rounding;
     result = PyBool_FromLong(within);

@@ -92,6 +92,13 @@ class Plan:
         (p0, p1), (v0, v1) = self.positions[-2:], self.velocities[-2:]
         return (2 * v0 + 4 * v1 - 6 * (p1 - p0) / h) / h
 
+    def _first_after(self, instant_ns: int) -> int:
+        """Which knot is the first after an instant; their number if none is."""
+        return int(self.knots_ns.searchsorted(instant_ns, "right"))
+
+    def _first_not_before(self, instant_ns: int) -> int:
+        return int(self.knots_ns.searchsorted(instant_ns))
+
     def remaining_s(self, now_ns: int) -> float:
         """Motion left, tail included [s]."""
         return max(0.0, (self.end_ns - now_ns) / NS_PER_S)
@@ -120,12 +127,12 @@ class Plan:
         """The plan from an instant on, with a knot there: what is still to be checked or sent to a controller."""
         if instant_ns >= self.end_ns - SHORTEST_NS:
             return Plan.rest(self.positions[-1], instant_ns)
-        keep = self.knots_ns > instant_ns + SHORTEST_NS
+        keep = self._first_after(instant_ns + SHORTEST_NS)
         position, velocity = self.sample([instant_ns])
         return Plan(
-            np.append(instant_ns, self.knots_ns[keep]),
-            np.concatenate([position, self.positions[keep]]),
-            np.concatenate([velocity, self.velocities[keep]]),
+            np.concatenate([[instant_ns], self.knots_ns[keep:]]),
+            np.concatenate([position, self.positions[keep:]]),
+            np.concatenate([velocity, self.velocities[keep:]]),
         )
 
     def as_sent(self, now_ns: int, first_ns: int, past_ns: int) -> "Plan":
@@ -135,23 +142,23 @@ class Plan:
         was commanded before, `past_ns` are kept.
         """
         since_ns = now_ns - past_ns
-        past = (self.knots_ns > since_ns + SHORTEST_NS) & (self.knots_ns < now_ns - SHORTEST_NS)
-        rest = self.knots_ns > first_ns + SHORTEST_NS
+        past = slice(self._first_after(since_ns + SHORTEST_NS), self._first_not_before(now_ns - SHORTEST_NS))
+        rest = self._first_after(first_ns + SHORTEST_NS)
         position, velocity = self.sample([since_ns, now_ns, first_ns])
         return Plan(
-            np.concatenate([[since_ns], self.knots_ns[past], [now_ns, first_ns], self.knots_ns[rest]]),
-            np.concatenate([position[:1], self.positions[past], position[1:], self.positions[rest]]),
-            np.concatenate([velocity[:1], self.velocities[past], velocity[1:], self.velocities[rest]]),
+            np.concatenate([[since_ns], self.knots_ns[past], [now_ns, first_ns], self.knots_ns[rest:]]),
+            np.concatenate([position[:1], self.positions[past], position[1:], self.positions[rest:]]),
+            np.concatenate([velocity[:1], self.velocities[past], velocity[1:], self.velocities[rest:]]),
         )
 
     def until(self, instant_ns: int) -> "Plan":
         """The plan up to an instant, with a knot there."""
-        keep = self.knots_ns < instant_ns - SHORTEST_NS
+        keep = self._first_not_before(instant_ns - SHORTEST_NS)
         position, velocity = self.sample([instant_ns])
         return Plan(
-            np.append(self.knots_ns[keep], instant_ns),
-            np.concatenate([self.positions[keep], position]),
-            np.concatenate([self.velocities[keep], velocity]),
+            np.concatenate([self.knots_ns[:keep], [instant_ns]]),
+            np.concatenate([self.positions[:keep], position]),
+            np.concatenate([self.velocities[:keep], velocity]),
         )
 
     def cross_fades(self, rows: Rows, blends_s: Iterable[float]) -> Iterator["Plan"]:
@@ -162,8 +169,8 @@ class Plan:
         """
         times_ns = rows.instants_ns
         old, speeds = self.sample(times_ns)
-        committed = self.knots_ns < rows.start_ns - SHORTEST_NS
-        knots_ns = np.concatenate([self.knots_ns[committed], times_ns])
+        committed = self._first_not_before(rows.start_ns - SHORTEST_NS)
+        knots_ns = np.concatenate([self.knots_ns[:committed], times_ns])
         from_rows, from_start = spline_velocities(len(times_ns))
         from_start = from_start[:, None] * speeds[0]
         fade = kernels.fade if kernels.in_use() else faded_in
@@ -172,8 +179,8 @@ class Plan:
             velocities = (NS_PER_S / rows.step_ns) * (from_rows @ blended) + from_start
             yield Plan(
                 knots_ns,
-                np.concatenate([self.positions[committed], blended]),
-                np.concatenate([self.velocities[committed], velocities]),
+                np.concatenate([self.positions[:committed], blended]),
+                np.concatenate([self.velocities[:committed], velocities]),
             )
 
     def bridge(self, rows: Rows, limits: Sequence[JointLimits]) -> "Plan | None":
