@@ -118,6 +118,16 @@ static Py_ssize_t not_after(const int64_t *knots, Py_ssize_t count, int64_t inst
     return at;
 }
 
+/* Of joint j just before the last knot. */
+static inline double acceleration_at_end(const Plan *plan, Py_ssize_t j)
+{
+    if (plan->N == 1)
+        return 0;
+    const double *p1 = plan->positions + (plan->N - 1) * plan->J, *v1 = plan->velocities + (plan->N - 1) * plan->J;
+    const double *p0 = p1 - plan->J, *v0 = v1 - plan->J, h = duration_s(plan, plan->N - 2);
+    return (2 * v0[j] + 4 * v1[j] - 6 * (p1[j] - p0[j]) / h) / h;
+}
+
 /* ---- sample ---------------------------------------------------------------------------------------------------- */
 
 PyDoc_STRVAR(sample_doc,
@@ -159,6 +169,30 @@ static PyObject *sample(PyObject *self, PyObject *const *args, Py_ssize_t count)
         if (inside != instants[i])
             memset(out_v, 0, J * sizeof(double));
     }
+    result = Py_NewRef(Py_None);
+done:
+    release(&arrays);
+    return result;
+}
+
+/* ---- last_acceleration ----------------------------------------------------------------------------------------- */
+
+PyDoc_STRVAR(last_acceleration_doc,
+"last_acceleration(knots_ns [N], positions [N, J], velocities [N, J], out [J])\n"
+"\n"
+"Acceleration just before the last knot. Equals `Plan.acceleration_at_end`.");
+
+static PyObject *last_acceleration(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    Plan plan;
+    Arrays arrays = {.count = 0};
+    PyObject *result = NULL;
+    double *out;
+    if (!arguments("last_acceleration", count, 4) || !take_plan(&arrays, args, &plan)
+        || (out = take(&arrays, args[3], "out", false, true, 1, &plan.J, NULL)) == NULL)
+        goto done;
+    for (Py_ssize_t j = 0; j < plan.J; j++)
+        out[j] = acceleration_at_end(&plan, j);
     result = Py_NewRef(Py_None);
 done:
     release(&arrays);
@@ -350,27 +384,39 @@ static bool speeds_and_accelerations_within(const Plan *plan, const double *tabl
     return none(broken, J);
 }
 
+/* The largest number that, divided by `by`, is at most a bound, both positive: dividing rounds, and keeps the order. */
+static double largest_within(double bound, double by)
+{
+    double largest = bound * by;
+    while (largest / by > bound)
+        largest = nextafter(largest, 0);
+    while (nextafter(largest, INFINITY) / by <= bound)
+        largest = nextafter(largest, INFINITY);
+    return largest;
+}
+
 /* A row of `_jerks`: how acceleration differs between an instant of the segment `at` and `from` [J]. */
 static inline void judge_change(const Plan *plan, Accelerations a, Py_ssize_t at, int64_t instant,
-                                const double *restrict from, const double *restrict jerk, double rounding,
-                                double control_s, double *restrict broken)
+                                const double *restrict from, const double *restrict most, double *restrict broken)
 {
     const Py_ssize_t J = plan->J;
     const double *restrict first = a.first + at * J, *restrict slope = a.slope + at * J;
     const double since = (double)(instant - plan->knots[at]);
     for (Py_ssize_t j = 0; j < J; j++)
-        broken[j] = at_most(fabs(first[j] + since * slope[j] - from[j]) / control_s, jerk[j] + rounding, broken[j]);
+        broken[j] = at_most(fabs(first[j] + since * slope[j] - from[j]), most[j], broken[j]);
 }
 
-/* `_jerks` against their limits. */
+/* `_jerks` against their limits. `most` [J] is filled: by how much acceleration may change over a control period. */
 static bool jerks_within(const Plan *plan, const double *table, double rounding, int64_t control_ns, double control_s,
-                         Accelerations a, double *broken)
+                         Accelerations a, double *most, double *broken)
 {
     const Py_ssize_t N = plan->N, J = plan->J;
     const int64_t *knots = plan->knots, begin = knots[0], end = knots[N - 1] + control_ns;
     memset(a.first + (N - 1) * J, 0, J * sizeof(double));
     memset(a.last + (N - 1) * J, 0, J * sizeof(double));
     memset(a.slope + (N - 1) * J, 0, J * sizeof(double));
+    for (Py_ssize_t j = 0; j < J; j++)
+        most[j] = largest_within(table[JERK * J + j] + rounding, control_s);
     forget(broken, J);
     for (Py_ssize_t i = 0; i < N; i++) {
         const int64_t ends[2] = {knots[i], i + 1 < N ? knots[i + 1] : end};
@@ -380,8 +426,7 @@ static bool jerks_within(const Plan *plan, const double *table, double rounding,
                 const int64_t instant = ends[side] + way * control_ns;
                 /* searchsorted "right" just behind a knot, "left" just before one */
                 const Py_ssize_t at = not_after(knots, N, side == 0 ? instant : instant - 1, i);
-                judge_change(plan, a, at, clipped(instant, begin, end), from[side], table + JERK * J, rounding, control_s,
-                             broken);
+                judge_change(plan, a, at, clipped(instant, begin, end), from[side], most, broken);
             }
     }
     return none(broken, J);
@@ -419,7 +464,7 @@ static PyObject *plan_within(PyObject *self, PyObject *const *args, Py_ssize_t c
     const bool within = positions_within(&plan, table, by, lower, upper, broken)
                         && (plan.N == 1
                             || (speeds_and_accelerations_within(&plan, table, by.rounding, a, broken)
-                                && jerks_within(&plan, table, by.rounding, control_ns, control_s, a, broken)));
+                                && jerks_within(&plan, table, by.rounding, control_ns, control_s, a, lower, broken)));
     result = PyBool_FromLong(within);
 done:
     PyMem_Free(scratch);
@@ -452,12 +497,8 @@ static PyObject *end_within(PyObject *self, PyObject *const *args, Py_ssize_t co
         within &= !(p1[j] - table[HIGHEST * J + j] > by.start_excess);
         within &= !(table[LOWEST * J + j] - p1[j] > by.start_excess);
     }
-    if (N > 1) {  /* Plan.last_acceleration */
-        const double *p0 = p1 - J, *v0 = v1 - J, h = duration_s(&plan, N - 2);
-        for (Py_ssize_t j = 0; j < J; j++)
-            within &= fabs((2 * v0[j] + 4 * v1[j] - 6 * (p1[j] - p0[j]) / h) / h)
-                      <= table[ACCELERATION * J + j] + by.rounding;
-    }
+    for (Py_ssize_t j = 0; j < J; j++)
+        within &= fabs(acceleration_at_end(&plan, j)) <= table[ACCELERATION * J + j] + by.rounding;
     result = PyBool_FromLong(within);
 done:
     release(&arrays);
@@ -502,7 +543,8 @@ done:
 #define KERNEL(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, name##_doc}
 
 static PyMethodDef kernels[] = {
-    KERNEL(sample), KERNEL(fade), KERNEL(plan_within), KERNEL(end_within), KERNEL(rows_within), {NULL, NULL, 0, NULL},
+    KERNEL(sample),     KERNEL(last_acceleration), KERNEL(fade),          KERNEL(plan_within),
+    KERNEL(end_within), KERNEL(rows_within),       {NULL, NULL, 0, NULL},
 };
 
 static struct PyModuleDef module = {

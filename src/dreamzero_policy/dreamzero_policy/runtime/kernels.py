@@ -83,6 +83,13 @@ def sample(
     return at, speeds
 
 
+def last_acceleration(knots_ns: NDArray[np.int64], positions: Floats, velocities: Floats) -> Floats:
+    """`Plan.acceleration_at_end` [J]."""
+    out = np.empty(positions.shape[1])
+    _compiled.last_acceleration(_whole(knots_ns), _real(positions), _real(velocities), out)
+    return out
+
+
 def fade(old: Floats, rows: Floats, step_ns: int, span_ns: float) -> Floats:
     """`faded_in` of plan.py: rows [H, J] faded in over a span."""
     out = np.empty(rows.shape)

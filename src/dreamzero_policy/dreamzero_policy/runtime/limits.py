@@ -123,7 +123,7 @@ class Limits:
         speeds = np.abs(plan.velocities[-1:])
         return self._judge(
             Verdict.REJECTED_VELOCITY, speeds, self.velocity, "reaches the speed"
-        ) and self._judge_accelerations(np.abs(plan.last_acceleration)[None])
+        ) and self._judge_accelerations(np.abs(plan.acceleration_at_end())[None])
 
     def _judge_accelerations(self, values: Floats) -> Judgement:
         return self._judge(Verdict.REJECTED_ACCELERATION, values, self.acceleration, "reaches the acceleration")

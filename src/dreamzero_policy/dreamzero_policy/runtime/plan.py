@@ -10,6 +10,7 @@ is decided in `splice.py`.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from threading import get_ident
 
 import numpy as np
 import ruckig
@@ -39,7 +40,7 @@ class Rows:
     @property
     def instants_ns(self) -> NDArray[np.int64]:
         """[H]"""
-        return self.start_ns + self.step_ns * np.arange(len(self.positions))
+        return np.arange(self.start_ns, self.start_ns + self.step_ns * len(self.positions), self.step_ns)
 
     def since(self, instant_ns: int) -> "Rows":
         """Without those due before an instant: what is left of a chunk that came late."""
@@ -86,6 +87,12 @@ class Plan:
     @property
     def last_acceleration(self) -> Floats:
         """[J] just before the last knot."""
+        if kernels.in_use():
+            return kernels.last_acceleration(self.knots_ns, self.positions, self.velocities)
+        return self.acceleration_at_end()
+
+    def acceleration_at_end(self) -> Floats:
+        """:attr:`last_acceleration` in numpy."""
         if len(self.knots_ns) == 1:
             return np.zeros(self.positions.shape[1])
         h = float(self.knots_ns[-1] - self.knots_ns[-2]) / NS_PER_S
@@ -196,7 +203,7 @@ class Plan:
         way = _profile(committed, limits, ruckig.ControlInterface.Position)
         way.synchronization = ruckig.Synchronization.Time
         way.max_velocity = [SHARE * limit.velocity for limit in limits]
-        path, row, solver = ruckig.Trajectory(len(limits)), 1, ruckig.Ruckig(len(limits))
+        path, row, solver = ruckig.Trajectory(len(limits)), 1, _solver(len(limits), get_ident())
         while row < len(rows.positions):
             due_s = row * rows.step_ns / NS_PER_S
             way.target_position = rows.positions[row].tolist()
@@ -247,7 +254,7 @@ class Plan:
         way.synchronization = ruckig.Synchronization.No
         way.target_velocity = way.target_acceleration = [0.0] * len(limits)
         tail = ruckig.Trajectory(len(limits))
-        ruckig.Ruckig(len(limits)).calculate(way, tail)
+        _solver(len(limits), get_ident()).calculate(way, tail)
         times_ns = _knots(max(1, int(np.ceil(tail.duration * NS_PER_S / step_ns))), step_ns)
         positions, velocities = _sampled(tail, times_ns)
         velocities[-1] = 0.0
@@ -276,6 +283,12 @@ def _profile(plan: Plan, limits: Sequence[JointLimits], interface: ruckig.Contro
     return way
 
 
+@lru_cache
+def _solver(joints: int, thread: int) -> ruckig.Ruckig:
+    """One for each thread, since a solver has scratch space of its own, and costs more than what it is asked."""
+    return ruckig.Ruckig(joints)
+
+
 def _knots(steps: int, step_ns: int) -> NDArray[np.int64]:
     """Times from the begin of a profile over so many steps, the begin left out."""
     finer = -(-step_ns // KNOTS_NS)
@@ -284,9 +297,14 @@ def _knots(steps: int, step_ns: int) -> NDArray[np.int64]:
 
 def _sampled(path: ruckig.Trajectory, times_ns: NDArray[np.int64]) -> tuple[Floats, Floats]:
     """Positions and velocities [T, J] of a profile; behind its end those of its end."""
-    samples = [path.at_time(min(time_ns / NS_PER_S, path.duration))[:2] for time_ns in times_ns.tolist()]
-    positions, velocities = zip(*samples, strict=True)
-    return np.array(positions), np.array(velocities)
+    end_s, shape = path.duration, (len(times_ns), path.degrees_of_freedom)
+    positions: list[float] = []
+    velocities: list[float] = []
+    for time_ns in times_ns.tolist():
+        position, velocity, _ = path.at_time(min(time_ns / NS_PER_S, end_s))
+        positions += position
+        velocities += velocity
+    return np.array(positions).reshape(shape), np.array(velocities).reshape(shape)
 
 
 @lru_cache

@@ -131,6 +131,8 @@ def test_the_end_of_a_moving_plan_is_judged_as_numpy_judges_it(seed: int, reach:
         reference = LIMITS.end_judged(plan)
         assert LIMITS.judge_end(plan) == reference
     arrays = plan.knots_ns, plan.positions, plan.velocities
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(kernels.last_acceleration(*arrays), plan.acceleration_at_end())
     assert kernels.end_within(*arrays, LIMITS._table, TOLERANCES) is bool(reference)
 
 
