@@ -66,3 +66,4 @@ lint: setup
 
 clean:
 	rm -rf .venv build install log .pytest_cache .ruff_cache .hypothesis
+	rm -f src/*/*/runtime/_kernels*.so

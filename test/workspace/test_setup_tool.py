@@ -96,13 +96,14 @@ def test_a_file_counts_by_contents_or_by_presence(tmp_path: Path) -> None:
     assert digest_files(tmp_path, [message], []) != before
 
 
-def test_the_build_depends_on_messages_and_not_on_python_sources(tmp_path: Path) -> None:
+def test_the_build_depends_on_messages_and_kernels_and_not_on_python_sources(tmp_path: Path) -> None:
     package = tmp_path / "src" / "a"
     for file in (
         tmp_path / "package.xml",
         package / "package.xml",
         package / "msg" / "A.msg",
         package / "a" / "code.py",
+        package / "a" / "runtime" / "kernels.c",
     ):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("1")
@@ -110,7 +111,10 @@ def test_the_build_depends_on_messages_and_not_on_python_sources(tmp_path: Path)
     (package / "a" / "code.py").write_text("2")
     assert build.inputs_digest(tmp_path) == before
     (package / "msg" / "A.msg").write_text("2")
-    assert build.inputs_digest(tmp_path) != before
+    changed = build.inputs_digest(tmp_path)
+    assert changed != before
+    (package / "a" / "runtime" / "kernels.c").write_text("2")
+    assert build.inputs_digest(tmp_path) not in (before, changed)
 
 
 def test_every_package_is_pinned_exactly() -> None:

@@ -30,6 +30,7 @@ def inputs_digest(root: Path) -> str:
     linked: list[Path] = []
     for package in package_folders(root):
         built += [file for file in package.iterdir() if file.name in _BUILT]
+        built += package.glob("*/runtime/*.c")
         for folder in filter(Path.is_dir, package.iterdir()):
             if folder.name in {"msg", "srv", "action"}:
                 built += [file for file in folder.iterdir() if file.suffix in _BUILT_SUFFIXES]

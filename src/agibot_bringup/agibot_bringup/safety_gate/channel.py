@@ -149,7 +149,7 @@ class Channel:
 def _taken_over(present: Plan, entered: Plan, now_ns: int) -> Plan:
     """What a controller makes of a trajectory that it hears of now, with the control period before."""
     since_ns = now_ns - CONTROL_NS
-    past = (present.knots_ns > since_ns + SHORTEST_NS) & (present.knots_ns < now_ns - SHORTEST_NS)
+    past = slice(present.first_after(since_ns + SHORTEST_NS), present.first_not_before(now_ns - SHORTEST_NS))
     positions, velocities = present.sample([since_ns, now_ns])
     return Plan(
         np.concatenate([[since_ns], present.knots_ns[past], [now_ns], entered.knots_ns]),

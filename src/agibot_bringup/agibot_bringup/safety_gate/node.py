@@ -36,6 +36,7 @@ from agibot_bringup.safety_gate.gate import Gate
 from agibot_bringup.safety_gate.interlocks import Deadman
 from agibot_bringup.safety_gate.messages import received_bytes
 from agibot_bringup.safety_gate.trajectory import Reason
+from dreamzero_policy.runtime import kernels
 from dreamzero_policy.runtime.allocator import keep_freed_memory
 from dreamzero_policy.runtime.clock import ClockWatch
 from dreamzero_policy.runtime.contract import ContractError, Controller, load_contract
@@ -98,6 +99,7 @@ class SafetyGate(Node):
             min_backward=Duration(nanoseconds=-1),
             on_clock_change=True,
         )
+        self.get_logger().info(f"limits are judged by kernels: {kernels.told()}")
         self._jumps = self.get_clock().create_jump_callback(threshold, post_callback=self._on_jump)
         self._tick()
 

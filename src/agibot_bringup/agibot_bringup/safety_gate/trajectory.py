@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from operator import attrgetter
 
 import numpy as np
 
@@ -103,7 +104,7 @@ def wanted(
     plans = []
     for controller in meant:
         columns = [column[joint] for joint in controller.joints]
-        plans.append((controller, Plan(due_ns, positions[:, columns], velocities[:, columns])))
+        plans.append((controller, Plan(due_ns, positions.take(columns, 1), velocities.take(columns, 1))))
     return plans
 
 
@@ -166,14 +167,17 @@ def _values(received: Received) -> tuple[Floats, Floats]:
 def _finite(received: Received, what: str) -> Floats:
     """One field of all points [N, J]; zeros where a point leaves out what it may leave out."""
     width, optional = len(received.joints), what in ("accelerations", "effort")
-    rows = [getattr(point, what) for point in received.points]
-    if optional and not any(map(len, rows)):
+    rows = list(map(attrgetter(what), received.points))
+    lengths = set(map(len, rows))
+    if optional and lengths == {0}:
         return np.zeros((len(rows), width))
-    for index, row in enumerate(rows):
-        if len(row) != width and not (optional and len(row) == 0):
-            hint = ": a controller would step in velocity at every point" if what == "velocities" else ""
-            raise Rejected(Reason.LENGTHS, f"point {index} has {len(row)} {what} for {width} joints{hint}")
-    values = np.array([row if len(row) else [0.0] * width for row in rows], np.float64)
+    if lengths != {width}:
+        for index, row in enumerate(rows):
+            if len(row) != width and not (optional and len(row) == 0):
+                hint = ": a controller would step in velocity at every point" if what == "velocities" else ""
+                raise Rejected(Reason.LENGTHS, f"point {index} has {len(row)} {what} for {width} joints{hint}")
+        rows = [row if len(row) else [0.0] * width for row in rows]
+    values = np.array(rows, np.float64)
     if not np.isfinite(values).all():
         index, joint = np.argwhere(~np.isfinite(values))[0]
         raise Rejected(

@@ -44,6 +44,7 @@ from dreamzero_policy.ros.goals import Goals, Refusal
 from dreamzero_policy.ros.lifecycle import ManagedNode
 from dreamzero_policy.ros.messages import cells_message, decoder, to_ns
 from dreamzero_policy.ros.world import RosWorld
+from dreamzero_policy.runtime import kernels
 from dreamzero_policy.runtime.allocator import keep_freed_memory
 from dreamzero_policy.runtime.calibration import CalibrationError, Cells
 from dreamzero_policy.runtime.clock import ClockWatch
@@ -106,7 +107,7 @@ class PolicyNode(ManagedNode):
         where = settings.checkpoint if settings.backend == LOCAL else settings.server.place
         self._tell_progress(f"{'loading' if settings.backend == LOCAL else 'connecting to'} {where}")
         self._served = backend.wait_until_ready(self._interrupted.is_set, self._tell_progress)
-        self.get_logger().info(f"model ready: {self._served.introduction}")
+        self.get_logger().info(f"model ready: {self._served.introduction}; kernels of the splice: {kernels.told()}")
         self._surprise = self._watch_for_surprise()
         self.buffer = ObservationBuffer(self._served.embodiment, settings.frozen_camera_s)
         self._world = RosWorld(self, self.contract, self._served.checkpoint_hash)

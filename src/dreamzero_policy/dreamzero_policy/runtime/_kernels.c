@@ -55,9 +55,14 @@ static void *take(Arrays *arrays, PyObject *object, const char *name, bool integ
     }
     if (right)
         return buffer->buf;
-    PyErr_Format(PyExc_ValueError, "%s must be %d-dimensional %s of sizes (%zd, %zd), it has %d dimensions of '%s'", name,
-                 dims, integers ? "int64" : "float64", *rows, columns == NULL ? (Py_ssize_t)-1 : *columns, buffer->ndim,
-                 buffer->format == NULL ? "?" : buffer->format);
+    const char *wanted = integers ? "int64" : "float64", *format = buffer->format == NULL ? "?" : buffer->format;
+    const Py_ssize_t length = buffer->ndim > 0 ? buffer->shape[0] : 0, width = buffer->ndim > 1 ? buffer->shape[1] : 0;
+    if (dims == 1)
+        PyErr_Format(PyExc_ValueError, "%s must be %s [%zd], it is '%s' [%zd, %zd] with %d dimensions", name, wanted,
+                     *rows, format, length, width, buffer->ndim);
+    else
+        PyErr_Format(PyExc_ValueError, "%s must be %s [%zd, %zd], it is '%s' [%zd, %zd] with %d dimensions", name,
+                     wanted, *rows, *columns, format, length, width, buffer->ndim);
     return NULL;
 }
 

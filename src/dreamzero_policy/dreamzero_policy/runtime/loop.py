@@ -28,7 +28,7 @@ from dreamzero_policy.runtime.observation import (
     ObservationBuffer,
     ObservationError,
 )
-from dreamzero_policy.runtime.plan import Plan, Rows, seam
+from dreamzero_policy.runtime.plan import Plan, Rows, prepare, seam
 from dreamzero_policy.runtime.policy import (
     ActionPrefix,
     Answer,
@@ -142,6 +142,7 @@ class Loop:
         model = embodiment.contract.model
         self.model = model
         self.limits = Limits.of(embodiment.contract)
+        prepare(model.chunk.actions)
         self.scheduler = Scheduler(model, settings.lead_s, settings.regime)
         self.latency = LatencyRecord()
         self._steps = DeadlineSteps(settings.steps)

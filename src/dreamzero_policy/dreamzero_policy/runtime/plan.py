@@ -9,7 +9,7 @@ is decided in `splice.py`.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from threading import get_ident
 
 import numpy as np
@@ -99,11 +99,12 @@ class Plan:
         (p0, p1), (v0, v1) = self.positions[-2:], self.velocities[-2:]
         return (2 * v0 + 4 * v1 - 6 * (p1 - p0) / h) / h
 
-    def _first_after(self, instant_ns: int) -> int:
+    def first_after(self, instant_ns: int) -> int:
         """Which knot is the first after an instant; their number if none is."""
         return int(self.knots_ns.searchsorted(instant_ns, "right"))
 
-    def _first_not_before(self, instant_ns: int) -> int:
+    def first_not_before(self, instant_ns: int) -> int:
+        """Which knot is the first at an instant or after it; their number if none is."""
         return int(self.knots_ns.searchsorted(instant_ns))
 
     def remaining_s(self, now_ns: int) -> float:
@@ -134,7 +135,7 @@ class Plan:
         """The plan from an instant on, with a knot there: what is still to be checked or sent to a controller."""
         if instant_ns >= self.end_ns - SHORTEST_NS:
             return Plan.rest(self.positions[-1], instant_ns)
-        keep = self._first_after(instant_ns + SHORTEST_NS)
+        keep = self.first_after(instant_ns + SHORTEST_NS)
         position, velocity = self.sample([instant_ns])
         return Plan(
             np.concatenate([[instant_ns], self.knots_ns[keep:]]),
@@ -149,8 +150,8 @@ class Plan:
         was commanded before, `past_ns` are kept.
         """
         since_ns = now_ns - past_ns
-        past = slice(self._first_after(since_ns + SHORTEST_NS), self._first_not_before(now_ns - SHORTEST_NS))
-        rest = self._first_after(first_ns + SHORTEST_NS)
+        past = slice(self.first_after(since_ns + SHORTEST_NS), self.first_not_before(now_ns - SHORTEST_NS))
+        rest = self.first_after(first_ns + SHORTEST_NS)
         position, velocity = self.sample([since_ns, now_ns, first_ns])
         return Plan(
             np.concatenate([[since_ns], self.knots_ns[past], [now_ns, first_ns], self.knots_ns[rest:]]),
@@ -160,7 +161,7 @@ class Plan:
 
     def until(self, instant_ns: int) -> "Plan":
         """The plan up to an instant, with a knot there."""
-        keep = self._first_not_before(instant_ns - SHORTEST_NS)
+        keep = self.first_not_before(instant_ns - SHORTEST_NS)
         position, velocity = self.sample([instant_ns])
         return Plan(
             np.concatenate([self.knots_ns[:keep], [instant_ns]]),
@@ -176,7 +177,7 @@ class Plan:
         """
         times_ns = rows.instants_ns
         old, speeds = self.sample(times_ns)
-        committed = self._first_not_before(rows.start_ns - SHORTEST_NS)
+        committed = self.first_not_before(rows.start_ns - SHORTEST_NS)
         knots_ns = np.concatenate([self.knots_ns[:committed], times_ns])
         from_rows, from_start = spline_velocities(len(times_ns))
         from_start = from_start[:, None] * speeds[0]
@@ -307,7 +308,14 @@ def _sampled(path: ruckig.Trajectory, times_ns: NDArray[np.int64]) -> tuple[Floa
     return np.array(positions).reshape(shape), np.array(velocities).reshape(shape)
 
 
-@lru_cache
+def prepare(rows: int) -> None:
+    """Make ready what splices of up to so many rows need: no splice of a moving robot waits for it then."""
+    for count in range(2, rows + 1):
+        spline_velocities(count)
+        free_spline(count)
+
+
+@cache
 def spline_velocities(count: int) -> tuple[Floats, Floats]:
     """Velocities at the knots of a cubic spline through rows a unit step apart, as a linear map of what determines it.
 
@@ -319,7 +327,7 @@ def spline_velocities(count: int) -> tuple[Floats, Floats]:
     return rows, start
 
 
-@lru_cache
+@cache
 def free_spline(count: int) -> tuple[Floats, Floats]:
     """First and second derivatives [count, count] of a cubic spline at rows a unit step apart, as maps from the rows.
 

@@ -193,13 +193,13 @@ def test_arrays_of_any_layout_are_taken() -> None:
 @compiled
 def test_arrays_that_do_not_fit_each_other_are_refused_not_read_beyond_their_end() -> None:
     plan = wave(0, 0.5, 20)
-    with pytest.raises(ValueError, match=r"velocities must be 2-dimensional float64 of sizes \(20, 3\)"):
+    with pytest.raises(ValueError, match=r"velocities must be float64 \[20, 3\], it is .d. \[19, 3\]"):
         replace(plan, velocities=plan.velocities[:-1]).sample([BEGIN_NS])
     with pytest.raises(ValueError, match="positions must be"):
         replace(plan, positions=plan.positions[:5]).sample([BEGIN_NS])
     with pytest.raises(ValueError, match="one knot at least"):
         Plan(plan.knots_ns[:0], plan.positions[:0], plan.velocities[:0]).sample([BEGIN_NS])
-    with pytest.raises(ValueError, match=r"table must be 2-dimensional float64 of sizes \(8, 3\)"):
+    with pytest.raises(ValueError, match=r"table must be float64 \[8, 3\], it is .d. \[7, 3\]"):
         kernels.rows_within(plan.positions, plan.positions[0], LIMITS._table[:7], ROUNDING)
     assert not LIMITS.judge(wave(0, 50.0, 20)) and LIMITS.judge(wave(0, 1e-3, 20)).verdict is Verdict.ACCEPTED
 
