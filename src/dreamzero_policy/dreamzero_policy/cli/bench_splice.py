@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from dreamzero_policy.runtime import kernels
 from dreamzero_policy.runtime.contract import JointLimits
 from dreamzero_policy.runtime.limits import CONTROL_NS, Limits
 from dreamzero_policy.runtime.observation import NS_PER_S
@@ -66,6 +67,7 @@ def bench_splice(rows: int, joints: int, repeats: int) -> dict[str, Any]:
         "rows": rows,
         "joints": joints,
         "repeats": repeats,
+        "kernels": kernels.told(),
         "way": whole.way,
         "knots": len(whole.plan.knots_ns),
         "wall_ms": dict(zip(timed, wall_ms, strict=True)),
@@ -99,4 +101,4 @@ def report(document: dict[str, Any], console: Console) -> None:
         own = document["cpu_ms"][part]
         table.add_row(part.replace("_", "-"), *(f"{row[q]:.3f}" for row in (wall, own) for q in ("p50", "p99")))
     console.print(table)
-    console.print(f"load average {document['load_average'][0][0]:.1f}", style="dim")
+    console.print(f"kernels: {document['kernels']}; load average {document['load_average'][0][0]:.1f}", style="dim")

@@ -44,7 +44,9 @@ def _loaded(wanted: str) -> tuple[ModuleType | None, str]:
         stale = SOURCE.is_file() and hashlib.sha256(SOURCE.read_bytes()).hexdigest() != _kernels.SOURCE
         module, why = (None, f"built from another {SOURCE.name} than lies here") if stale else (_kernels, "")
     if wanted == "compiled" and module is None:
-        raise ImportError(f"{SWITCH}=compiled, but the kernels are {why}; build the package (make setup, or colcon build)")
+        raise ImportError(
+            f"{SWITCH}=compiled, but the kernels are {why}; build the package (make setup, or colcon build)"
+        )
     return module, why
 
 

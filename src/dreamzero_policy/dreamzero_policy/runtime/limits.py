@@ -49,9 +49,8 @@ class Limits:
         self._lowest, self._highest = (
             np.array([getattr(limits[j], end) for j in joints]) for end in ("lower", "upper")
         )
-        self._table = np.stack(  # [8, J], as the kernels take it
-            [self.lower, self.upper, self._lowest, self._highest, self.velocity, self.acceleration, self.jerk, self.step]
-        )
+        ranges = self.lower, self.upper, self._lowest, self._highest
+        self.table = np.stack([*ranges, self.velocity, self.acceleration, self.jerk, self.step])  # [8, J], for kernels
 
     @classmethod
     def of(cls, contract: Contract) -> "Limits":
@@ -68,7 +67,7 @@ class Limits:
             return Judgement(
                 Verdict.REJECTED_JOINT_SET, f"rows of {rows.shape[-1]} joints, {len(self.joints)} are commanded"
             )
-        if kernels.in_use() and kernels.rows_within(rows, present, self._table, ROUNDING):
+        if kernels.in_use() and kernels.rows_within(rows, present, self.table, ROUNDING):
             return ACCEPTED
         return self.rows_judged(rows, present)
 
@@ -91,7 +90,7 @@ class Limits:
 
     def _plan_within(self, plan: Plan) -> bool:
         return kernels.in_use() and kernels.plan_within(
-            plan.knots_ns, plan.positions, plan.velocities, self._table, TOLERANCES, CONTROL_NS, CONTROL_S
+            plan.knots_ns, plan.positions, plan.velocities, self.table, TOLERANCES, CONTROL_NS, CONTROL_S
         )
 
     def judged(self, plan: Plan) -> Judgement:
@@ -109,7 +108,7 @@ class Limits:
     def judge_end(self, plan: Plan) -> Judgement:
         """Where a plan that ends moving ends: what a tail may begin with."""
         if kernels.in_use() and kernels.end_within(
-            plan.knots_ns, plan.positions, plan.velocities, self._table, TOLERANCES
+            plan.knots_ns, plan.positions, plan.velocities, self.table, TOLERANCES
         ):
             return ACCEPTED
         return self.end_judged(plan)

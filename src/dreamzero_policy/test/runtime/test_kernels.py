@@ -50,10 +50,8 @@ def spoilt(plan: Plan, seed: int) -> Plan:
 
 
 def within(limits: Limits, plan: Plan) -> bool:
-    table = limits._table
-    return kernels.plan_within(
-        plan.knots_ns, plan.positions, plan.velocities, table, TOLERANCES, CONTROL_NS, CONTROL_S
-    )
+    table = limits.table
+    return kernels.plan_within(plan.knots_ns, plan.positions, plan.velocities, table, TOLERANCES, CONTROL_NS, CONTROL_S)
 
 
 def test_the_kernels_are_built_where_tests_run() -> None:
@@ -133,7 +131,7 @@ def test_the_end_of_a_moving_plan_is_judged_as_numpy_judges_it(seed: int, reach:
     arrays = plan.knots_ns, plan.positions, plan.velocities
     with np.errstate(all="ignore"):
         np.testing.assert_array_equal(kernels.last_acceleration(*arrays), plan.acceleration_at_end())
-    assert kernels.end_within(*arrays, LIMITS._table, TOLERANCES) is bool(reference)
+    assert kernels.end_within(*arrays, LIMITS.table, TOLERANCES) is bool(reference)
 
 
 @compiled
@@ -146,7 +144,7 @@ def test_rows_are_judged_as_numpy_judges_them(seed: int, count: int, away: float
     rows[rng.integers(count), rng.integers(3)] += bad
     reference = LIMITS.rows_judged(rows, present)
     assert LIMITS.judge_rows(rows, present) == reference
-    assert kernels.rows_within(rows, present, LIMITS._table, ROUNDING) is bool(reference)
+    assert kernels.rows_within(rows, present, LIMITS.table, ROUNDING) is bool(reference)
 
 
 @compiled
@@ -200,7 +198,7 @@ def test_arrays_that_do_not_fit_each_other_are_refused_not_read_beyond_their_end
     with pytest.raises(ValueError, match="one knot at least"):
         Plan(plan.knots_ns[:0], plan.positions[:0], plan.velocities[:0]).sample([BEGIN_NS])
     with pytest.raises(ValueError, match=r"table must be float64 \[8, 3\], it is .d. \[7, 3\]"):
-        kernels.rows_within(plan.positions, plan.positions[0], LIMITS._table[:7], ROUNDING)
+        kernels.rows_within(plan.positions, plan.positions[0], LIMITS.table[:7], ROUNDING)
     assert not LIMITS.judge(wave(0, 50.0, 20)) and LIMITS.judge(wave(0, 1e-3, 20)).verdict is Verdict.ACCEPTED
 
 

@@ -12,7 +12,7 @@ from dreamzero_policy.runtime.embodiment import Embodiment
 from dreamzero_policy.runtime.faults import Fault
 from dreamzero_policy.runtime.loop import BRAKE_WITHIN_NS, Loop, LoopSettings, Phase
 from dreamzero_policy.runtime.observation import NS_PER_S, ObservationBuffer
-from dreamzero_policy.runtime.plan import Plan
+from dreamzero_policy.runtime.plan import Plan, spline_velocities
 from dreamzero_policy.runtime.policy import Failure, Observed, Purpose, Reply, Request, Surprise
 from dreamzero_policy.runtime.regime import RegimeSettings
 from dreamzero_policy.runtime.rest import longest_plan_s, stopping_s
@@ -137,6 +137,17 @@ def test_a_window_opens_with_one_frame_and_goes_on_with_whole_blocks(robot: Robo
     assert [len(request.canvas) for request in policy.requests] == [1, 8, 8, 8, 8]
     assert [chunk.index for chunk in robot.chunks] == list(range(len(robot.chunks)))
     assert all(chunk.verdict is Verdict.ACCEPTED for chunk in robot.chunks)
+
+
+def test_no_splice_waits_for_a_spline_that_could_be_made_before(robot: Robot) -> None:
+    spline_velocities.cache_clear()
+    loop = loop_of(robot, Scripted(robot, value=0.2))
+    made = spline_velocities.cache_info().misses
+    loop.run("go")
+    run(loop, robot, 3.0)
+    assert robot.chunks and all(chunk.verdict is Verdict.ACCEPTED for chunk in robot.chunks)
+    assert made == 23  # of 2 to 24 rows
+    assert spline_velocities.cache_info().misses == made
 
 
 def test_the_block_after_a_chunk_shows_exactly_the_steps_that_were_executed(robot: Robot) -> None:
