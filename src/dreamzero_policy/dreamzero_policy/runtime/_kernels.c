@@ -136,7 +136,8 @@ static inline double acceleration_at_end(const Plan *plan, Py_ssize_t j)
 /* ---- sample ---------------------------------------------------------------------------------------------------- */
 
 PyDoc_STRVAR(sample_doc,
-"sample(knots_ns [N], positions [N, J], velocities [N, J], instants_ns [T], out_positions [T, J], out_velocities [T, J])\n"
+"sample(knots_ns [N], positions [N, J], velocities [N, J], instants_ns [T],\n"
+"       out_positions [T, J], out_velocities [T, J])\n"
 "\n"
 "Positions and velocities of a plan at instants. Equals `Plan.sampled`.");
 
@@ -363,9 +364,9 @@ static bool speeds_and_accelerations_within(const Plan *plan, const double *tabl
 {
     const Py_ssize_t J = plan->J;
     const double *restrict velocity = table + VELOCITY * J, *restrict acceleration = table + ACCELERATION * J;
-    const double *end = plan->velocities + (plan->N - 1) * J;
+    const double *final = plan->velocities + (plan->N - 1) * J;
     for (Py_ssize_t j = 0; j < J; j++)
-        broken[j] = at_most(fabs(end[j]), velocity[j] + rounding, 0);
+        broken[j] = at_most(fabs(final[j]), velocity[j] + rounding, 0);
     for (Py_ssize_t i = 0; i + 1 < plan->N; i++) {
         const double *restrict p = plan->positions + i * J, *restrict v = plan->velocities + i * J;
         double *restrict first = a.first + i * J, *restrict last = a.last + i * J, *restrict slope = a.slope + i * J;
@@ -389,14 +390,15 @@ static bool speeds_and_accelerations_within(const Plan *plan, const double *tabl
     return none(broken, J);
 }
 
-/* The largest number that, divided by `by`, is at most a bound, both positive: dividing rounds, and keeps the order. */
+/* The largest number that, divided by `by`, is at most a bound, both positive: dividing rounds, and keeps the order. The
+   product is at most some roundings away from it. */
 static double largest_within(double bound, double by)
 {
     double largest = bound * by;
     while (largest / by > bound)
         largest = nextafter(largest, 0);
-    while (nextafter(largest, INFINITY) / by <= bound)
-        largest = nextafter(largest, INFINITY);
+    for (double next; (next = nextafter(largest, INFINITY)) > largest && next / by <= bound;)
+        largest = next;
     return largest;
 }
 
