@@ -12,9 +12,10 @@ holds the interpreter's lock.
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,21 +82,21 @@ def sample(
     """`Plan.sampled`: positions and velocities [T, J] at instants [T]."""
     shape = len(instants_ns), positions.shape[1]
     at, speeds = np.empty(shape), np.empty(shape)
-    _compiled.sample(_whole(knots_ns), _real(positions), _real(velocities), _whole(instants_ns), at, speeds)
+    _called(_compiled.sample, knots_ns, positions, velocities, instants_ns, at, speeds)
     return at, speeds
 
 
 def last_acceleration(knots_ns: NDArray[np.int64], positions: Floats, velocities: Floats) -> Floats:
     """`Plan.acceleration_at_end` [J]."""
     out = np.empty(positions.shape[1])
-    _compiled.last_acceleration(_whole(knots_ns), _real(positions), _real(velocities), out)
+    _called(_compiled.last_acceleration, knots_ns, positions, velocities, out)
     return out
 
 
 def fade(old: Floats, rows: Floats, step_ns: int, span_ns: float) -> Floats:
     """`faded_in` of plan.py: rows [H, J] faded in over a span."""
     out = np.empty(rows.shape)
-    _compiled.fade(_real(old), _real(rows), step_ns, span_ns, out)
+    _called(_compiled.fade, old, rows, step_ns, span_ns, out)
     return out
 
 
@@ -109,8 +110,8 @@ def plan_within(
     control_s: float,
 ) -> bool:
     """`Limits.judged`: whether a plan keeps the limits. Tolerances: ROUNDING, OUTSIDE, START_EXCESS of limits.py."""
-    plan = _whole(knots_ns), _real(positions), _real(velocities)
-    return _compiled.plan_within(*plan, table, *tolerances, control_ns, control_s)
+    plan = knots_ns, positions, velocities
+    return _called(_compiled.plan_within, *plan, table, *tolerances, control_ns, control_s)
 
 
 def end_within(
@@ -121,18 +122,28 @@ def end_within(
     tolerances: tuple[float, float, float],
 ) -> bool:
     """`Limits.end_judged`: whether a plan ends where a tail may begin."""
-    return _compiled.end_within(_whole(knots_ns), _real(positions), _real(velocities), table, *tolerances)
+    return _called(_compiled.end_within, knots_ns, positions, velocities, table, *tolerances)
 
 
 def rows_within(rows: Floats, present: Floats, table: Floats, rounding: float) -> bool:
     """`Limits.rows_judged`: whether rows [H, J] are finite and begin near where the plan is [J]."""
-    return _compiled.rows_within(_real(rows), _real(present), table, rounding)
+    return _called(_compiled.rows_within, rows, present, table, rounding)
 
 
-def _real(values: Floats) -> Floats:
-    """In the one form the kernels take; no copy where it is already."""
-    return np.ascontiguousarray(values, np.float64)
+def _called(kernel: Callable[..., Any], *arguments: Any) -> Any:
+    """What a kernel says. Arrays of another layout or kind than it takes, which are rare, are copied.
+
+    Raises:
+        ValueError: arrays do not fit each other; the message has both sizes.
+    """
+    try:
+        return kernel(*arguments)
+    except (BufferError, TypeError, ValueError):
+        return kernel(*map(_plain, arguments))
 
 
-def _whole(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.ascontiguousarray(values, np.int64)
+def _plain(argument: Any) -> Any:
+    """An array in the form that kernels take, which is the very same one if it was already; all else as it is."""
+    if not isinstance(argument, np.ndarray):
+        return argument
+    return np.ascontiguousarray(argument, np.int64 if argument.dtype.kind == "i" else np.float64)
