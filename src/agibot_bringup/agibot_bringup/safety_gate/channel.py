@@ -136,7 +136,7 @@ class Channel:
                     braked = followed.until(first_ns + delay_ns).with_tail(self.limits.by_joint, self._tail_step_ns)
                 except (ruckig.RuckigError, ValueError):  # none from this state; a later one may have one
                     continue
-                if braked.end_ns < self.command.end_ns and self.limits.judge(braked):
+                if braked.end_ns < self.command.end_ns and self.limits.keeps(braked):
                     return Way(braked, first_ns, self._engagement)
         return None
 

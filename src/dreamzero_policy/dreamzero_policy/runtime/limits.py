@@ -10,8 +10,8 @@ samples, wherever they begin, is larger than the largest such change.
 
 What needs the robot's shape (`geometry.py`) is judged last, and only where the contract asks for it.
 
-Compiled kernels (`kernels.py`), where they are in use, say whether all is well. Whatever they do not pass is judged
-again in numpy, whose word counts and which has the reason.
+Compiled kernels (`kernels.py`), where they are in use, say whether all is well. What they do not pass is judged again
+in numpy wherever a reason is asked for, and then numpy's word counts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -83,10 +83,17 @@ class Limits:
     def judge(self, plan: Plan) -> Judgement:
         """A whole plan, that ends at rest; hand over what is still to be executed."""
         judgement = ACCEPTED if self._plan_within(plan) else self.judged(plan)
-        if judgement and self.checks:
-            looks, _ = plan.sample(np.arange(plan.knots_ns[0], plan.end_ns + LOOK_NS, LOOK_NS))
-            judgement = next((verdict for check in self.checks if not (verdict := check(looks))), ACCEPTED)
-        return judgement
+        return judgement and self._judge_shape(plan)
+
+    def keeps(self, plan: Plan) -> bool:
+        """Whether :meth:`judge` accepts a plan, where nobody asks why not: what kernels refuse is not judged again."""
+        return bool(self._plan_within(plan) and self._judge_shape(plan) if kernels.in_use() else self.judge(plan))
+
+    def _judge_shape(self, plan: Plan) -> Judgement:
+        if not self.checks:
+            return ACCEPTED
+        looks, _ = plan.sample(np.arange(plan.knots_ns[0], plan.end_ns + LOOK_NS, LOOK_NS))
+        return next((verdict for check in self.checks if not (verdict := check(looks))), ACCEPTED)
 
     def _plan_within(self, plan: Plan) -> bool:
         return kernels.in_use() and kernels.plan_within(

@@ -15,7 +15,7 @@ Rows that are past are cut by their instants, so a late chunk is entered where i
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from dreamzero_policy.runtime.chunk import Judgement, Verdict
+from dreamzero_policy.runtime.chunk import ACCEPTED, Judgement, Verdict
 from dreamzero_policy.runtime.limits import Limits
 from dreamzero_policy.runtime.plan import Plan, Rows
 
@@ -55,16 +55,17 @@ def way_into(present: Plan, rows: Rows, blends_s: Sequence[float], limits: Limit
 
     A rejection gives the reason of the last cross-fade: what a bridge breaks says more about bridges than about rows.
     """
-    reasons = []
-    for way, moving in _ways(present, rows, blends_s, limits):
+    last_fade = len(blends_s) - 1
+    for number, (way, moving) in enumerate(_ways(present, rows, blends_s, limits)):
         judgement = limits.judge_end(moving)
         if judgement:
             plan = moving.with_tail(limits.by_joint, rows.step_ns)
-            judgement = limits.judge(plan)
+            judgement = limits.judge(plan) if number == last_fade else limits.keeps(plan)
         if judgement:
-            return Splice(judgement, plan, rows.start_ns, way)
-        reasons.append(judgement)
-    return Splice(reasons[len(blends_s) - 1], present, rows.start_ns)
+            return Splice(ACCEPTED, plan, rows.start_ns, way)
+        if number == last_fade:
+            refusal = judgement
+    return Splice(refusal, present, rows.start_ns)
 
 
 def _ways(present: Plan, rows: Rows, blends_s: Sequence[float], limits: Limits) -> Iterator[tuple[str, Plan]]:

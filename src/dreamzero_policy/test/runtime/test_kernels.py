@@ -92,7 +92,7 @@ def test_a_plan_is_judged_as_numpy_judges_it(seed: int, reach: float, knots: int
     with np.errstate(all="ignore"):
         reference = LIMITS.judged(plan)
         assert LIMITS.judge(plan) == reference
-    assert within(LIMITS, plan) is bool(reference)
+    assert within(LIMITS, plan) is LIMITS.keeps(plan) is bool(reference)
 
 
 @compiled
