@@ -1,0 +1,93 @@
+"""A process that dies, stops or cannot be reached ends the others: with a reason, within a stated time, without a hang.
+
+A collective whose peer is gone may wait for ever, on a GPU even where the host cannot interrupt it. So nobody relies on
+collectives to notice. On threads of their own, rank 0 and every other process ping each other over sockets between
+hosts. A process that dies closes its sockets, which the other side sees at once; one that stopped or that the network
+lost answers no ping for :data:`PATIENCE_S`. Either way the process that notices ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+
+import torch
+import torch.distributed as distributed
+
+log = logging.getLogger(__name__)
+
+BEAT_S = 1.0
+PATIENCE_S = 30.0  # making a GPU ready may keep all threads of a process waiting for some seconds
+NAMING_S = 2.0  # for a ping to say who is gone, which a failed collective does not know
+GOING_ON, LAST = 1, 0
+
+
+def end_process(reason: str) -> None:
+    """Say why, and end at once: a thread that waits for a dead peer cannot be ended in another way."""
+    log.critical("%s", reason)
+    logging.shutdown()
+    os._exit(1)
+
+
+class Watch:
+    """The threads of this process that ping, from its making until :meth:`end`."""
+
+    def __init__(
+        self,
+        rank: int,
+        size: int,
+        group: distributed.ProcessGroup,
+        patience_s: float,
+        lost: Callable[[str], None],
+    ) -> None:
+        self._size, self._group, self._patience_s, self._lost = size, group, patience_s, lost
+        self._saying = threading.Lock()
+        self._ending = threading.Event()
+        work = [(self._attend, peer) for peer in range(1, size)] if rank == 0 else [(self._answer, 0)]
+        self._threads = [
+            threading.Thread(target=do, args=(peer,), name=f"watch-{peer}", daemon=True) for do, peer in work
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def end(self) -> None:
+        """Rank 0 pings a last time; the others wait for that."""
+        self._ending.set()
+        for thread in self._threads:
+            thread.join()
+
+    def give_up(self, reason: str) -> None:
+        """End this process for something that it cannot go on after. If a peer is gone, that is what is said."""
+        self._ending.wait(NAMING_S)
+        self._say(reason)
+
+    def _attend(self, peer: int) -> None:
+        try:
+            going_on = True
+            while going_on:
+                going_on = not self._ending.wait(BEAT_S)
+                beat = torch.tensor([GOING_ON if going_on else LAST], dtype=torch.uint8)
+                distributed.send(beat, peer, group=self._group)
+                distributed.recv(beat, peer, group=self._group)
+        except RuntimeError as error:
+            self._miss(peer, error)
+
+    def _answer(self, peer: int) -> None:
+        try:
+            beat = torch.tensor([GOING_ON], dtype=torch.uint8)
+            while beat.item() == GOING_ON:
+                distributed.recv(beat, peer, group=self._group)
+                distributed.send(beat, peer, group=self._group)
+        except RuntimeError as error:
+            self._miss(peer, error)
+
+    def _miss(self, peer: int, error: RuntimeError) -> None:
+        silent = "timed out" in str(error).lower()
+        what = f"has not answered for {self._patience_s:g} s" if silent else "is gone"
+        self._say(f"rank {peer} of {self._size} {what}, and the model cannot work without it")
+
+    def _say(self, reason: str) -> None:
+        with self._saying:  # the first reason is the only one
+            self._lost(reason)
