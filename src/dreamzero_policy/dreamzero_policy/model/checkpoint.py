@@ -168,8 +168,7 @@ def read_tensors(folder: str | Path) -> dict[str, Tensor]:
 
 
 def load_component(component: Component, dtype: torch.dtype | None = None, part: Part | None = None) -> nn.Module:
-    """Give a network its tensors, or a part of each. Its modules were built without memory and take them as they are.
-    """
+    """Give a network its tensors, or a part of each. Its modules were built without memory and take these as is."""
     network = component.network
     for key, (module, name) in component.slots.items():
         target = None

@@ -119,20 +119,14 @@ def join(
 
     ``lost`` is called, on any thread, with the reason why this process cannot go on; it does not return.
 
-    Raises :class:`StartError` when others were started than the shape takes.
+    Raises :class:`StartError` when others were started than the shape takes, or for a device that cannot be.
     """
     shape.require_started()
-    kind = torch.device(device).type
-    on_gpu = kind == "cuda"
-    if on_gpu:
-        local = int(os.environ.get("LOCAL_RANK", 0))
-        if local >= torch.cuda.device_count():
-            raise StartError(f"local rank {local} has no GPU of its own, this machine has {torch.cuda.device_count()}")
-        own = torch.device("cuda", local)
+    own = own_device(device)
+    backend = "gloo"
+    if own.type == "cuda":
         torch.cuda.set_device(own)
-    else:
-        own = torch.device(kind)
-    backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+        backend = "cpu:gloo,cuda:nccl"
     distributed.init_process_group(backend, timeout=STUCK)
     rank, everybody = distributed.get_rank(), list(range(shape.size))
 
@@ -141,12 +135,12 @@ def join(
 
     # every process makes every group, in this order
     control = group(everybody, "gloo", IDLE)
-    heartbeat = group(everybody, "gloo", timedelta(seconds=patience_s))
+    pairs = [group([0, other], "gloo", timedelta(seconds=patience_s)) for other in everybody[1:]]
     everyone = group(everybody, backend, STUCK)
     rows = [everybody[i : i + shape.tensor] for i in range(0, shape.size, shape.tensor)]
     shares = [group(row, backend, STUCK) for row in rows]
     branches = [group([row[i] for row in rows], backend, STUCK) for i in range(shape.tensor)]
-    watch = Watch(rank, shape.size, heartbeat, patience_s, lost)
+    watch = Watch(rank, pairs, patience_s, lost)
     return Crew(
         rank,
         shape,
@@ -157,3 +151,16 @@ def join(
         branches[rank % shape.tensor],
         watch,
     )
+
+
+def own_device(device: str) -> torch.device:
+    """The device of this process: on ``cuda`` the GPU of its local rank. Raises :class:`StartError`."""
+    asked = torch.device(device)
+    if asked.index is not None:
+        raise StartError(f"device {device} is one for all processes; with {asked.type} each takes its own")
+    if asked.type != "cuda":
+        return asked
+    local, count = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if local >= count:
+        raise StartError(f"there are {count} GPUs here, none is left for the process of local rank {local}")
+    return torch.device("cuda", local)

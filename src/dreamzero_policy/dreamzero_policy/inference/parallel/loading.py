@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -38,13 +37,29 @@ class LeadingPolicy(Policy):
         self.leader.end()
 
 
-def load_leading(crew: Crew, checkpoint: str | Path, *, dtype: str = "float32", **options: Any) -> LeadingPolicy:
-    """Rank 0's policy. Options and errors as those of :func:`~..loading.load_policy`, without acceleration.
+def load_leading(
+    crew: Crew,
+    checkpoint: str | Path,
+    *,
+    dtype: str = "float32",
+    threads: int | None = None,
+    tokenizer_path: str | Path | None = None,
+    base: str | Path | None = None,
+) -> LeadingPolicy:
+    """Rank 0's policy. Options and errors as those of :func:`~..loading.load_policy`.
 
     Raises :class:`~..model.config.ConfigError` for a model that cannot be divided so.
     """
     dtype = _begin(crew, checkpoint, dtype)
-    policy = load_policy(checkpoint, device=str(crew.device), dtype=dtype, part=crew.part, **options)
+    policy = load_policy(
+        checkpoint,
+        device=str(crew.device),
+        dtype=dtype,
+        threads=threads,
+        tokenizer_path=tokenizer_path,
+        base=base,
+        part=crew.part,
+    )
     whole = sum(
         parameter.numel() * (1 if cut_axis(name) is None else crew.shape.tensor)
         for name, parameter in policy.transformer.named_parameters()

@@ -15,7 +15,8 @@ import itertools
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,7 +153,7 @@ class Leader:
 
     def end(self) -> None:
         """Tell the others that nothing follows."""
-        with self._saying:
+        with self._in_step(END):
             self._crew.agreed(lambda: Command(END, None, self._no_longer_used()))
 
     def cache(self, verb: str, *arguments: Any, **options: Any) -> HeldCache:
@@ -172,18 +173,23 @@ class Leader:
         tensors: list[Tensor] = []
         described = tuple(_described(argument, tensors) for argument in arguments)
         described_options = tuple((name, _described(option, tensors)) for name, option in options.items())
-        with self._saying:
+        with self._in_step(verb):
             command = Command(verb, keep, self._no_longer_used(), described, described_options)
+            self._crew.agreed(lambda: command)
+            for tensor in tensors:
+                distributed.broadcast(_real(tensor), src=0, group=self._crew.everyone)
+            return self._verbs[verb](*arguments, **options)
+
+    @contextmanager
+    def _in_step(self, verb: str) -> Iterator[None]:
+        """One at a time, and the end of this process where it fails."""
+        with self._saying:
             try:
-                self._crew.agreed(lambda: command)
-                for tensor in tensors:
-                    distributed.broadcast(_real(tensor), src=0, group=self._crew.everyone)
-                return self._verbs[verb](*arguments, **options)
+                yield
             except BaseException as error:
                 log.exception("%s failed", verb)
-                self._crew.watch.give_up(
-                    f"rank 0 failed at {verb}, behind which the processes are not at the same place: {_told(error)}"
-                )
+                reason = f"rank 0 failed at {verb}, behind which the processes are not at the same place"
+                self._crew.watch.give_up(f"{reason}: {_told(error)}", error)
                 raise
 
     def _no_longer_used(self) -> tuple[int, ...]:
@@ -250,7 +256,7 @@ def follow(transformer: WorldActionTransformer, crew: Crew) -> int:
                 del arguments, options, result  # what is let go of next must not live on here
     except BaseException as error:
         log.exception("rank %d failed", crew.rank)
-        crew.watch.give_up(f"rank {crew.rank} failed: {_told(error)}")
+        crew.watch.give_up(f"rank {crew.rank} failed: {_told(error)}", error)
         raise
 
 

@@ -3,7 +3,8 @@
 A collective whose peer is gone may wait for ever, on a GPU even where the host cannot interrupt it. So nobody relies on
 collectives to notice. On threads of their own, rank 0 and every other process ping each other over sockets between
 hosts. A process that dies closes its sockets, which the other side sees at once; one that stopped or that the network
-lost answers no ping for :data:`PATIENCE_S`. Either way the process that notices ends.
+lost answers no ping for :data:`PATIENCE_S`. Either way the process that notices ends. Every two of them have a group of
+their own, since a group is lost as a whole.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.distributed as distributed
@@ -32,22 +33,26 @@ def end_process(reason: str) -> None:
 
 
 class Watch:
-    """The threads of this process that ping, from its making until :meth:`end`."""
+    """The threads of this process that ping, from its making until :meth:`end`.
+
+    ``pairs`` are the groups of rank 0 and each other rank in order.
+    """
 
     def __init__(
         self,
         rank: int,
-        size: int,
-        group: distributed.ProcessGroup,
+        pairs: Sequence[distributed.ProcessGroup],
         patience_s: float,
         lost: Callable[[str], None],
     ) -> None:
-        self._size, self._group, self._patience_s, self._lost = size, group, patience_s, lost
+        self._size, self._patience_s, self._lost = 1 + len(pairs), patience_s, lost
         self._saying = threading.Lock()
         self._ending = threading.Event()
-        work = [(self._attend, peer) for peer in range(1, size)] if rank == 0 else [(self._answer, 0)]
+        work = [(self._attend, peer, pair) for peer, pair in enumerate(pairs, 1)]
+        if rank > 0:
+            work = [(self._answer, 0, pairs[rank - 1])]
         self._threads = [
-            threading.Thread(target=do, args=(peer,), name=f"watch-{peer}", daemon=True) for do, peer in work
+            threading.Thread(target=do, args=(peer, pair), name=f"watch-{peer}", daemon=True) for do, peer, pair in work
         ]
         for thread in self._threads:
             thread.start()
@@ -58,28 +63,29 @@ class Watch:
         for thread in self._threads:
             thread.join()
 
-    def give_up(self, reason: str) -> None:
-        """End this process for something that it cannot go on after. If a peer is gone, that is what is said."""
-        self._ending.wait(NAMING_S)
+    def give_up(self, reason: str, error: BaseException) -> None:
+        """End this process for an error that it cannot go on after. If that is a peer which is gone, that is said."""
+        if isinstance(error, RuntimeError):  # as collectives raise
+            self._ending.wait(NAMING_S)
         self._say(reason)
 
-    def _attend(self, peer: int) -> None:
+    def _attend(self, peer: int, pair: distributed.ProcessGroup) -> None:
         try:
             going_on = True
             while going_on:
                 going_on = not self._ending.wait(BEAT_S)
                 beat = torch.tensor([GOING_ON if going_on else LAST], dtype=torch.uint8)
-                distributed.send(beat, peer, group=self._group)
-                distributed.recv(beat, peer, group=self._group)
+                distributed.send(beat, peer, group=pair)
+                distributed.recv(beat, peer, group=pair)
         except RuntimeError as error:
             self._miss(peer, error)
 
-    def _answer(self, peer: int) -> None:
+    def _answer(self, peer: int, pair: distributed.ProcessGroup) -> None:
         try:
             beat = torch.tensor([GOING_ON], dtype=torch.uint8)
             while beat.item() == GOING_ON:
-                distributed.recv(beat, peer, group=self._group)
-                distributed.send(beat, peer, group=self._group)
+                distributed.recv(beat, peer, group=pair)
+                distributed.send(beat, peer, group=pair)
         except RuntimeError as error:
             self._miss(peer, error)
 

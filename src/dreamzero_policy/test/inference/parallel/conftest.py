@@ -45,7 +45,10 @@ def together(divisible_folder: Path, tmp_path_factory) -> Callable[..., Together
     def together(shape: Shape, work: Callable[[LeadingPolicy], Any], dtype: str = "float32") -> Together:
         results = tmp_path_factory.mktemp("together")
         torch.multiprocessing.start_processes(
-            _member, (shape, free_port(), divisible_folder, dtype, work, results), nprocs=shape.size, start_method="fork"
+            _member,
+            (shape, free_port(), divisible_folder, dtype, work, results),
+            nprocs=shape.size,
+            start_method="fork",
         )
         result, *others = (torch.load(results / str(rank), weights_only=False) for rank in range(shape.size))
         return Together(result, [held for held, _ in others], [weights for _, weights in others])
