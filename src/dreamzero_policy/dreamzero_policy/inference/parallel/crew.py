@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as distributed
@@ -24,8 +24,8 @@ from dreamzero_policy.model.config import ConfigError, ModelConfig
 
 T = TypeVar("T")
 
-STUCK = timedelta(seconds=120)  # an exchange of tensors that takes longer never ends
-IDLE = timedelta(days=3650)  # a follower waits for as long as nobody asks anything
+STUCK_S = 120.0  # what takes longer between processes that work never ends
+IDLE = timedelta(days=3650)  # a follower waits for as long as nobody asks anything, and for whoever loads longest
 
 
 class StartError(ValueError):
@@ -73,13 +73,14 @@ class Shape:
 class Crew:
     """This process among those that hold the model together.
 
-    ``control`` carries what rank 0 says, between hosts; ``everyone`` tensors from rank 0 to all; ``shares`` sums among
-    the shares of a branch; ``branches`` velocities between the branches.
+    ``meeting`` is for the beginning, ``control`` carries what rank 0 says then, both between hosts; ``everyone``
+    tensors from rank 0 to all; ``shares`` sums among the shares of a branch; ``branches`` velocities between those.
     """
 
     rank: int
     shape: Shape
     device: torch.device
+    meeting: distributed.ProcessGroup
     control: distributed.ProcessGroup
     everyone: distributed.ProcessGroup
     shares: distributed.ProcessGroup
@@ -101,10 +102,20 @@ class Crew:
         return part_of(key, tensor, self.rank % self.shape.tensor, self.shape.tensor)
 
     def agreed(self, value: Callable[[], T]) -> T:
-        """What rank 0 finds; only that process asks ``value``. All processes call this together."""
-        said = [value() if self.leads else None]
-        distributed.broadcast_object_list(said, src=0, group=self.control, device=torch.device("cpu"))
-        return said[0]
+        """What rank 0 finds; only that process asks ``value``. All processes call this together, before they work."""
+        return _from_first(value() if self.leads else None, self.meeting)
+
+    def meet(self) -> None:
+        """Wait until all are here, however long they load."""
+        distributed.barrier(group=self.meeting)
+
+    def say(self, command: Any) -> None:
+        """What all do next. Rank 0's."""
+        _from_first(command, self.control)
+
+    def hear(self) -> Any:
+        """What rank 0 says next, whenever that is. The others'."""
+        return _from_first(None, self.control)
 
     def leave(self) -> None:
         """Part from the others, once all of them are at the end."""
@@ -113,11 +124,17 @@ class Crew:
 
 
 def join(
-    shape: Shape, device: str, *, patience_s: float = PATIENCE_S, lost: Callable[[str], None] = end_process
+    shape: Shape,
+    device: str,
+    *,
+    patience_s: float = PATIENCE_S,
+    stuck_s: float = STUCK_S,
+    lost: Callable[[str], None] = end_process,
 ) -> Crew:
     """Meet the other processes, which torchrun started. On ``cuda`` each takes the GPU of its local rank.
 
-    ``lost`` is called, on any thread, with the reason why this process cannot go on; it does not return.
+    ``patience_s``: for a ping. ``stuck_s``: for an exchange. ``lost`` is called, on any thread, with the reason why
+    this process cannot go on; it does not return.
 
     Raises :class:`StartError` when others were started than the shape takes, or for a device that cannot be.
     """
@@ -127,30 +144,40 @@ def join(
     if own.type == "cuda":
         torch.cuda.set_device(own)
         backend = "cpu:gloo,cuda:nccl"
-    distributed.init_process_group(backend, timeout=STUCK)
+    stuck = timedelta(seconds=stuck_s)
+    distributed.init_process_group(backend, timeout=stuck)
     rank, everybody = distributed.get_rank(), list(range(shape.size))
 
     def group(ranks: list[int], backend: str, timeout: timedelta) -> distributed.ProcessGroup:
         return distributed.new_group(ranks, timeout=timeout, backend=backend)
 
     # every process makes every group, in this order
-    control = group(everybody, "gloo", IDLE)
+    meeting = group(everybody, "gloo", IDLE)
+    control = group(everybody, "gloo", stuck if rank == 0 else IDLE)  # nobody waits to be heard, all wait to hear
     pairs = [group([0, other], "gloo", timedelta(seconds=patience_s)) for other in everybody[1:]]
-    everyone = group(everybody, backend, STUCK)
+    everyone = group(everybody, backend, stuck)
     rows = [everybody[i : i + shape.tensor] for i in range(0, shape.size, shape.tensor)]
-    shares = [group(row, backend, STUCK) for row in rows]
-    branches = [group([row[i] for row in rows], backend, STUCK) for i in range(shape.tensor)]
+    shares = [group(row, backend, stuck) for row in rows]
+    branches = [group([row[i] for row in rows], backend, stuck) for i in range(shape.tensor)]
     watch = Watch(rank, pairs, patience_s, lost)
     return Crew(
         rank,
         shape,
         own,
+        meeting,
         control,
         everyone,
         shares[rank // shape.tensor],
         branches[rank % shape.tensor],
         watch,
     )
+
+
+def _from_first(value: Any, group: distributed.ProcessGroup) -> Any:
+    """Rank 0's value, in all processes."""
+    said = [value]
+    distributed.broadcast_object_list(said, src=0, group=group, device=torch.device("cpu"))
+    return said[0]
 
 
 def own_device(device: str) -> torch.device:

@@ -65,6 +65,7 @@ def load_leading(
         for name, parameter in policy.transformer.named_parameters()
     )
     divide(policy.transformer, crew)
+    crew.meet()
     return LeadingPolicy(**vars(policy), leader=lead(policy.transformer, crew), transformer_parameters=whole)
 
 
@@ -86,6 +87,7 @@ def load_following(
         transformer = checkpoints.load_component(source.components["transformer"], DTYPES[dtype], crew.part)
     transformer.to(crew.device).eval().requires_grad_(False)
     divide(transformer, crew)
+    crew.meet()
     return transformer
 
 

@@ -154,7 +154,7 @@ class Leader:
     def end(self) -> None:
         """Tell the others that nothing follows."""
         with self._in_step(END):
-            self._crew.agreed(lambda: Command(END, None, self._no_longer_used()))
+            self._crew.say(Command(END, None, self._no_longer_used()))
 
     def cache(self, verb: str, *arguments: Any, **options: Any) -> HeldCache:
         """Do something that gives a cache."""
@@ -174,8 +174,7 @@ class Leader:
         described = tuple(_described(argument, tensors) for argument in arguments)
         described_options = tuple((name, _described(option, tensors)) for name, option in options.items())
         with self._in_step(verb):
-            command = Command(verb, keep, self._no_longer_used(), described, described_options)
-            self._crew.agreed(lambda: command)
+            self._crew.say(Command(verb, keep, self._no_longer_used(), described, described_options))
             for tensor in tensors:
                 distributed.broadcast(_real(tensor), src=0, group=self._crew.everyone)
             return self._verbs[verb](*arguments, **options)
@@ -243,7 +242,7 @@ def follow(transformer: WorldActionTransformer, crew: Crew) -> int:
     try:
         with torch.inference_mode():
             while True:
-                command: Command = crew.agreed(lambda: None)
+                command: Command = crew.hear()
                 for number in command.let_go:
                     del held[number]
                 if command.verb == END:

@@ -18,21 +18,24 @@ from dreamzero_policy.inference.session import Session
 
 from .conftest import free_port, join_as
 
-PATIENCE_S = 2.0
+PATIENCE_S, STUCK_S = 2.0, 6.0
 GONE_WITHIN_S, SILENT_WITHIN_S = 5.0, PATIENCE_S + 5.0  # a beat, and what a busy machine takes
 AT_WORK = "at work"
 
 
 def member(rank: int, shape: Shape, port: int, folder: Path, reasons: Path, then: str) -> None:
-    """Predicts or idles for ever, or fails."""
+    """Predicts or idles for ever, or fails, or the last process hangs."""
 
     def lost(reason: str) -> None:
         (reasons / str(rank)).write_text(reason)
         os._exit(1)
 
-    crew = join_as(rank, shape, port, patience_s=PATIENCE_S, lost=lost)
+    crew = join_as(rank, shape, port, patience_s=PATIENCE_S, stuck_s=STUCK_S, lost=lost)
     if not crew.leads:
-        follow(load_following(crew, folder), crew)
+        transformer = load_following(crew, folder)
+        if then == "hang" and rank == 3:
+            transformer.denoise = lambda *_, **__: time.sleep(1000)  # its thread; its pings go on
+        follow(transformer, crew)
         return
     session = Session(load_leading(crew, folder), "wave")
     session.observe(np.zeros((1, 32, 32, 3), np.uint8))
@@ -40,7 +43,7 @@ def member(rank: int, shape: Shape, port: int, folder: Path, reasons: Path, then
     while True:
         if then == "idle":
             time.sleep(1)
-        elif then == "predict":
+        elif then in ("predict", "hang"):
             session.predict(np.zeros(1, np.float32))
         else:
             session._append(session._memory.window, torch.zeros(1, 16, 2, 3, 3))  # latents of another size
@@ -97,3 +100,10 @@ def test_what_fails_on_the_way_ends_all_with_the_reason(crew, tmp_path) -> None:
         assert process.exitcode == 1
     reason = (tmp_path / "0").read_text()
     assert reason.startswith("rank 0 failed at observe, behind which the processes are not at the same place: ")
+
+
+def test_a_process_that_hangs_at_its_work_ends_all(crew, tmp_path) -> None:
+    first, *_ = crew("hang")
+    first.join(STUCK_S + GONE_WITHIN_S)
+    assert first.exitcode == 1
+    assert (tmp_path / "0").read_text()
