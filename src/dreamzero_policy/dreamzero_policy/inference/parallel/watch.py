@@ -9,8 +9,10 @@ their own, since a group is lost as a whole.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
 
@@ -29,6 +31,15 @@ def end_process(reason: str) -> None:
     """Say why, and end at once: a thread that waits for a dead peer cannot be ended in another way."""
     log.critical("%s", reason)
     logging.shutdown()
+    os._exit(1)
+
+
+def leave_at_once() -> None:
+    """The way out of a process that fails before :meth:`Watch.end`: an interpreter that ends around a thread which
+    waits for a ping aborts.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
     os._exit(1)
 
 
@@ -56,12 +67,14 @@ class Watch:
         ]
         for thread in self._threads:
             thread.start()
+        atexit.register(leave_at_once)
 
     def end(self) -> None:
         """Rank 0 pings a last time; the others wait for that."""
         self._ending.set()
         for thread in self._threads:
             thread.join()
+        atexit.unregister(leave_at_once)
 
     def give_up(self, reason: str, error: BaseException) -> None:
         """End this process for an error that it cannot go on after. If that is a peer which is gone, that is said."""

@@ -13,6 +13,7 @@ import torch
 from dreamzero_policy.inference.parallel.crew import Crew, Shape, join
 from dreamzero_policy.inference.parallel.loading import LeadingPolicy, load_following, load_leading
 from dreamzero_policy.inference.parallel.lockstep import follow
+from dreamzero_policy.model import checkpoint
 from dreamzero_policy.model.config import ModelConfig
 
 HEADS = 4
@@ -26,7 +27,16 @@ def divisible_config(guided_config: ModelConfig) -> ModelConfig:
 
 @pytest.fixture(scope="session")
 def divisible_folder(divisible_config: ModelConfig, write_checkpoint, tmp_path_factory) -> Path:
-    return write_checkpoint(divisible_config, tmp_path_factory.mktemp("divisible"))
+    """Of random weights, biases and norms too: an untrained model's are zeros and ones, of which any part is right."""
+    networks, config = checkpoint.load(write_checkpoint(divisible_config, tmp_path_factory.mktemp("untrained")))
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        for parameter in networks.transformer.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    folder = tmp_path_factory.mktemp("divisible")
+    checkpoint.save(networks, config, folder)
+    return folder
 
 
 @dataclass(frozen=True)
