@@ -23,7 +23,7 @@ from dreamzero_policy.model.conditioning import (
     TokenizerError,
 )
 from dreamzero_policy.model.config import ModelConfig, TextEncoderConfig
-from dreamzero_policy.model.source import open_source
+from dreamzero_policy.model.source import Part, open_source
 from dreamzero_policy.model.transformer import WorldActionTransformer
 
 log = logging.getLogger(__name__)
@@ -100,6 +100,7 @@ def load_policy(
     base: str | Path | None = None,
     config: ModelConfig | None = None,
     acceleration: Acceleration | None = None,
+    part: Part | None = None,
 ) -> Policy:
     """Load a checkpoint directory for inference.
 
@@ -116,6 +117,8 @@ def load_policy(
         base: the checkpoint that an adapters-only checkpoint was trained on.
         config: overrides what the directory says about the model.
         acceleration: fast paths of the transformer; None is the reference path.
+        part: what of each of the transformer's tensors this process keeps, where several hold it together
+            (``inference/parallel/``).
 
     Raises:
         CheckpointError: something in the directory is missing or does not fit.
@@ -132,7 +135,7 @@ def load_policy(
         source = open_source(checkpoint, base, config)
         source.require_complete()
         tokenizer = load_tokenizer(source.config.text_encoder, source.path, tokenizer_path)
-        networks = checkpoints.load_source(source, DTYPES[dtype])
+        networks = checkpoints.load_source(source, DTYPES[dtype], part)
     for _, network in networks.items():
         network.to(device).eval().requires_grad_(False)
     if fast and torch.device(device).type == "cpu":

@@ -87,8 +87,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
 
 
 def rms_norm(norm: nn.RMSNorm, x: Tensor) -> Tensor:
-    """``norm(x)``; with float32 weights on a CPU in three passes over x where torch makes six."""
-    if x.device.type != "cpu" or norm.weight.dtype != torch.float32:
+    """``norm(x)``; torch's own with float32 weights on a CPU in three passes over x where torch makes six."""
+    if type(norm) is not nn.RMSNorm or x.device.type != "cpu" or norm.weight.dtype != torch.float32:
         return norm(x)
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
     return (x * norm.weight * torch.rsqrt(length.square() / x.shape[-1] + norm.eps)).type_as(x)

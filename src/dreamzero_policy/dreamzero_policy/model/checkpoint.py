@@ -37,6 +37,7 @@ from dreamzero_policy.model.skeleton import builders, hang
 from dreamzero_policy.model.source import (
     WEIGHT_FILES,
     Component,
+    Part,
     Source,
     empty_component,
     fill_from_folder,
@@ -139,13 +140,16 @@ def collection_paused() -> Iterator[None]:
             gc.enable()
 
 
-def load_source(source: Source, dtype: torch.dtype | None = None) -> Networks:
-    """The networks of an opened checkpoint, which is used up by it.
+def load_source(source: Source, dtype: torch.dtype | None = None, part: Part | None = None) -> Networks:
+    """The networks of an opened checkpoint, which is used up by it; of the transformer only its ``part``.
 
     Raises :class:`CheckpointError` unless it is complete.
     """
     source.require_complete()
-    return Networks(**{name: load_component(component, dtype) for name, component in source.components.items()})
+    parts = {"transformer": part}
+    return Networks(
+        **{name: load_component(component, dtype, parts.get(name)) for name, component in source.components.items()}
+    )
 
 
 def load_network(folder: str | Path, make: Callable[[], nn.Module]) -> nn.Module:
@@ -163,14 +167,14 @@ def read_tensors(folder: str | Path) -> dict[str, Tensor]:
     return dict(open_weights(Path(folder), WEIGHT_FILES))
 
 
-def load_component(component: Component, dtype: torch.dtype | None = None) -> nn.Module:
-    """Give a network its tensors. Its modules were built without memory; they take these as they are."""
+def load_component(component: Component, dtype: torch.dtype | None = None, part: Part | None = None) -> nn.Module:
+    """Give a network its tensors, or a part of each. Its modules were built without memory and take these as is."""
     network = component.network
     for key, (module, name) in component.slots.items():
         target = None
         if dtype is not None:
             target = dtype_of(network, key, DTYPES[component.stored[key].info.dtype], dtype)
-        hang(component.tensor(key, target), module, name)
+        hang(component.tensor(key, target, part), module, name)
     if getattr(network, "_tied_weights_keys", None):
         network.tie_weights()
     _fill_computed_buffers(network)

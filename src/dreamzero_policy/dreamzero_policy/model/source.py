@@ -14,6 +14,7 @@ inspection to print and for loading to refuse.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -34,6 +35,9 @@ UNUSED_FILE = "unused.safetensors"
 RELEASE_FOLDER = "release"  # in our layout: the configuration files of the release it was converted from
 MODEL_INDEX = "model_index.json"
 EMBEDDING = ("shared.weight", "encoder.embed_tokens.weight")  # two names of a text encoder's one tensor
+
+# Takes the name of a network's tensor and the tensor, returns what of it a process keeps.
+Part = Callable[[str, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -82,11 +86,16 @@ class Component:
     def missing(self) -> list[str]:
         return [key for key in self.shapes if key not in self.stored]
 
-    def tensor(self, key: str, dtype: torch.dtype | None = None) -> Tensor:
-        """One tensor: a view of the file unless the dtype changes or an adapter is merged into it."""
+    def tensor(self, key: str, dtype: torch.dtype | None = None, part: Part | None = None) -> Tensor:
+        """One tensor: a view of the file unless the dtype changes or an adapter is merged into it.
+
+        With ``part``, what that takes of it; the rest of the file is not read unless there is an adapter.
+        """
         tensor = self.stored[key].read(self.shapes[key])
         if key in self.adapters:
-            return self.adapters[key].merge(tensor, dtype or tensor.dtype)
+            tensor = self.adapters[key].merge(tensor, dtype or tensor.dtype)
+        if part is not None:
+            tensor = part(key, tensor)
         return tensor if dtype is None else tensor.to(dtype)
 
 

@@ -252,7 +252,7 @@ class WorldActionTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, Attentio
             layers=self.config.num_layers,
             batch=batch,
             capacity=frames * rows * columns,
-            heads=self.config.num_attention_heads,
+            heads=self.blocks[0].attn1.heads,  # those that are here: the others may be another process's
             head_dim=self.config.attention_head_dim,
             device=self.device,
             dtype=self.compute_dtype,

@@ -11,7 +11,7 @@ from torch import nn
 from dreamzero_policy.inference.acceleration import Acceleration
 from dreamzero_policy.inference.compilation import compile_blocks, restore_blocks
 from dreamzero_policy.inference.cuda_graphs import GraphedDenoising, graph_denoising
-from dreamzero_policy.inference.guidance_ranks import split_guidance
+from dreamzero_policy.inference.parallel.guidance import split_guidance
 from dreamzero_policy.inference.quantisation import is_quantised, quantise
 from dreamzero_policy.inference.session import Session
 

@@ -49,12 +49,19 @@ def serve(
     batch: Annotated[
         int, typer.Option(min=1, help="Chunks of different sessions denoised together; 1 keeps outputs bit for bit.")
     ] = 1,
+    cfg_parallel: Annotated[
+        int, typer.Option(min=1, max=2, help="Processes for the two branches of guidance; under torchrun.")
+    ] = 1,
+    tensor_parallel: Annotated[
+        int, typer.Option(min=1, help="Processes for each layer of the transformer; under torchrun.")
+    ] = 1,
     log: Annotated[str, typer.Option(help="json, text, or auto: text on a terminal.")] = "auto",
 ) -> None:
     """Serve a policy to many robots, over its own session protocol and that of the released server."""
     from dreamzero_policy.cli import serve as room
     from dreamzero_policy.cli.console import console_for, one_line
     from dreamzero_policy.cli.share import shipped_checkpoint
+    from dreamzero_policy.inference.parallel.crew import Shape, StartError
     from dreamzero_policy.inference.server.settings import Settings, SettingsError, listen_address, read_tokens
 
     if log not in ("auto", "json", "text"):
@@ -88,10 +95,11 @@ def serve(
             message_bytes=round(max_message_mb * MEGABYTE),
             messages_hz=max_rate_hz,
             batch=batch,
+            shape=Shape(cfg_parallel, tensor_parallel),
         )
         with one_line(console_for(json=True)):
             room.serve(settings, log)
-    except SettingsError as error:
+    except (SettingsError, StartError) as error:
         raise typer.BadParameter(str(error)) from error
     except OSError as error:
         console_for(json=True).print(f"cannot listen on {listen}: {error}", style="red", markup=False, soft_wrap=True)

@@ -16,6 +16,8 @@ import torch
 from dreamzero_policy.inference.embodiments import geometry_misfits
 from dreamzero_policy.inference.footprint import tensor_bytes
 from dreamzero_policy.inference.loading import Policy, load_policy
+from dreamzero_policy.inference.parallel.crew import Crew
+from dreamzero_policy.inference.parallel.loading import load_leading
 from dreamzero_policy.inference.server.settings import Settings
 from dreamzero_policy.inference.session import Session
 from dreamzero_policy.inference.worker_process import checkpoint_hash
@@ -44,22 +46,26 @@ class Prepared:
     calibration: dict[str, object] | None  # of surprise, where the checkpoint has one
 
 
-def prepare(settings: Settings) -> Prepared:
+def prepare(settings: Settings, crew: Crew | None = None) -> Prepared:
     """Run on the thread that will compute: kernels are chosen and memory is taken there.
+
+    With a crew this process leads it.
 
     Raises CheckpointError, ConfigError or ContractError.
     """
     keep_freed_memory()
     contract = load_contract(settings.contract or settings.checkpoint / CONTRACT_FILE)
     statistics_ = load_statistics(settings.checkpoint, contract, settings.tag)
-    policy = load_policy(
-        settings.checkpoint,
-        device=settings.device,
-        dtype=settings.dtype,
-        threads=settings.threads,
-        tokenizer_path=settings.tokenizer,
-        base=settings.base,
-    )
+    options = {
+        "dtype": settings.dtype,
+        "threads": settings.threads,
+        "tokenizer_path": settings.tokenizer,
+        "base": settings.base,
+    }
+    if crew is None:
+        policy = load_policy(settings.checkpoint, device=settings.device, **options)
+    else:
+        policy = load_leading(crew, settings.checkpoint, **options)
     if misfits := geometry_misfits(policy.config, contract.model):
         raise ContractError(f"{settings.checkpoint} does not fit its contract (contract | model): {'; '.join(misfits)}")
     policy.warm_up(settings.steps)

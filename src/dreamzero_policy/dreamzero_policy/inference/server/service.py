@@ -15,6 +15,7 @@ import websockets.asyncio.server as websockets_server
 from websockets.asyncio.server import ServerConnection
 
 from dreamzero_policy.inference.denoising import Denoising, denoise_together
+from dreamzero_policy.inference.parallel.crew import Crew
 from dreamzero_policy.inference.protocol import SESSION_PATH, messages, official
 from dreamzero_policy.inference.protocol.frames import Frames
 from dreamzero_policy.inference.server.branches import Branches, Limits
@@ -36,10 +37,11 @@ READ_AHEAD = 2  # messages of a connection that are received and not looked at
 
 
 class Service:
-    """One model, its sessions, its connections."""
+    """One model, its sessions, its connections. With a crew, this process leads those that hold the model."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, crew: Crew | None = None) -> None:
         self.settings, self.measures, self.turns = settings, Measures(), Turns()
+        self._crew = crew
         self.state: Literal["loading", "ready", "draining"] = "loading"
         self.port = settings.port  # the one that is listened on, once it is
         self.computing = False  # the model's thread did not end in time
@@ -85,10 +87,12 @@ class Service:
             server.close(code=1001, reason="the server ends")
             await server.wait_closed()
             self.computing = not await asyncio.to_thread(self.turns.end)
+            if self._crew is not None and self.state == "draining" and not self.computing:
+                self.policy.end()
             event("ended")
 
     async def _load(self) -> None:
-        prepared: Turn[Prepared] = await self.turns.take(Account(1.0, 1.0), lambda: prepare(self.settings))
+        prepared: Turn[Prepared] = await self.turns.take(Account(1.0, 1.0), lambda: prepare(self.settings, self._crew))
         ready = prepared.result
         self.policy, self.transforms = ready.policy, ready.transforms
         self.contract_hash, self.checkpoint_hash = ready.contract_hash, ready.checkpoint_hash

@@ -6,6 +6,8 @@ import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dreamzero_policy.inference.parallel.crew import Shape
+
 SHORTEST_TOKEN = 16  # characters
 
 
@@ -47,6 +49,7 @@ class Settings:
     message_bytes: int = 32 << 20
     messages_hz: float = 200.0  # of one connection
     batch: int = 1  # chunks denoised together
+    shape: Shape = field(default_factory=Shape)  # of the processes that hold the model
 
     def __post_init__(self) -> None:
         """Raises SettingsError for what does not go together."""
@@ -63,6 +66,8 @@ class Settings:
             raise SettingsError(f"memories is {self.memories}: a session needs one, and one for looking ahead")
         if not 0 < self.most_load <= 1:
             raise SettingsError(f"load is {self.most_load:g}, expected more than 0, up to 1")
+        if self.batch > 1 and self.shape.size > 1:
+            raise SettingsError(f"--batch {self.batch} is for one process, here {self.shape.size} hold the model")
 
     @property
     def tls(self) -> ssl.SSLContext | None:

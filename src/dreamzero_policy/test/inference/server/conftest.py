@@ -2,11 +2,12 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -96,12 +97,16 @@ class Process:
 
 
 @contextmanager
-def serving(checkpoint: Path, log: Path, *options: str) -> Iterator[Process]:
-    command = [sys.executable, "-m", "dreamzero_policy.cli.main", "serve", "--checkpoint", str(checkpoint)]
+def serving(checkpoint: Path, log: Path, *options: str, processes: int = 1) -> Iterator[Process]:
+    """With several processes under torchrun, which is then the process that is given."""
+    together = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [sys.executable, *(together if processes > 1 else [])]
+    separator = ["--"] if processes > 1 else []  # behind it options are not torchrun's
+    command += ["-m", "dreamzero_policy.cli.main", *separator, "serve", "--checkpoint", str(checkpoint)]
     command += ["--listen", "127.0.0.1:0", "--dtype", "float32", "--log", "json", *options]
     with log.open("w") as stream:
         environment = dict(os.environ, OMP_WAIT_POLICY="PASSIVE", OMP_NUM_THREADS="1")
-        process = subprocess.Popen(command, stderr=stream, env=environment)
+        process = subprocess.Popen(command, stderr=stream, env=environment, start_new_session=True)
     server = Process(process, 0, log)
     try:
         deadline = time.monotonic() + PATIENCE_S
@@ -112,7 +117,8 @@ def serving(checkpoint: Path, log: Path, *options: str) -> Iterator[Process]:
         server.port = ready[0]["port"]
         yield server
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 

@@ -1,9 +1,9 @@
 """Guidance on two processes: one computes the prompt's branch, the other the negative prompt's.
 
-Each process runs the same session on the same frames, prompt and seed, guidance on. Of the two rows that guidance
-needs, its transformer computes and caches one; after every denoising call the two velocities are exchanged, and both
-processes go on with the same numbers. Rank 0 has the prompt. The exchange is one all_gather, which gloo and NCCL have;
-it has been run with gloo only.
+Each process makes the same calls of its transformer, guidance on. Of the two rows that guidance needs, its transformer
+computes and caches one; after every denoising call the two velocities are exchanged, and both processes go on with the
+same numbers. The group's first process has the prompt. The exchange is one all_gather, which gloo and NCCL have; it has
+been run with gloo only.
 """
 
 from __future__ import annotations
