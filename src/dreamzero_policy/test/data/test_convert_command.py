@@ -38,8 +38,9 @@ def test_there_and_back_ends_with_0_and_damage_with_1_and_lines_that_name_it(tmp
     (tmp_path / "bags" / "none.mcap").write_bytes(b"none")
     damaged = run("convert", "bag", tmp_path / "bags", tmp_path / "other", *told)
     assert damaged.exit_code == 1 and isinstance(damaged.exception, SystemExit)
-    assert "none.mcap was not converted" in damaged.output and "damage: " in damaged.output
-    assert "1 episodes" in damaged.output and "Traceback" not in damaged.output
+    said = " ".join(damaged.output.split())  # lines are broken where the window ends
+    assert "none.mcap was not converted" in said and "damage: " in said
+    assert "1 episodes" in said and "Traceback" not in said
     assert run("convert", "bag", tmp_path / "bags", tmp_path / "set", *told).exit_code == 1  # the bag has changed
 
 
