@@ -46,7 +46,7 @@ How = Literal["kept", "there", "failed", "no path", "done"]  # see `Made`
 START_S = 1.5  # to go from home to the start pose before the episode begins
 SETTLE_S = 0.5
 TAKEOVER_STREAM, ADVICE_STREAM = 2, 4  # of a seed's random numbers
-ADVISED_ROWS = 32
+ADVISED_ROWS = 32  # a chunk, the row behind it, and the way on which a stumbling one slows down
 STUMBLING_S = 0.6  # until a stumbling chunk begins to slow down
 EARLIEST_S, LATEST_S, LATEST_SHARE = 0.8, 7.0, 0.7  # of a takeover; the share is of the time allowed
 PARAPHRASES = 32  # kept of each task's phrasings
@@ -129,7 +129,7 @@ class Collector:
     def advise(self, seed: int, prelude: "Prelude | None", sink: Sink) -> int:
         """Advice for every chunk of an attempt at this seed's task, an episode each; returns how many there are.
 
-        The attempt is the prelude's, or the expert's own stumbling.
+        The attempt is the prelude's, or the expert's own stumbling. One that is interrupted keeps what it has.
         """
         episode = sample_episode(self.split, seed)
         rng = np.random.default_rng((SPLITS.index(self.split), seed, ADVICE_STREAM))

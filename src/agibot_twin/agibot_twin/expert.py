@@ -436,12 +436,9 @@ def excesses(commands: Floats, limits: CommandLimits, at_rest: bool = True) -> F
 
     Commands begin at rest, and end there unless `at_rest` says otherwise.
     """
-    end = (1, 0.0) if at_rest else (2, 0.0)
-    spline = CubicSpline(
-        STEP_S * np.arange(len(commands)),
-        commands,
-        bc_type=((1, np.zeros(commands.shape[1])), (end[0], np.zeros(commands.shape[1]))),
-    )
+    zero = np.zeros(commands.shape[1])
+    ends = ((1, zero), (1 if at_rest else 2, zero))  # the derivative that vanishes at the begin and at the end
+    spline = CubicSpline(STEP_S * np.arange(len(commands)), commands, bc_type=ends)
     fine = np.linspace(0, spline.x[-1], 4 * len(commands))
     speed, acceleration = np.abs(spline(fine, 1)).max(0), np.abs(spline(fine, 2)).max(0)
     return np.maximum(speed / limits.velocity, acceleration / limits.acceleration)
