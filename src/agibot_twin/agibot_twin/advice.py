@@ -39,6 +39,7 @@ GRIPPER_S_RAD = 0.65  # s/rad: time a gripper takes for its way
 
 # Of a stumble: standard deviation of every arm joint's error at the end of a chunk, and its growth with the way there.
 NEAR_RAD, FAR_SHARE = 0.008, 0.06
+ERROR = (0.1, 1.0)  # an attempt has between so much of that
 WRONG_SHARE, WRONG_CHUNKS = 0.25, 3  # of the episodes begin with the wrong object, for so many chunks at most
 SLIP_SHARE = 0.06  # of the chunks move the gripper the wrong way
 
@@ -82,6 +83,7 @@ class Stumbling:
 
     def __post_init__(self) -> None:
         task = self.episode.task
+        self._error = self.rng.uniform(*ERROR)
         others = [name for name in self.episode.layout.objects if name != task.thing]
         self._wrong_chunks = 0
         if task.family != LIFT and others and self.rng.random() < WRONG_SHARE:
@@ -104,7 +106,7 @@ class Stumbling:
         for hand in task.hands:
             arm = [DRIVEN_JOINTS.index(joint) for joint in ARM_JOINTS[hand]]
             way_rad = float(np.abs(advised[-1, arm] - joints[arm]).max())
-            error_rad = self.rng.normal(0.0, NEAR_RAD + FAR_SHARE * way_rad, len(arm))
+            error_rad = self.rng.normal(0.0, self._error * (NEAR_RAD + FAR_SHARE * way_rad), len(arm))
             commands[:, arm] += minimum_jerk(rows)[:, None] * error_rad
             if self.rng.random() < SLIP_SHARE:
                 column = DRIVEN_JOINTS.index(GRIPPER_JOINT[hand])

@@ -10,7 +10,8 @@ its own errors take it (dataset aggregation: Ross et al. 2011; taking over: Kell
 policy yet, the expert itself makes a mistake first (`mistake.py`).
 
 With advice (`advice.py`) the expert does not take over: whoever is at work goes on to the end, and at every chunk the
-expert shows in a branch of the scene what it would do. Every such chunk is an episode of its own.
+expert shows in a branch of the scene what it would do. Such an attempt is one episode: what was seen of it, and what
+was advised.
 
 Where they go is the caller's matter (`Sink`); a sink that has an episode already is not given it again, so an
 interrupted collection continues. Found by others through the entry point group `dreamzero.demonstrations`.
@@ -18,7 +19,7 @@ interrupted collection continues. Found by others through the entry point group 
 
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ START_S = 1.5  # to go from home to the start pose before the episode begins
 SETTLE_S = 0.5
 TAKEOVER_STREAM, ADVICE_STREAM = 2, 4  # of a seed's random numbers
 ADVISED_ROWS = 32  # a chunk, the row behind it, and the way on which a stumbling one slows down
-STUMBLING_S = 0.6  # until a stumbling chunk begins to slow down
+STUMBLING_S, STOPPING_S = 0.6, 0.2  # until a stumbling chunk begins to slow down, and from there to rest: one chunk
 EARLIEST_S, LATEST_S, LATEST_SHARE = 0.8, 7.0, 0.7  # of a takeover; the share is of the time allowed
 PARAPHRASES = 32  # kept of each task's phrasings
 
@@ -66,6 +67,17 @@ class Draft(Protocol):
         """Keep it; the first instruction is the task, the others are paraphrases."""
 
 
+class AdviceDraft(Protocol):
+    """An attempt with advice being written; it is there once it is finished."""
+
+    def add(self, seen: Image, state: Floats, action: Floats, advised: Image) -> None:
+        """The next chunk: canvases seen since the one before, state [H + 1, D] and action [H, A] of the advice, and the
+        canvases that it leads to."""
+
+    def finish(self, instructions: Sequence[str]) -> None:
+        """As `Draft.finish`."""
+
+
 class Sink(Protocol):
     """Where episodes go. It is copied into every process."""
 
@@ -76,16 +88,27 @@ class Sink(Protocol):
     def draft(self, name: str) -> Draft: ...
 
 
+class AdviceSink(Sink, Protocol):
+    """One that takes attempts with advice too."""
+
+    def advice_draft(self, name: str) -> AdviceDraft: ...
+
+
 class Prelude(Protocol):
     """Who is at work before the expert takes over. It is copied into every process."""
 
     def __call__(
-        self, suite: TwinSuite, task: TaskInfo, duration_s: float, before_chunk: Callable[[], None] = lambda: None
+        self,
+        suite: TwinSuite,
+        task: TaskInfo,
+        duration_s: float,
+        before_chunk: Callable[[Image], None] = lambda seen: None,
     ) -> None:
         """Act for so long, or until the task is done, in a scene that was just laid out; then come to rest.
 
-        The same for the same scene and duration. `before_chunk` is called where a chunk is asked for; it leaves the
-        scene as it was.
+        The same for the same scene and duration. `before_chunk` is called where a chunk is asked for, with the canvases
+        [T, height, width, 3] that were seen since the last time, or with one where a new window is opened; it leaves
+        the scene as it was.
         """
 
 
@@ -126,57 +149,77 @@ class Collector:
         phases = take_over(self.expert, episode.task, self._look, rng)
         return "kept" if self._record(episode, phases, rng, draft, picture_every) else "failed"
 
-    def advise(self, seed: int, prelude: "Prelude | None", sink: Sink) -> int:
-        """Advice for every chunk of an attempt at this seed's task, an episode each; returns how many there are.
+    def advise(self, seed: int, prelude: "Prelude | None", sink: AdviceSink) -> int:
+        """Advice for every chunk of an attempt at this seed's task; returns how many episodes it makes.
 
-        The attempt is the prelude's, or the expert's own stumbling. One that is interrupted keeps what it has.
+        The attempt is the prelude's, or the expert's own stumbling. Where the expert knows no way an episode ends, and
+        the next one begins where it knows one again.
         """
         episode = sample_episode(self.split, seed)
         rng = np.random.default_rng((SPLITS.index(self.split), seed, ADVICE_STREAM))
-        task, written = self.suite.lay_out(episode), 0
+        task, drafts, goes_on = self.suite.lay_out(episode), [], False
 
-        def advise() -> Floats:
-            nonlocal written
+        def advise(seen: Image) -> Floats:
+            nonlocal goes_on
+            opens = not goes_on or len(seen) == 1
+            goes_on = False
             advised = advice(self.expert, episode.task, *self._look(), ADVISED_ROWS)
-            self._show(advised, episode, sink.draft(f"{advice_name(seed)}_{written:02d}"), rng, sink.picture_every)
-            written += 1
+            if opens:
+                drafts.append(sink.advice_draft(f"{advice_name(seed)}_{len(drafts)}"))
+            drafts[-1].add(seen[-1:] if opens else seen, *self._shown(advised))
+            goes_on = True
             return advised
 
-        def advise_if_known() -> None:
+        def advise_if_known(seen: Image) -> None:
             with suppress(ExpertError):
-                advise()
+                advise(seen)
 
         if prelude is not None:
             prelude(self.suite, task, task.duration_s, advise_if_known)
         else:
             self._stumble(episode, rng, advise)
-        return written
-
-    def _show(
-        self, commands: Floats, episode: Episode, draft: Draft, rng: np.random.Generator, picture_every: int
-    ) -> None:
-        """Carry out what a chunk needs of commands [N, 20], write it down, and undo it."""
-        before = self.world.snapshot()
-        rows = self.contract.model.chunk.actions + 1  # at the last one the chunk's last picture is taken
-        with draft:
-            for _ in self._perform(commands[:rows], draft, picture_every):
-                pass
+        for draft in reversed(drafts):  # the first one last: it says that all are there
             draft.finish(_words(episode, rng))
-        self.world.restore(before)
+        return len(drafts)
 
-    def _stumble(self, episode: Episode, rng: np.random.Generator, advise: Callable[[], Floats]) -> None:
+    def _shown(self, commands: Floats) -> tuple[Floats, Floats, Image]:
+        """A chunk of commands [N, 20] carried out and undone: states [H + 1, D], actions [H, A], canvases of the
+        frames behind the first instant."""
+        chunk, before = self.contract.model.chunk, self.world.snapshot()
+        instants = {chunk.actions + offset for offset in chunk.frame_offsets_steps}
+        states, canvases = [], []
+        for step, (seen, state, _) in enumerate(self._perform(commands[: chunk.actions + 1], instants)):
+            states.append(state)
+            if step in instants:
+                canvases.append(self.embodiment.picture(seen))
+        self.world.restore(before)
+        return np.array(states), self._actions(commands[: chunk.actions]), np.array(canvases)
+
+    def _stumble(self, episode: Episode, rng: np.random.Generator, advise: Callable[[Image], Floats]) -> None:
         """Attempt the task by the expert with errors, chunk by chunk."""
         suite, stumbling = self.suite, Stumbling(self.expert, episode, rng)
         if rng.random() < AFAR_SHARE:
             self._go_to(self.expert.start_pose(episode.task, rng))
         try:
+            seen = self._canvas()[None]
             while not suite.outcome().success and suite.now_ns() < episode.allowed_s * NS_PER_S:
-                advised = advise()
-                commands = given_up_at(stumbling.commands(advised, *self._look()), STUMBLING_S)
-                follow(self.world, commands)
-                suite.advance_to(suite.now_ns() + round((len(commands) + 1) * STEP_S * NS_PER_S))
+                commands = stumbling.commands(advise(seen), *self._look())
+                follow(self.world, given_up_at(commands, STUMBLING_S, STOPPING_S))
+                seen = self._watch_chunk()
         except ExpertError:
             return
+
+    def _watch_chunk(self) -> Image:
+        """Let a chunk's time pass; canvases [T, height, width, 3] of its frames."""
+        chunk, begin_ns, canvases = self.contract.model.chunk, self.suite.now_ns(), []
+        for offset in chunk.frame_offsets_steps:
+            self.suite.advance_to(begin_ns + round((chunk.actions + offset) * STEP_S * NS_PER_S))
+            canvases.append(self._canvas())
+        return np.array(canvases)
+
+    def _canvas(self) -> Image:
+        """What the model sees now [height, width, 3]."""
+        return self.embodiment.picture(self.world.observe(images=True).images)
 
     def _record(
         self,
@@ -187,24 +230,27 @@ class Collector:
         picture_every: int,
     ) -> bool:
         """Carry out commands [N, 20], one phase after the other, and keep the draft if they do the task from here."""
-        judge, step = Judge(episode.task, episode.layout, self.world.situation()), 0
+        judge, first = Judge(episode.task, episode.layout, self.world.situation()), 0
         for commands in phases:
-            for _ in self._perform(commands, draft, picture_every, step):
+            pictured = {step for step in range(len(commands)) if (first + step) % picture_every == 0}
+            for images, state, action in self._perform(commands, pictured):
+                draft.add(state, action, images)
                 judge.watch(self.world.situation())
-            step += len(commands)
+            first += len(commands)
         if judge.success:
             draft.finish(_words(episode, rng))
         return judge.success
 
-    def _perform(self, commands: Floats, draft: Draft, picture_every: int, first_step: int = 0) -> Iterator[None]:
-        """Carry out commands [N, 20] and draft every step as it begins. Yields then, before it is carried out."""
+    def _perform(
+        self, commands: Floats, pictured: Container[int]
+    ) -> Iterator[tuple[Mapping[str, Image], Floats, Floats]]:
+        """Carry out commands [N, 20]; yields images (at steps `pictured`), state [D], action [A] as a step begins."""
         begin_ns = self.world.now_ns()
         follow(self.world, commands)
         for step, action in enumerate(self._actions(commands)):
-            seen = self.world.observe(images=(first_step + step) % picture_every == 0)
+            seen = self.world.observe(images=step in pictured)
             positions = dict(zip(self.world.joint_names, seen.joints.positions, strict=True))
-            draft.add(self.embodiment.state(positions), action, seen.images)
-            yield
+            yield seen.images, self.embodiment.state(positions), action
             self.world.advance_to(begin_ns + round((step + 1) * STEP_S * NS_PER_S))
 
     def _look(self) -> tuple[Mapping[str, Floats], Floats]:
@@ -288,7 +334,7 @@ def mended_name(seed: int) -> str:
 
 
 def advice_name(seed: int) -> str:
-    """Of a seed's chunks of advice, each with its number behind this."""
+    """Of a seed's attempts with advice, each with its number behind this."""
     return f"advice_{seed:06d}"
 
 
@@ -325,7 +371,7 @@ def _start(contract_path: Path, sink: Sink, prelude: Prelude | None, name_of: Ca
 
     def advise(seed: int) -> Made:
         family = sample_episode(collector.split, seed).task.family
-        if f"{advice_name(seed)}_00" in sink:
+        if f"{advice_name(seed)}_0" in sink:
             return Made(seed, family, "there")
         written = collector.advise(seed, prelude, sink)
         return Made(seed, family, "kept" if written else "no path", episodes=written)

@@ -66,9 +66,9 @@ def misplaced(task: Task, layout: Layout, poses: dict[str, Floats], rng: np.rand
     return {**poses, task.thing: wrong}
 
 
-def given_up_at(commands: Floats, duration_s: float) -> Floats:
+def given_up_at(commands: Floats, duration_s: float, stopping_s: float = STOPPING_S) -> Floats:
     """Commands [N, J] up to a time, then slower and slower along the same way to rest, at most all of them."""
-    stopping = round(STOPPING_S / STEP_S)
+    stopping = round(stopping_s / STEP_S)
     first = round(duration_s / STEP_S)
     slower = first + np.cumsum(np.linspace(1, 0, stopping))
     rows = np.concatenate([np.arange(first + 1), slower])

@@ -10,7 +10,7 @@ from agibot_twin.advice import Stumbling, advice
 from agibot_twin.collect import ADVISED_ROWS, Collector, advice_name, collect
 from agibot_twin.commanding import follow
 from agibot_twin.episodes import sample_episode
-from agibot_twin.expert import GRIPPER_JOINT, LIMIT_SHARE, OPEN_RAD, excesses
+from agibot_twin.expert import GRIPPER_JOINT, LIMIT_SHARE, OPEN_RAD, ExpertError, excesses
 from agibot_twin.objects import BIN_CENTRE_M
 from agibot_twin.robot_model import DRIVEN_JOINTS
 from agibot_twin.scene import TABLE_TOP_Z_M
@@ -40,22 +40,27 @@ def steady(monkeypatch):
         monkeypatch.setattr(room, name, 0.0)
 
 
-class Forgetful(ViewsSink):
-    """Writes no files."""
+class Counting(ViewsSink):
+    """Writes no files; counts chunks of advice."""
 
-    def draft(self, name):
-        draft = super().draft(name)
-        draft.finish = lambda instructions: None
-        return draft
+    def advice_draft(self, name):
+        return self
+
+    def add(self, *_):
+        self.__dict__["chunks"] = self.__dict__.get("chunks", 0) + 1
+
+    def finish(self, _):
+        pass
 
 
 @pytest.mark.parametrize("family", SEEN_FAMILIES)
 def test_who_follows_advice_chunk_by_chunk_does_the_task(family, collector, steady, tmp_path):
     seeds = [seed for seed, other in enumerate(FAMILIES) if other == family][:3]
     for seed in seeds:
-        asked = collector.advise(seed, None, Forgetful(tmp_path, CONTRACT))
+        sink = Counting(tmp_path, CONTRACT)
+        assert collector.advise(seed, None, sink) == 1
         assert collector.suite.outcome().success, sample_episode("training", seed)
-        assert asked <= {"touch": 4, "push": 5, "place": 9, "lift": 7}[family]
+        assert sink.chunks <= {"touch": 4, "push": 5, "place": 9, "lift": 7}[family]
 
 
 def test_advice_follows_from_what_is_seen_begins_there_and_keeps_inside_the_limits(collector):
@@ -69,15 +74,14 @@ def test_advice_follows_from_what_is_seen_begins_there_and_keeps_inside_the_limi
         assert excesses(rows, collector.expert.limits, at_rest=False).max() <= LIMIT_SHARE * 1.05
 
 
-def test_the_scene_goes_on_as_if_no_advice_had_been_given(collector, tmp_path):
+def test_the_scene_goes_on_as_if_no_advice_had_been_given(collector):
     episode, states = sample_episode("training", 3), []
     for advised in (False, True):
         collector.suite.lay_out(episode)
         for _ in range(2):
             commands = advice(collector.expert, episode.task, *collector._look(), ADVISED_ROWS)
             if advised:
-                draft = ViewsSink(tmp_path, CONTRACT).draft("advice")
-                collector._show(commands, episode, draft, np.random.default_rng(0), 3)
+                collector._shown(commands)
             follow(collector.world, commands)
             collector.suite.advance_to(collector.suite.now_ns() + NS_PER_S // 2)  # in the middle of a motion
         states.append(collector.world.scene_state().qpos)
@@ -117,15 +121,41 @@ def test_what_is_held_over_the_bin_is_let_go_right_there(collector):
     np.testing.assert_allclose([leg.goal for leg in legs], [found.hands["left"]] * 2)
 
 
-def test_every_chunk_of_an_attempt_is_an_episode_of_one_chunk_and_a_seed_is_not_made_again(tmp_path):
+def test_an_attempt_is_one_episode_with_what_was_seen_and_what_was_advised_and_is_not_made_again(tmp_path):
     sink = ViewsSink(tmp_path, CONTRACT)
     (made,) = collect(CONTRACT_PATH, sink, [FAMILIES.index("touch")], 1, advised=True)
     dataset = open_dataset(tmp_path, CONTRACT)
-    assert made.how == "kept" and made.episodes == len(dataset.names) > 1
-    assert dataset.names[0] == f"{advice_name(made.seed)}_00"
-    for name in dataset.names:
-        episode = dataset.episode(name)
-        assert episode.steps == CONTRACT.model.chunk.actions + 1
-        assert episode.view_steps.tolist() == list(range(0, 25, 3))
+    assert made.how == "kept" and dataset.names == (f"{advice_name(made.seed)}_0",)
+    episode = dataset.episode(dataset.names[0])
+    chunks = len(episode.advised)
+    assert chunks > 1 and episode.steps == 24 * chunks + 1
+    assert episode.view_steps.tolist() == list(range(0, 24 * chunks + 1, 3))
+    for k in range(chunks):  # a chunk's advice begins where what was seen has led, and leads somewhere else
+        arms = np.s_[24 * k, :14]
+        assert np.abs(episode.action[arms] - episode.state[arms]).max() < 0.05
+        happened = episode.canvas[1 + 8 * k : 9 + 8 * k]
+        assert (happened != episode.advised[k]).any() == (k + 1 < chunks)
     (again,) = collect(CONTRACT_PATH, sink, [made.seed], 1, advised=True)
     assert again.how == "there"
+
+
+def test_where_the_expert_knows_no_way_an_episode_ends_and_another_one_begins_behind_it(
+    collector, monkeypatch, tmp_path
+):
+    asked = []
+
+    def lost_at_the_second_chunk(*arguments):
+        asked.append(0)
+        if len(asked) == 2:
+            raise ExpertError("off the table")
+        return advice(*arguments)
+
+    def prelude(suite, task, duration_s, before_chunk):
+        for frames in (1, 8, 8, 8):
+            before_chunk(np.zeros((frames, *CONTRACT.model.canvas_size_px, 3), np.uint8))
+
+    monkeypatch.setattr("agibot_twin.collect.advice", lost_at_the_second_chunk)
+    seed = FAMILIES.index("touch")
+    assert collector.advise(seed, prelude, ViewsSink(tmp_path, CONTRACT)) == 2
+    dataset = open_dataset(tmp_path, CONTRACT)
+    assert [len(dataset.episode(name).advised) for name in dataset.names] == [1, 2]

@@ -34,7 +34,7 @@ class Collected:
 
     outcomes: Counter[str] = field(default_factory=Counter)
     by_family: dict[str, Counter[str]] = field(default_factory=dict)  # those that were tried
-    episodes: int = 0  # kept; an attempt with advice has one for every chunk
+    episodes: int = 0  # kept; an attempt with advice may leave several
     seconds: float = 0.0
 
     def add(self, made: Any) -> None:
@@ -99,7 +99,7 @@ def run(
     """Collect and give the counts back. An interruption leaves whole episodes; call again to go on.
 
     prelude: who is at work before the expert takes over, see the robot's package; or mistakes of the robot's own.
-    advised: the expert does not take over, it shows at every chunk what it would do.
+    advised: the expert does not take over, it shows at every chunk what it would do. In the form `views` only.
     """
     contract, collect = load_contract(contract_path), demonstrator(robot)
     if prelude is not None:

@@ -78,7 +78,7 @@ class Dataset:
     def episode(self, name: str, pictures: bool = True) -> Episode:
         """One episode. Raises EpisodeError that names it."""
         episode = self.source.episode(name, pictures)
-        if self._idle is None:
+        if self._idle is None or episode.advised is not None:  # whose chunks have no idle ends
             return episode
         try:
             return trimmed(episode, self.contract.model, self._idle.threshold, self._idle.margin_s)

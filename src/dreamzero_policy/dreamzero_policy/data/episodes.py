@@ -4,6 +4,8 @@ One `.npz` file each, without compression, named by the caller. Numbers are in t
 pictures are the very canvases that live operation makes (`Embodiment.canvas`), at some of the steps. A file says which
 contract it was recorded for, and one of another contract, of another layout or with numbers that are not finite is
 refused by name. Other phrasings of the instruction stand in the optional field `instructions`, the instruction first.
+
+An attempt with advice (`advice.py`) is an episode too, with what its actions would have led to beside what was seen.
 """
 
 import zipfile
@@ -27,7 +29,11 @@ class EpisodeError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Episode:
-    """One demonstration of N action steps with V pictures."""
+    """One demonstration of N action steps with V pictures.
+
+    Where there is `advised` the episode consists of n whole chunks and one step. Rows of state and action are those of
+    the advice, given at each chunk anew; `canvas` is what was seen of what happened instead.
+    """
 
     instruction: str
     state: Floats  # [N, D] measured at each step
@@ -35,6 +41,7 @@ class Episode:
     canvas: Image  # [V, height, width, 3]
     view_steps: NDArray[np.int64]  # [V] rising: the step at whose instant each picture was taken
     instructions: tuple[str, ...] = ()  # every phrasing, the instruction first; empty where only the one is known
+    advised: Image | None = None  # [n, frames of a chunk, height, width, 3] what the advice of each chunk leads to
 
     @property
     def phrasings(self) -> tuple[str, ...]:
@@ -68,6 +75,7 @@ class Episode:
                 action=self.action,
                 canvas=self.canvas,
                 view_steps=self.view_steps,
+                **({} if self.advised is None else {"advised": self.advised}),
             )
         aside.replace(path)
 
@@ -96,6 +104,9 @@ def load_episode(path: Path, contract: Contract) -> Episode:
         "canvas": (pictures, *model.canvas_size_px, 3),
         "view_steps": (pictures,),
     }
+    if "advised" in content:
+        chunk = model.chunk
+        expected["advised"] = ((steps - 1) // chunk.actions, chunk.frames, *model.canvas_size_px, 3)
     for name, shape in expected.items():
         if content[name].shape != shape:
             raise EpisodeError(f"{path}: {name} has shape {content[name].shape}, the contract makes it {shape}")
@@ -110,7 +121,13 @@ def load_episode(path: Path, contract: Contract) -> Episode:
     if instructions[:1] != (instruction,):
         raise EpisodeError(f"{path}: instructions begin with {instructions[:1]}, the instruction is {instruction!r}")
     return Episode(
-        instruction, content["state"], content["action"], content["canvas"], content["view_steps"], instructions
+        instruction,
+        content["state"],
+        content["action"],
+        content["canvas"],
+        content["view_steps"],
+        instructions,
+        content.get("advised"),
     )
 
 

@@ -1,7 +1,8 @@
 """Sinks: where freshly made demonstrations go, one form each. A sink is small and is copied into every process.
 
 `LeRobotSink` stages whole episodes of raw images that a `LeRobotWriter` packs into a data set afterwards; `ViewsSink`
-writes the compact form, with pictures only where a frame of a window can stand.
+writes the compact form, with pictures only where a frame of a window can stand. It alone takes attempts with advice,
+which no robot can record: what was advised is carried out and undone.
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dreamzero_policy.data.advice import AdviceDraft
 from dreamzero_policy.data.episodes import SUFFIX, Episode
 from dreamzero_policy.data.lerobot.staging import FOLDER, Draft
 from dreamzero_policy.data.lerobot.writer import LeRobotWriter
@@ -58,6 +60,9 @@ class ViewsSink:
     def draft(self, name: str) -> "ViewsDraft":
         self.folder.mkdir(parents=True, exist_ok=True)
         return ViewsDraft(self.folder / f"{name}{SUFFIX}", self.contract, self.picture_every)
+
+    def advice_draft(self, name: str) -> AdviceDraft:
+        return AdviceDraft(self.folder / f"{name}{SUFFIX}", self.contract)
 
 
 class ViewsDraft:

@@ -9,6 +9,9 @@ A window begins at an anchor step a with one frame and holds up to as many chunk
 
 So the k-th chunk is predicted from the frames up to s and the state at s, exactly as live. The numbers 3 and 24 are the
 contract's. Windows near the end of an episode have fewer chunks.
+
+In an attempt with advice a window begins where a chunk does. Its past is what was seen, and the block that a chunk is
+to predict is what the advice leads to.
 """
 
 from collections.abc import Iterable
@@ -34,6 +37,7 @@ class Window:
     canvas: Image  # [1 + 8 n, height, width, 3]
     state: NDArray[np.float32]  # [n, D] normalised
     action: NDArray[np.float32]  # [n, 24, A] normalised, relative where the contract says so
+    advised: Image | None = None  # [n, 8, height, width, 3] what the actions lead to, where the canvas shows otherwise
 
     @property
     def chunks(self) -> int:
@@ -55,7 +59,8 @@ def chunks_after(model: ModelSection, episode: Episode, anchor: int) -> int:
 
 def anchors(model: ModelSection, episode: Episode) -> NDArray[np.int64]:
     """Every step at which a window of at least one chunk can begin."""
-    return np.array([step for step in episode.view_steps if chunks_after(model, episode, step) > 0], dtype=np.int64)
+    places = episode.view_steps if episode.advised is None else np.arange(0, episode.steps, model.chunk.actions)
+    return np.array([step for step in places if chunks_after(model, episode, step) > 0], dtype=np.int64)
 
 
 def window(embodiment: Embodiment, episode: Episode, anchor: int, chunks: int) -> Window:
@@ -77,8 +82,13 @@ def window(embodiment: Embodiment, episode: Episode, anchor: int, chunks: int) -
     action = np.stack(
         [embodiment.normalised_actions(episode.action[start + rows], episode.state[start]) for start in starts]
     )
+    advised = episode.advised
     return Window(
-        embodiment.prompt(episode.instruction), canvas, embodiment.normalised_state(episode.state[starts]), action
+        embodiment.prompt(episode.instruction),
+        canvas,
+        embodiment.normalised_state(episode.state[starts]),
+        action,
+        None if advised is None else advised[starts // model.chunk.actions],
     )
 
 
@@ -102,11 +112,12 @@ def quantiles(contract: Contract, episodes: Iterable[Episode]) -> tuple[Quantile
 
 
 def relative_actions(contract: Contract, episode: Episode) -> Floats:
-    """Actions [N', A] in the contract's units as chunks at every step of the episode have them, before
-    normalisation."""
+    """Actions [N', A] in the contract's units as chunks have them that begin at every step of the episode, or at every
+    chunk of an attempt with advice; before normalisation."""
     model, embodiment = contract.model, unclamped(contract)
     rows = np.arange(model.chunk.actions) + model.chunk.first_action_step
-    starts = range(episode.steps - int(rows[-1]))
+    every = 1 if episode.advised is None else model.chunk.actions
+    starts = range(0, episode.steps - int(rows[-1]), every)
     scaled = [embodiment.normalised_actions(episode.action[start + rows], episode.state[start]) for start in starts]
     if not scaled:
         return np.empty((0, model.action_width))

@@ -9,6 +9,7 @@ from dreamzero_policy.evaluation.policies import SessionPolicy
 from dreamzero_policy.evaluation.stage import Setup, Stage
 from dreamzero_policy.evaluation.suite import Suite, TaskInfo
 from dreamzero_policy.inference.loading import Policy as Model
+from dreamzero_policy.runtime.embodiment import Image
 from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.policy import Request
 from dreamzero_policy.runtime.trained import load_statistics
@@ -32,11 +33,12 @@ class PolicyPrelude:
         load_statistics(self.setup.weights[CHECKPOINT], Stage(self.setup).contract)
 
     def __call__(
-        self, suite: Suite, task: TaskInfo, duration_s: float, before_chunk: Callable[[], None] = lambda: None
+        self, suite: Suite, task: TaskInfo, duration_s: float, before_chunk: Callable[[Image], None] = lambda seen: None
     ) -> None:
         """Follow the task's instruction from the suite's reset on, for so long or until success, and come to rest.
 
-        `before_chunk` is called at every observation that a chunk is asked for with.
+        `before_chunk` is called at every observation that a chunk is asked for with, with its canvases [T, height,
+        width, 3]: the block, or the one that opens a window.
 
         Raises:
             CheckpointError, ContractError: the model cannot be loaded.
@@ -60,11 +62,12 @@ class TellingPolicy(SessionPolicy):
     """Tells when it is asked."""
 
     def __init__(
-        self, model: Model, now_ns: Callable[[], int], latency_ns: int, before_chunk: Callable[[], None]
+        self, model: Model, now_ns: Callable[[], int], latency_ns: int, before_chunk: Callable[[Image], None]
     ) -> None:
         super().__init__(model, now_ns, latency_ns)
         self._before_chunk = before_chunk
 
     def submit(self, request: Request) -> None:
-        self._before_chunk()
+        if request.canvas is not None:
+            self._before_chunk(request.canvas)
         super().submit(request)

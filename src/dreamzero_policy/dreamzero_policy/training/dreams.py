@@ -31,10 +31,11 @@ def dream(
     context = transformer.context(text, ImageConditioner(networks.image_encoder).encode(batch.first_frame))
     frames, (height, width) = batch.latents.shape[2], batch.latents.shape[3:]
     cache = transformer.empty_cache(batch=1, frames=frames - per_chunk, height=height, width=width)
+    past = batch.latents if batch.history is None else batch.history
     latents, actions, seen = [batch.latents[:, :, :1]], [], 0
     for chunk in range(window.chunks):
         first = 1 + chunk * per_chunk
-        transformer.observe(cache, context, batch.latents[:, :, seen:first], None, first_frame=seen)
+        transformer.observe(cache, context, past[:, :, seen:first], None, first_frame=seen)
         seen, state = first, batch.state[:, chunk : chunk + 1]
 
         def velocity(video: Tensor, action: Tensor, video_time: int, action_time: int) -> tuple[Tensor, Tensor]:

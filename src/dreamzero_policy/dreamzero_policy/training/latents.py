@@ -1,7 +1,8 @@
 """Windows of latents: encoded once by the trained autoencoder, kept on disk, drawn in batches.
 
-A window is encoded as a stream that begins with its own first frame, as a session does. Windows of one recording
-share a file; the file names the contract, so that latents of one robot never train another.
+A window is encoded as a stream that begins with its own first frame, as a session does. What advice leads to is encoded
+behind what was seen up to there, chunk by chunk. Windows of one recording share a file; the file names the contract, so
+that latents of one robot never train another.
 """
 
 import json
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dreamzero_policy.data.episodes import Episode, EpisodeError
-from dreamzero_policy.data.windows import anchors, chunks_after, window
+from dreamzero_policy.data.windows import Window, anchors, chunks_after, window
 from dreamzero_policy.model.autoencoder import Stream, VideoAutoencoder
 from dreamzero_policy.model.config import ModelConfig
 from dreamzero_policy.runtime.contract import Contract
@@ -29,6 +30,8 @@ FIELDS = (
     "chunks",
     "first_frame",
     "latents",
+    "history",
+    "has_history",
     "state",
     "action",
     "opening",
@@ -49,6 +52,7 @@ class LatentWindow:
     state: Tensor  # [n, D] normalised
     action: Tensor  # [n, 24, A] normalised
     opening: bool = False  # the first of its episode: nothing was done yet
+    history: Tensor | None = None  # as latents: what was seen, where that is not what is to be predicted
 
     @property
     def chunks(self) -> int:
@@ -56,7 +60,13 @@ class LatentWindow:
 
     def beginning(self, latent_frames: int) -> "LatentWindow":
         """Its first chunk alone, of so many latent frames."""
-        return replace(self, latents=self.latents[:, : 1 + latent_frames], state=self.state[:1], action=self.action[:1])
+        return replace(
+            self,
+            latents=self.latents[:, : 1 + latent_frames],
+            state=self.state[:1],
+            action=self.action[:1],
+            history=None,  # one frame, the same on both sides
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +85,7 @@ class Batch:
     chunk_valid: Tensor  # [B, n] bool
     action_valid: Tensor  # [max_action_dim] bool
     image: Tensor | None = None  # [B, M, image_dim] features of the first frames, where they are known beforehand
+    history: Tensor | None = None  # as latents: the past of the chunks; None where it is what they are to predict
 
     def on(self, device: torch.device) -> "Batch":
         """The same batch there."""
@@ -100,8 +111,11 @@ def collate(windows: Sequence[LatentWindow], config: ModelConfig, wording: np.ra
     state = torch.zeros(len(windows), count, geometry.max_state_dim)
     action = torch.zeros(len(windows), count * per_chunk, geometry.max_action_dim)
     chunk_valid = torch.zeros(len(windows), count, dtype=torch.bool)
+    history = torch.zeros_like(latents) if any(item.history is not None for item in windows) else None
     for row, item in enumerate(windows):
         latents[row, :, : item.latents.shape[1]] = item.latents
+        if history is not None:
+            history[row, :, : item.latents.shape[1]] = item.latents if item.history is None else item.history
         state[row, : item.chunks, : item.state.shape[1]] = item.state
         action[row, : item.chunks * per_chunk, : item.action.shape[2]] = item.action.flatten(0, 1)
         chunk_valid[row, : item.chunks] = True
@@ -114,6 +128,7 @@ def collate(windows: Sequence[LatentWindow], config: ModelConfig, wording: np.ra
         action,
         chunk_valid,
         torch.arange(geometry.max_action_dim) < windows[0].action.shape[2],
+        history=history,
     )
 
 
@@ -139,8 +154,7 @@ def encode_windows(
             item = window(embodiment, episode, int(anchor), chunks_after(model, episode, int(anchor)))
         except EpisodeError as error:
             raise EpisodeError(f"episode {name}: {error}") from error
-        video = torch.from_numpy(item.canvas).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
-        latents = autoencoder.encode(video.to(autoencoder.dtype), Stream())[0].float()
+        latents, history = _encoded(autoencoder, item)
         yield LatentWindow(
             prompts,
             item.canvas[0],
@@ -148,7 +162,26 @@ def encode_windows(
             torch.from_numpy(item.state),
             torch.from_numpy(item.action),
             bool(anchor == places[0]),
+            history,
         )
+
+
+def _encoded(autoencoder: VideoAutoencoder, item: Window) -> tuple[Tensor, Tensor | None]:
+    """Latents [C, F, h, w] of what is to be predicted and, where that is not what was seen, of what was."""
+
+    def encode(frames: Image, stream: Stream) -> Tensor:
+        video = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+        return autoencoder.encode(video.to(autoencoder.dtype), stream)[0].float()
+
+    stream = Stream()
+    if item.advised is None:
+        return encode(item.canvas, stream), None
+    latents = [encode(item.canvas[:1], stream)]
+    history, blocks = latents.copy(), np.split(item.canvas[1:], item.chunks)
+    for block, advised in zip(blocks, item.advised, strict=True):
+        latents.append(encode(advised, stream.copy()))
+        history.append(encode(block, stream))
+    return torch.cat(latents, dim=1), torch.cat(history, dim=1)
 
 
 def save_latents(path: Path, contract: Contract, windows: Sequence[LatentWindow]) -> None:
@@ -168,12 +201,19 @@ def save_latents(path: Path, contract: Contract, windows: Sequence[LatentWindow]
         "prompt_index": np.array([tables[item.prompts] for item in windows]),
         "chunks": np.array([item.chunks for item in windows]),
         "first_frame": np.stack([item.first_frame for item in windows]),
-        "latents": np.concatenate([item.latents.transpose(0, 1).numpy().astype(np.float16) for item in windows]),
+        "latents": _end_to_end([item.latents for item in windows]),
+        "history": _end_to_end([windows[0].latents[:, :0], *(i.history for i in windows if i.history is not None)]),
+        "has_history": np.array([item.history is not None for item in windows]),
         "state": np.concatenate([item.state.numpy() for item in windows]),
         "action": np.concatenate([item.action.numpy() for item in windows]),
         "opening": np.array([item.opening for item in windows]),
     }
     _write(path, arrays)
+
+
+def _end_to_end(latents: Sequence[Tensor]) -> np.ndarray:
+    """[C, F, h, w] each → [sum of F, C, h, w]."""
+    return np.concatenate([each.transpose(0, 1).numpy().astype(np.float16) for each in latents])
 
 
 def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -204,19 +244,24 @@ def load_latents(path: Path, contract: Contract) -> list[LatentWindow]:
         )
     per_chunk = contract.model.chunk.latent_frames
     chunks, prompts = content["chunks"], [tuple(entry) for entry in json.loads(str(content["prompts"]))]
-    frame_ends, chunk_ends = np.cumsum(1 + per_chunk * chunks), np.cumsum(chunks)
+    frames, has_history = 1 + per_chunk * chunks, content["has_history"]
+    frame_ends, history_ends, chunk_ends = np.cumsum(frames), np.cumsum(frames * has_history), np.cumsum(chunks)
+
+    def cut(name: str, end: int, count: int) -> Tensor:
+        return torch.from_numpy(content[name][end - count : end]).transpose(0, 1)  # float16; a batch is float32
+
     windows = []
     for i, count in enumerate(chunks):
-        frames = content["latents"][frame_ends[i] - 1 - per_chunk * count : frame_ends[i]]
         rows = slice(chunk_ends[i] - count, chunk_ends[i])
         windows.append(
             LatentWindow(
                 prompts[content["prompt_index"][i]],
                 content["first_frame"][i],
-                torch.from_numpy(frames).transpose(0, 1),  # float16, as on disk; a batch is float32
+                cut("latents", frame_ends[i], frames[i]),
                 torch.from_numpy(content["state"][rows]),
                 torch.from_numpy(content["action"][rows]),
                 bool(content["opening"][i]),
+                cut("history", history_ends[i], frames[i]) if has_history[i] else None,
             )
         )
     return windows

@@ -107,7 +107,7 @@ def corrupt(
         video, video_time = video_noise, torch.full(video_level.shape, BLIND_TIME, device=device)
     return NoisyBatch(
         batch=batch,
-        history=_history(batch.latents, settings, generator),
+        history=_history(batch.latents if batch.history is None else batch.history, settings, generator),
         video=video,
         action=torch.where(batch.action_valid, action, action_noise) if padding_is_noise else action,
         video_time=video_time,

@@ -49,6 +49,7 @@ def prepare(recipe: Recipe, folder: Path, run: Path, reporter: Reporter, process
 
     Raises:
         EpisodeError: the data set or one of its episodes cannot be used.
+        ContractError: the statistics that the recipe names are of another contract.
     """
     run.mkdir(parents=True, exist_ok=True)
     contract = load_contract(recipe.contract)
@@ -73,8 +74,12 @@ def fit(recipe: Recipe, dataset: Dataset, names: Sequence[str], run: Path, repor
     contract, settings = dataset.contract, recipe.autoencoder
     if not names:
         raise EpisodeError("no episode is left to train on; latents.validation takes all of them")
-    reporter.say(f"statistics of {len(names)} episodes")
-    statistics = dataset.statistics(run / "statistics.json", names)
+    if (start := recipe.latents.statistics) is not None:
+        statistics = Statistics.load(start, contract)
+        shutil.copyfile(start, run / "statistics.json")
+    else:
+        reporter.say(f"statistics of {len(names)} episodes")
+        statistics = dataset.statistics(run / "statistics.json", names)
     embodiment = Embodiment(contract, statistics)
     config = ModelConfig.from_file(recipe.model)
     if config.text_encoder.tokenizer == "files":

@@ -32,6 +32,7 @@ class LatentSettings:
     windows_per_episode: int = 6
     validation: float = 0.1  # share of the episodes that is kept for it, chosen by their names
     trim_idle: bool = False  # cut the idle start and end of every episode
+    statistics: Path | None = None  # of the checkpoint that training goes on from; None: made from the episodes
     seed: int = 0
 
 

@@ -1,5 +1,6 @@
 """What a window promises: training sees frame by frame and row by row what the live loop sees and commands."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -123,3 +124,43 @@ def test_an_episode_comes_back_as_it_was_and_one_of_another_contract_is_refused(
     broken.save(tmp_path / "b.npz", CONTRACT)
     with pytest.raises(EpisodeError, match="state is not finite at step 7"):
         load_episode(tmp_path / "b.npz", CONTRACT)
+
+
+def attempt() -> Episode:
+    """Four chunks with advice; what the k-th leads to is of colour 100 + k."""
+    made, end = episode(), 4 * MODEL.chunk.actions + 1
+    kept = made.view_steps < end
+    advised = np.array([[picture(100 + k)] * MODEL.chunk.frames for k in range(4)])
+    return Episode(
+        made.instruction,
+        made.state[:end],
+        made.action[:end],
+        made.canvas[kept],
+        made.view_steps[kept],
+        advised=advised,
+    )
+
+
+def test_a_window_of_an_attempt_begins_with_a_chunk_and_has_what_was_seen_beside_what_was_advised():
+    assert anchors(MODEL, attempt()).tolist() == [0, 24, 48, 72]
+    got = window(embodiment(), attempt(), anchor=24, chunks=2)
+    assert camera_view(got.canvas, MODEL, "head")[[0, 8, 16], 0, 0, 1].tolist() == [24, 48, 72]
+    assert [camera_view(block, MODEL, "head")[0, 0, 0, 1] for block in got.advised] == [101, 102]
+    np.testing.assert_allclose(got.state[:, 0] * 4, [0.24, 0.48], atol=1e-6)
+
+
+def test_statistics_of_an_attempt_are_of_its_chunks_and_not_of_rows_that_lie_across_two():
+    apart = attempt()
+    apart.action[24:48, 0] += 1.0  # of the second chunk
+    apart.state[24:48, 0] += 1.0
+    _, action = quantiles(CONTRACT, [apart])
+    assert action.q99[0] == pytest.approx(0.235, abs=0.01)  # the last row of a chunk from its first state
+
+
+def test_an_attempt_comes_back_from_its_file_and_one_that_lacks_a_chunk_is_refused(tmp_path):
+    path = tmp_path / "attempt.npz"
+    attempt().save(path, CONTRACT)
+    np.testing.assert_array_equal(load_episode(path, CONTRACT).advised, attempt().advised)
+    replace(attempt(), advised=attempt().advised[:3]).save(path, CONTRACT)
+    with pytest.raises(EpisodeError, match=r"advised has shape \(3, 8, .* makes it \(4, 8"):
+        load_episode(path, CONTRACT)

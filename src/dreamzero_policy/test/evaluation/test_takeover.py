@@ -37,9 +37,14 @@ def test_a_policy_acts_for_its_time_and_comes_to_rest(prelude: PolicyPrelude, su
 
 
 def test_it_tells_of_every_observation_that_a_chunk_is_asked_for_with(prelude: PolicyPrelude, suite: Suite) -> None:
-    told_ns: list[int] = []
-    prelude(suite, suite.reset("seen", 0), 2.5, lambda: told_ns.append(suite.now_ns()))
-    assert len(told_ns) == len(suite.followed) == 3
+    told_ns, frames = [], []
+
+    def tell(seen: np.ndarray) -> None:
+        told_ns.append(suite.now_ns())
+        frames.append(len(seen))
+
+    prelude(suite, suite.reset("seen", 0), 2.5, tell)
+    assert len(suite.followed) == 3 and frames == [1, 8, 8]
     assert np.diff(told_ns).min() >= 0.8e9  # a chunk
 
 
@@ -67,9 +72,11 @@ def test_one_command_collects_what_the_expert_would_have_done_at_every_chunk_of_
     setup: Setup, contract: Contract, tmp_path: Path
 ) -> None:
     document = collected(setup, tmp_path, "--advice")
-    names = open_dataset(tmp_path, contract).names
-    assert document["outcomes"] == {"kept": 1} and document["episodes"] == len(names) > 1
-    assert names[0] == "advice_000002_00"
+    dataset = open_dataset(tmp_path, contract)
+    assert document["outcomes"] == {"kept": 1} and document["episodes"] == len(dataset.names) == 1
+    episode = dataset.episode("advice_000002_0")
+    assert len(episode.advised) > 1 and len(episode.canvas) == 1 + 8 * len(episode.advised)
+    assert (episode.advised[0] != episode.canvas[1:9]).any()  # the policy did something else
 
 
 def collected(setup: Setup, out: Path, *options: str) -> dict:

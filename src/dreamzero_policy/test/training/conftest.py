@@ -202,3 +202,8 @@ def make_grounding():
 @pytest.fixture
 def make_trainer():
     return trainer
+
+
+@pytest.fixture
+def make_autoencoder():
+    return drawn_autoencoder

@@ -1,5 +1,7 @@
 """What noise a step draws: one level a chunk, coupled or apart, and a clean past that may be slightly off."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -76,6 +78,21 @@ def test_a_noisy_history_changes_only_what_is_shown_and_only_of_some_items(make_
     assert 0 < off.max() < 0.2 * 12
     assert plain.history is batch.latents
     assert torch.equal(plain.video_target, noisy.video_target) and torch.equal(plain.action, noisy.action)
+
+
+def test_where_history_differs_from_what_is_to_be_predicted_it_is_the_past_and_never_the_target(
+    make_window, make_config
+):
+    plain = make_window(2, 1)
+    advised = replace(plain, history=plain.latents + 1)
+    noisy, other = (
+        corrupt(collate([window], make_config()), TABLE, torch.Generator().manual_seed(0), NoiseSettings())
+        for window in (advised, plain)
+    )
+    torch.testing.assert_close(noisy.history[0], plain.latents + 1)
+    torch.testing.assert_close(other.history[0], plain.latents)
+    for name in ("video", "video_target", "action", "action_target"):
+        assert torch.equal(getattr(noisy, name), getattr(other, name))
 
 
 def test_without_video_loss_the_video_is_noise_at_the_time_that_serving_gives_it(batch):

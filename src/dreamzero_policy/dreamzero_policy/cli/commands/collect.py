@@ -32,8 +32,8 @@ def collect(
         bool,
         typer.Option(
             "--advice",
-            help="At every chunk of whoever is at work the expert shows what it would do, and that alone is kept. At "
-            "work is the policy of --after-policy, or the expert itself, stumbling on purpose.",
+            help="At every chunk of whoever is at work the expert shows what it would do. At work is the policy of "
+            "--after-policy, or the expert itself, stumbling on purpose. Goes with --form views.",
         ),
     ] = False,
     denoise_steps: Annotated[
@@ -51,8 +51,9 @@ def collect(
     """Demonstrations of a simulated robot's scripted expert, as a data set to train on.
 
     With --after-policy, every demonstration takes over from a policy where its attempt got to; with --after-mistakes,
-    from an attempt at the wrong place; with --advice there is one for every chunk of an attempt. With --form grounding
-    there are pictures of its scenes instead, with instructions and where what they name is seen.
+    from an attempt at the wrong place; with --advice attempts are kept, and what the expert would have done at each of
+    their chunks. With --form grounding there are pictures of its scenes instead, with instructions and where what they
+    name is seen.
     """
     from dreamzero_policy.cli import collect as room
     from dreamzero_policy.cli import pictures
@@ -68,8 +69,8 @@ def collect(
         raise typer.BadParameter(f"--after-policy is about demonstrations, but --form is {form}")
     if after_mistakes and (form == FORM or after_policy is not None):
         raise typer.BadParameter("--after-mistakes goes neither with --after-policy nor with --form grounding")
-    if advice and (form == FORM or after_mistakes):
-        raise typer.BadParameter("--advice goes neither with --after-mistakes nor with --form grounding")
+    if advice and (form != "views" or after_mistakes):
+        raise typer.BadParameter(f"--advice goes with --form views alone (not {form}) and not with --after-mistakes")
     if after_policy is not None and not after_policy.is_dir():
         raise typer.BadParameter(f"--after-policy is {after_policy}, which is no folder")
     if denoise_steps is not None and after_policy is None:
