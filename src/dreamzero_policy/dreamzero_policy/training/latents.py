@@ -1,8 +1,8 @@
 """Windows of latents: encoded once by the trained autoencoder, kept on disk, drawn in batches.
 
 A window is encoded as a stream that begins with its own first frame, as a session does. What advice leads to is encoded
-behind what was seen up to there, chunk by chunk. Windows of one recording share a file; the file names the contract, so
-that latents of one robot never train another.
+behind what was seen up to there, chunk by chunk. A folder of files holds the windows of a side, whole episodes in each,
+and more may come; a file names the contract, so that latents of one robot never train another.
 """
 
 import json
@@ -24,7 +24,7 @@ from dreamzero_policy.runtime.embodiment import Embodiment, Image
 
 FIELDS = (
     "contract_hash",
-    "count",
+    "episode",
     "prompts",
     "prompt_index",
     "chunks",
@@ -53,6 +53,7 @@ class LatentWindow:
     action: Tensor  # [n, 24, A] normalised
     opening: bool = False  # the first of its episode: nothing was done yet
     history: Tensor | None = None  # as latents: what was seen, where that is not what is to be predicted
+    episode: str = ""
 
     @property
     def chunks(self) -> int:
@@ -163,6 +164,7 @@ def encode_windows(
             torch.from_numpy(item.action),
             bool(anchor == places[0]),
             history,
+            name,
         )
 
 
@@ -190,13 +192,10 @@ def save_latents(path: Path, contract: Contract, windows: Sequence[LatentWindow]
     Ragged arrays are laid end to end, split again by `chunks`. Windows of one episode have the same phrasings, so these
     stand once: `prompts` is a JSON list of them, `prompt_index` says which of its entries a window has.
     """
-    if not windows:
-        _write(path, {name: np.array(contract.hash if name == "contract_hash" else 0) for name in FIELDS})
-        return
     tables = {prompts: i for i, prompts in enumerate(dict.fromkeys(item.prompts for item in windows))}
     arrays = {
         "contract_hash": np.array(contract.hash),
-        "count": np.array(len(windows)),
+        "episode": np.array([item.episode for item in windows]),
         "prompts": np.array(json.dumps(list(tables))),
         "prompt_index": np.array([tables[item.prompts] for item in windows]),
         "chunks": np.array([item.chunks for item in windows]),
@@ -236,8 +235,6 @@ def load_latents(path: Path, contract: Contract) -> list[LatentWindow]:
         raise LatentsError(f"{path} cannot be read: {error}") from error
     if absent := sorted(set(FIELDS) - set(content)):
         raise LatentsError(f"{path} has no field {absent[0]}")
-    if int(content["count"]) == 0:
-        return []
     if str(content["contract_hash"]) != contract.hash:
         raise LatentsError(
             f"{path} was made for contract {str(content['contract_hash'])[:12]}, not {contract.hash[:12]}"
@@ -262,6 +259,25 @@ def load_latents(path: Path, contract: Contract) -> list[LatentWindow]:
                 torch.from_numpy(content["action"][rows]),
                 bool(content["opening"][i]),
                 cut("history", history_ends[i], frames[i]) if has_history[i] else None,
+                str(content["episode"][i]),
             )
         )
     return windows
+
+
+def load_side(folder: Path, contract: Contract) -> list[LatentWindow]:
+    """All windows of a folder by the names of their episodes, whichever files they lie in. Raises LatentsError."""
+    windows = [window for path in sorted(folder.glob("*.npz")) for window in load_latents(path, contract)]
+    return sorted(windows, key=lambda window: window.episode)
+
+
+def episodes_of(folder: Path) -> set[str]:
+    """Names of the episodes whose windows a folder holds. Raises LatentsError for a file that cannot be read."""
+    names: set[str] = set()
+    for path in folder.glob("*.npz"):
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                names.update(file["episode"].tolist())
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise LatentsError(f"{path} cannot be read: {error}") from error
+    return names

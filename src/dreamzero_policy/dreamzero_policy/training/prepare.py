@@ -4,10 +4,10 @@
 
 The episodes are a data set in any of the forms of ``data/dataset.py``; a share of them, chosen by their names, is kept
 for validation. Writes into the folder of the run: `statistics.json`, `config.json` (the model with its measured latent
-normalisation), `vae/`, `tokenizer/` where the text encoder has a vocabulary, `latents.npz` and `validation.npz`.
+normalisation), `vae/`, `tokenizer/` where the text encoder has a vocabulary, and folders `latents` and `validation`.
 
 What exists there is taken as done, so an interrupted preparation goes on where it was: the autoencoder from its last
-saved step, the latents from the last finished part.
+saved step, the latents from the last finished part. A data set that has grown since is encoded as far as it is new.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from dreamzero_policy.runtime.contract import Contract, load_contract
 from dreamzero_policy.runtime.embodiment import Embodiment, Statistics
 from dreamzero_policy.training.autoencoder import measure_latents, train_autoencoder, with_normalisation
 from dreamzero_policy.training.errors import TRAINING_ERRORS
-from dreamzero_policy.training.latents import LatentWindow, encode_windows, load_latents, save_latents
+from dreamzero_policy.training.latents import LatentWindow, encode_windows, episodes_of, load_side, save_latents
 from dreamzero_policy.training.progress import Reporter
 from dreamzero_policy.training.settings import Recipe
 from dreamzero_policy.training.vocabulary import fit_vocabulary
@@ -52,17 +52,12 @@ def prepare(recipe: Recipe, folder: Path, run: Path, reporter: Reporter, process
         ContractError: the statistics that the recipe names are of another contract.
     """
     run.mkdir(parents=True, exist_ok=True)
-    contract = load_contract(recipe.contract)
-    sides = (TRAINING, VALIDATION)
-    if (run / "config.json").exists() and all((run / f"{side}.npz").exists() for side in sides):
-        return
-    dataset = dataset_of(recipe, folder, contract)
+    dataset = dataset_of(recipe, folder, load_contract(recipe.contract))
     split = dataset.split(recipe.latents.validation)
     if not (run / "config.json").exists():
         fit(recipe, dataset, split.train, run, reporter)
-    for side, names in zip(sides, (split.train, split.validation), strict=True):
-        if not (run / f"{side}.npz").exists():
-            encode(recipe, folder, names, run, side, reporter, processes)
+    for side, names in ((TRAINING, split.train), (VALIDATION, split.validation)):
+        encode(recipe, folder, names, run / side, reporter, processes)
 
 
 def dataset_of(recipe: Recipe, folder: Path, contract: Contract) -> Dataset:
@@ -130,33 +125,31 @@ def make_vocabulary(
     reporter.say(f"{tokens} tokens for {len(prompts)} prompts")
 
 
-def encode(
-    recipe: Recipe, folder: Path, names: Sequence[str], run: Path, side: str, reporter: Reporter, processes: int
-) -> None:
-    """Stage 2 for one side of the split, in parts that are kept until all are there."""
-    contract, parts = load_contract(recipe.contract), run / f"{side}.parts"
-    parts.mkdir(exist_ok=True)
-    numbers = range(0, len(names), PART_EPISODES)
-    files = [parts / f"{number:06d}.npz" for number in numbers]
+def encode(recipe: Recipe, folder: Path, names: Sequence[str], side: Path, reporter: Reporter, processes: int) -> None:
+    """Stage 2 for one side of the split: those of the episodes whose windows are not there yet."""
+    side.mkdir(exist_ok=True)
+    there = episodes_of(side)
+    new = [name for name in names if name not in there]
+    if not new:
+        return
+    first = 1 + max((int(file.stem) for file in side.glob("*.npz")), default=-1)
     todo = [
-        (tuple(names[number : number + PART_EPISODES]), file)
-        for number, file in zip(numbers, files, strict=True)
-        if not file.exists()
+        (tuple(new[begin : begin + PART_EPISODES]), side / f"{number:06d}.npz")
+        for number, begin in enumerate(range(0, len(new), PART_EPISODES), first)
     ]
-    work = partial(encode_part, recipe, folder, run)
-    before = len(files) - len(todo)
-    pool = multiprocessing.get_context("spawn").Pool(min(processes, max(1, len(todo))))
-    with pool, reporter.stage(side, len(files), before) as stage:
-        for done, _ in enumerate(pool.imap_unordered(work, todo), before + 1):
+    work = partial(encode_part, recipe, folder, side.parent)
+    done = len(names) - len(new)
+    pool = multiprocessing.get_context("spawn").Pool(min(processes, len(todo)))
+    with pool, reporter.stage(side.name, len(names), done) as stage:
+        for encoded in pool.imap_unordered(work, todo):
+            done += encoded
             stage.note(done)
-    windows = [window for file in files for window in load_latents(file, contract)]
-    save_latents(run / f"{side}.npz", contract, windows)
-    shutil.rmtree(parts)
-    reporter.say(f"{side}: {len(windows)} windows, {sum(item.chunks for item in windows)} chunks")
+    windows = load_side(side, load_contract(recipe.contract))
+    reporter.say(f"{side.name}: {len(windows)} windows, {sum(item.chunks for item in windows)} chunks")
 
 
-def encode_part(recipe: Recipe, folder: Path, run: Path, part: tuple[tuple[str, ...], Path]) -> None:
-    """Encode the windows of some episodes into a file of their own."""
+def encode_part(recipe: Recipe, folder: Path, run: Path, part: tuple[tuple[str, ...], Path]) -> int:
+    """Encode the windows of some episodes into a file of their own; returns how many episodes these are."""
     names, file = part
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -174,6 +167,7 @@ def encode_part(recipe: Recipe, folder: Path, run: Path, part: tuple[tuple[str, 
         )
         windows.extend(found)
     save_latents(file, contract, windows)
+    return len(names)
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ from dreamzero_policy.training import ranks as processes
 from dreamzero_policy.training.dreams import dream, write_film
 from dreamzero_policy.training.errors import TRAINING_ERRORS
 from dreamzero_policy.training.export import TOKENIZER, export
-from dreamzero_policy.training.latents import LatentWindow, collate, load_latents
+from dreamzero_policy.training.latents import LatentWindow, collate, load_side
 from dreamzero_policy.training.objective import Losses
 from dreamzero_policy.training.progress import Reporter
 from dreamzero_policy.training.ranks import Ranks
@@ -82,13 +82,13 @@ def train(
     ranks = ranks or Ranks()
     settings = settings_of(recipe, stage)
     place = Place(stage, run, checkpoint_of(stage, out))
-    for name in ("config.json", "latents.npz", "statistics.json", "vae"):
+    for name in ("config.json", "latents", "statistics.json", "vae"):
         if not (run / name).exists():
             raise StateError(f"{run} has no {name}; the stages before were not finished there")
     contract, config = load_contract(recipe.contract), model_of(recipe, run)
-    windows = load_latents(run / "latents.npz", contract)
+    windows = load_side(run / "latents", contract)
     if not windows:
-        raise StateError(f"{run / 'latents.npz'} has no windows")
+        raise StateError(f"{run / 'latents'} has no windows")
     if settings.looks_every and pictures is None:
         raise StateError(f"{stage}.looks_every is {settings.looks_every}; give the pictures to look at")
     trainer = Trainer(
@@ -107,7 +107,7 @@ def train(
         reporter.say(f"{stage} goes on at step {trainer.step}")
     elif stage == "flash" and settings.start is None:
         trainer.start_from(run / STATE_FILES["joint"])
-    held_out = load_latents(run / "validation.npz", contract) if (run / "validation.npz").exists() else []
+    held_out = load_side(run / "validation", contract)
     Course(trainer, recipe, place, contract, held_out, reporter).run()
     return trainer
 

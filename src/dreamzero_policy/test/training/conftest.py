@@ -156,8 +156,9 @@ def filled_run(folder: Path, joint: dict[str, Any], **more: dict[str, Any]) -> P
     wide = unclamped(contract).statistics
     save_statistics(folder / "statistics.json", contract, wide.state, wide.action)
     drawn_autoencoder(config).save_pretrained(folder / "vae")
-    save_latents(folder / "latents.npz", contract, [some_window(1 + i % 4, i) for i in range(8)])
-    save_latents(folder / "validation.npz", contract, [some_window(1 + i % 4, 100 + i) for i in range(3)])
+    for side, first, count in (("latents", 0, 8), ("validation", 100, 3)):
+        (folder / side).mkdir(exist_ok=True)
+        save_latents(folder / side / "000000.npz", contract, [some_window(1 + i % 4, first + i) for i in range(count)])
     recipe = {
         "model": "model.yaml",
         "contract": str(CONTRACT),

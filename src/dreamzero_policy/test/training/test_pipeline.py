@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from typer.testing import CliRunner
 
@@ -12,7 +13,7 @@ from dreamzero_policy.data.episodes import Episode
 from dreamzero_policy.data.pictures import save_pictures
 from dreamzero_policy.model import checkpoint as checkpoints
 from dreamzero_policy.runtime.contract import Contract
-from dreamzero_policy.training.latents import load_latents
+from dreamzero_policy.training.latents import load_side
 
 SMALL = {
     "variant": "test",
@@ -70,7 +71,7 @@ def test_episodes_become_checkpoints_and_a_second_run_does_nothing_again(place, 
     said = train(place)
     assert said.startswith("exit 0"), said
     run = place / "policy.run"
-    training, validation = (load_latents(run / f"{side}.npz", contract) for side in ("latents", "validation"))
+    training, validation = (load_side(run / side, contract) for side in ("latents", "validation"))
     assert {window.prompts for window in training}.isdisjoint({window.prompts for window in validation})
     assert len({prompt for window in training + validation for prompt in window.prompts}) == 12
     for name, stage in (("policy", "joint"), ("policy_flash", "flash")):
@@ -82,10 +83,37 @@ def test_episodes_become_checkpoints_and_a_second_run_does_nothing_again(place, 
     assert list((run / "dreams").glob("joint_*.mp4")) and list((run / "tensorboard").iterdir())
     assert "validation" in said
 
-    before = {path: path.stat().st_mtime_ns for path in run.glob("*.npz")}
+    before = {path: path.stat().st_mtime_ns for path in run.glob("*/*.npz")}
     again = train(place)
     assert again.startswith("exit 0") and "joint goes on at step 3" in again and "flash goes on at step 2" in again
-    assert before == {path: path.stat().st_mtime_ns for path in run.glob("*.npz")}
+    assert before == {path: path.stat().st_mtime_ns for path in run.glob("*/*.npz")}
+
+
+def test_episodes_that_come_later_are_encoded_beside_those_that_are_there(place, contract):
+    assert train(place, "--stage", "prepare").startswith("exit 0")
+    run = place / "policy.run"
+    before = load_side(run / "latents", contract)
+    write_episodes(place / "more", contract, 9)
+    for path in sorted((place / "more").iterdir())[6:]:
+        path.rename(place / "demos" / path.name)
+    assert train(place, "--stage", "prepare").startswith("exit 0")
+    after = load_side(run / "latents", contract)
+    held_out = load_side(run / "validation", contract)
+    assert {window.episode for window in after + held_out} == {f"{number:03d}" for number in range(9)}
+    kept = [window for window in after if window.episode in {window.episode for window in before}]
+    assert len(kept) == len(before) < len(after)
+    for ours, theirs in zip(before, kept, strict=True):
+        assert torch.equal(ours.latents, theirs.latents)
+
+
+def test_a_run_may_keep_the_statistics_of_the_checkpoint_that_it_goes_on_from(place, contract):
+    statistics = Path(__file__).parents[4] / "checkpoints" / "agibot_g1_tiny" / "statistics.json"
+    path = place / "recipe.yaml"
+    document = yaml.safe_load(path.read_text())
+    document["latents"]["statistics"] = str(statistics)
+    path.write_text(yaml.safe_dump(document))
+    assert train(place, "--stage", "prepare").startswith("exit 0")
+    assert (place / "policy.run" / "statistics.json").read_text() == statistics.read_text()
 
 
 def test_a_recipe_with_grounding_needs_pictures_once_and_the_checkpoint_is_as_any_other(place, contract, make_pictures):
