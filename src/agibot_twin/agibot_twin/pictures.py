@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agibot_twin.cameras import Image, Intrinsics
-from agibot_twin.collect import without_statistics
+from agibot_twin.collector import without_statistics
 from agibot_twin.episodes import is_held_out, sample_episode, stands_in_band
 from agibot_twin.expert import Expert, command_limits
 from agibot_twin.layout import Layout, sample_layout

@@ -7,7 +7,9 @@ import pytest
 
 from agibot_twin import advice as room
 from agibot_twin.advice import Stumbling, advice
-from agibot_twin.collect import ADVISED_ROWS, Collector, advice_name, collect
+from agibot_twin.advised_attempt import ADVISED_ROWS, attempt_with_advice, shown
+from agibot_twin.collect import advice_name, collect
+from agibot_twin.collector import Collector
 from agibot_twin.commanding import follow
 from agibot_twin.episodes import sample_episode
 from agibot_twin.expert import GRIPPER_JOINT, LIMIT_SHARE, OPEN_RAD, ExpertError, excesses
@@ -58,7 +60,7 @@ def test_who_follows_advice_chunk_by_chunk_does_the_task(family, collector, stea
     seeds = [seed for seed, other in enumerate(FAMILIES) if other == family][:3]
     for seed in seeds:
         sink = Counting(tmp_path, CONTRACT)
-        assert collector.advise(seed, None, sink) == 1
+        assert attempt_with_advice(collector, seed, None, sink, "attempt") == 1
         assert collector.suite.outcome().success, sample_episode("training", seed)
         assert sink.chunks <= {"touch": 4, "push": 5, "place": 9, "lift": 7}[family]
 
@@ -67,7 +69,7 @@ def test_advice_follows_from_what_is_seen_begins_there_and_keeps_inside_the_limi
     for seed in range(6):
         episode = sample_episode("training", seed)
         collector.suite.lay_out(episode)
-        poses, joints = collector._look()
+        poses, joints = collector.look()
         rows = advice(collector.expert, episode.task, poses, joints, 32)
         np.testing.assert_array_equal(rows, advice(collector.expert, episode.task, poses, joints, 32))
         assert np.abs(rows[0] - joints).max() < 4e-3  # one step of setting out
@@ -79,9 +81,9 @@ def test_the_scene_goes_on_as_if_no_advice_had_been_given(collector):
     for advised in (False, True):
         collector.suite.lay_out(episode)
         for _ in range(2):
-            commands = advice(collector.expert, episode.task, *collector._look(), ADVISED_ROWS)
+            commands = advice(collector.expert, episode.task, *collector.look(), ADVISED_ROWS)
             if advised:
-                collector._shown(commands)
+                shown(collector, commands)
             follow(collector.world, commands)
             collector.suite.advance_to(collector.suite.now_ns() + NS_PER_S // 2)  # in the middle of a motion
         states.append(collector.world.scene_state().qpos)
@@ -99,7 +101,7 @@ def test_a_snapshot_of_another_scene_is_refused(collector):
 def test_a_stumbling_expert_misses_and_is_the_same_for_the_same_seed(collector):
     episode = sample_episode("training", FAMILIES.index("touch"))
     collector.suite.lay_out(episode)
-    poses, joints = collector._look()
+    poses, joints = collector.look()
     advised = advice(collector.expert, episode.task, poses, joints, 32)
     ends = [
         Stumbling(collector.expert, episode, np.random.default_rng(seed)).commands(advised, poses, joints)[-1]
@@ -154,8 +156,8 @@ def test_where_the_expert_knows_no_way_an_episode_ends_and_another_one_begins_be
         for frames in (1, 8, 8, 8):
             before_chunk(np.zeros((frames, *CONTRACT.model.canvas_size_px, 3), np.uint8))
 
-    monkeypatch.setattr("agibot_twin.collect.advice", lost_at_the_second_chunk)
+    monkeypatch.setattr("agibot_twin.advised_attempt.advice", lost_at_the_second_chunk)
     seed = FAMILIES.index("touch")
-    assert collector.advise(seed, prelude, ViewsSink(tmp_path, CONTRACT)) == 2
+    assert attempt_with_advice(collector, seed, prelude, ViewsSink(tmp_path, CONTRACT), "attempt") == 2
     dataset = open_dataset(tmp_path, CONTRACT)
     assert [len(dataset.episode(name).advised) for name in dataset.names] == [1, 2]

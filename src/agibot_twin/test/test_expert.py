@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agibot_twin.collect import Collector, collect, episode_name
+from agibot_twin.collect import collect, episode_name
+from agibot_twin.collector import Collector
 from agibot_twin.commanding import follow
 from agibot_twin.episodes import sample_episode
 from agibot_twin.expert import (

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from agibot_twin.cameras import Intrinsics
-from agibot_twin.collect import without_statistics
+from agibot_twin.collector import without_statistics
 from agibot_twin.episodes import is_held_out
 from agibot_twin.objects import COLOURS, TRAY
 from agibot_twin.phrasing import HELD_BACK, held_back_phrasings, training_phrasings

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agibot_twin.collect import Collector, collect, takeover_name
+from agibot_twin.collect import collect, takeover_name
+from agibot_twin.collector import Collector
 from agibot_twin.commanding import follow
 from agibot_twin.episodes import PUSH_START_M, sample_episode
 from agibot_twin.expert import (
