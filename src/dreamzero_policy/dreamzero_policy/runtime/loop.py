@@ -308,6 +308,9 @@ class Loop:
             return
         if self.world.now_ns() < self._at_rest_ns:
             return  # the plan of before a clock jump is still being finished
+        if self.buffer.refused_camera:
+            self._stay_ready()  # looks at what it says now; the good pictures that it sent before are no substitute
+            return
         if self.world.now_ns() - instant_ns <= self.embodiment.contract.site.tolerances.silence_s * NS_PER_S:
             block = self.buffer.block(instant_ns, (0,))
             self._ask(self.scheduler.open(instant_ns), block)

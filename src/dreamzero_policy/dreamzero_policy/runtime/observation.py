@@ -225,6 +225,11 @@ class ObservationBuffer:
             return None
         return min(stream.items[-1].stamp_ns for stream in self.cameras.values())
 
+    @property
+    def refused_camera(self) -> bool:
+        """Whether the newest picture that was looked at of some camera cannot be used."""
+        return any(stream.fault for stream in self.cameras.values())
+
     def covers(self, instant_ns: int) -> bool:
         """Whether every source has said all it will say about the instant."""
         return all(stream.covers(instant_ns) for stream in (*self.cameras.values(), self.joints))

@@ -11,7 +11,7 @@ from dreamzero_policy.runtime.chunk import Chunk, Verdict
 from dreamzero_policy.runtime.embodiment import Embodiment
 from dreamzero_policy.runtime.faults import Fault
 from dreamzero_policy.runtime.loop import BRAKE_WITHIN_NS, Loop, LoopSettings, Phase
-from dreamzero_policy.runtime.observation import NS_PER_S, ObservationBuffer
+from dreamzero_policy.runtime.observation import NS_PER_S, ObservationBuffer, ObservationError
 from dreamzero_policy.runtime.plan import Plan, spline_velocities
 from dreamzero_policy.runtime.policy import Failure, Observed, Purpose, Reply, Request, Surprise
 from dreamzero_policy.runtime.regime import RegimeSettings
@@ -66,7 +66,12 @@ class Robot:
     def show_dream(self, chunk: Chunk, canvas: np.ndarray) -> None:
         raise AssertionError("nobody asked for a dream")
 
-    def ticks(self, seconds: float, cameras: tuple[str, ...] = ("head", "hand_left", "hand_right")) -> Iterator[None]:
+    def ticks(
+        self,
+        seconds: float,
+        cameras: tuple[str, ...] = ("head", "hand_left", "hand_right"),
+        damaged: tuple[str, ...] = (),
+    ) -> Iterator[None]:
         for _ in range(round(seconds * NS_PER_S / TICK_NS)):
             self.ns += TICK_NS
             number = round((self.ns - self.begin_ns) / TICK_NS)
@@ -77,8 +82,13 @@ class Robot:
             if number % FRAME_TICKS == 0:
                 for camera in cameras:
                     grey = np.full((240, 320, 3), (number // FRAME_TICKS * 2) % 250, np.uint8)
-                    self.buffer.add_image(camera, self.ns, self.ns, lambda grey=grey: grey)
+                    decode = refuse if camera in damaged else lambda grey=grey: grey
+                    self.buffer.add_image(camera, self.ns, self.ns, decode)
             yield
+
+
+def refuse() -> np.ndarray:
+    raise ObservationError("cut off")
 
 
 class Scripted:
@@ -126,6 +136,21 @@ def loop_of(robot: Robot, policy: Scripted, **settings: object) -> Loop:
 def run(loop: Loop, robot: Robot, seconds: float, **ticks: object) -> None:
     for _ in robot.ticks(seconds, **ticks):
         loop.advance()
+
+
+def test_while_a_cameras_pictures_cannot_be_used_nothing_is_asked_for_with_older_ones(robot: Robot) -> None:
+    policy = Scripted(robot, value=0.2, latency_ns=10_000_000)
+    loop = loop_of(robot, policy)
+    loop.run("touch the red cube")
+    run(loop, robot, 2.0)
+    while loop.phase is Phase.THINKING:
+        run(loop, robot, 0.01)
+    asked, acted = len(policy.requests), len(robot.acts)
+    run(loop, robot, 2.0, damaged=("head",))
+    assert (len(policy.requests), len(robot.acts)) == (asked, acted)
+    assert "cut off" in loop.message
+    run(loop, robot, 1.0)
+    assert len(policy.requests) > asked and len(robot.acts) > acted
 
 
 def test_a_window_opens_with_one_frame_and_goes_on_with_whole_blocks(robot: Robot) -> None:
