@@ -145,7 +145,7 @@ def _inject(stand, tally: Tally, fault, chance: random.Random) -> str:
     bound_s = known_s + stand.audit.stopping_s(begun_ns, known_s)
     fault.begin(stand, chance)
     brake = _end_of_motion(stand) if not fault.brakes else None
-    noticed = stand.wait(lambda: fault.noticed(before, stand.status), fault.patience_s)
+    noticed, said = stand.wait(lambda: fault.noticed(before, stand.status), fault.patience_s), stand.said()
     if not noticed:
         tally.not_noticed[fault.name] += 1
     rest_s = None
@@ -164,7 +164,7 @@ def _inject(stand, tally: Tally, fault, chance: random.Random) -> str:
         tally.rested(fault.name, rest_s, bound_s)
     stand.relay.heal()
     fault.end(stand)
-    told = "told" if noticed else "NOT TOLD"
+    told = "told" if noticed else f"NOT TOLD ({said})"
     if moved:
         told += f", MOVED FOR {moved / 100:.2f} s while stopped"
     return told if rest_s is None else f"{told}, at rest after {rest_s:.2f} s"

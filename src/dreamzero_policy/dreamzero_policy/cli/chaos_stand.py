@@ -105,7 +105,7 @@ class Stand:
     def require(self, condition: Callable[[], bool], timeout_s: float, what: str) -> None:
         """Raises ChaosFailed if it does not come true."""
         if not self.wait(condition, timeout_s):
-            raise ChaosFailed(f"no {what} after {timeout_s:.0f} s; last status: {self._said()}")
+            raise ChaosFailed(f"no {what} after {timeout_s:.0f} s; last status: {self.said()}")
 
     # The robot
 
@@ -161,7 +161,7 @@ class Stand:
             future = self._transitions.call_async(ChangeState.Request(transition=Transition(id=transition)))
             self.require(future.done, START_TIMEOUT_S, f"answer to transition {transition}")
             if not future.result().success:
-                raise ChaosFailed(f"transition {transition} failed; last status: {self._said()}")
+                raise ChaosFailed(f"transition {transition} failed; last status: {self.said()}")
 
     def prompt(self, text: str) -> None:
         self._prompt.publish(String(data=text))
@@ -190,7 +190,8 @@ class Stand:
         if self.estop_is_heard:
             self._estop.publish(Bool(data=self._pressed))
 
-    def _said(self) -> str:
+    def said(self) -> str:
+        """The newest status in words."""
         status = self.status
         return "none" if status is None else f"state {status.state}, {status.message}; {'; '.join(status.waiting_for)}"
 

@@ -58,7 +58,7 @@ class Processes:
     ) -> None:
         """Run `python -m module`, logging to `<name>.log`."""
         log = self._log_folder / f"{name}.log"
-        with log.open("wb") as stream:
+        with log.open("ab") as stream:
             popen = subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
                 stdin=subprocess.DEVNULL,
