@@ -42,6 +42,7 @@ class Processes:
     def __init__(self, log_folder: Path, environment: Mapping[str, str]) -> None:
         self._log_folder, self._environment = log_folder, dict(environment)
         self._children: list[Child] = []
+        self._started: set[str] = set()
         log_folder.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self) -> "Processes":
@@ -56,9 +57,9 @@ class Processes:
         module: str,
         arguments: Sequence[str] = (),
     ) -> None:
-        """Run `python -m module`, logging to `<name>.log`."""
+        """Run `python -m module`, logging to `<name>.log`, behind what one of the same name has left there."""
         log = self._log_folder / f"{name}.log"
-        with log.open("ab") as stream:
+        with log.open("ab" if name in self._started else "wb") as stream:
             popen = subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
                 stdin=subprocess.DEVNULL,
@@ -68,6 +69,7 @@ class Processes:
                 start_new_session=True,
                 preexec_fn=_die_with_parent,
             )
+        self._started.add(name)
         self._children.append(Child(name, log, popen))
 
     @property
