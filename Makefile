@@ -21,7 +21,7 @@ help:
 	@echo "make test    style, unit tests, package builds and the whole stack; passes ARGS to pytest"
 	@echo "make adversarial  10 000 model outputs of the worst kind, twice, and 100 000 messages to the stopped gate; some minutes"
 	@echo "make fuzz    10 000 malformed messages and 1 000 connections to a policy server; some minutes"
-	@echo "make bags    five minutes of the twin in bags of every storage kind, converted, trained on and replayed; an hour"
+	@echo "make bags    five minutes of the twin in bags of every storage kind, converted, trained on and replayed; forty minutes"
 	@echo "make chaos   half an hour of injected faults; passes ARGS on (a later --minutes wins)"
 	@echo "make soak    an hour without faults in which memory must not grow; passes ARGS on"
 	@echo "make setup   only what the others begin with (no ROS 2 needed; a sourced one is used)"
