@@ -39,10 +39,14 @@ RISEN_Z_M = TABLE_TOP_Z_M + 0.085  # the lowest start of a demonstration; from b
 CLEAR_Z_M = TABLE_TOP_Z_M + 0.12
 RISING_S = 0.7
 RELEASING_S = 0.8
-CLOSING_RAD = OPEN_RAD / 2  # a gripper told to be narrower is closing
+CLOSING_RAD = 0.8 * OPEN_RAD  # a gripper told to be narrower, with something between its pads, is closing on it
+OPEN_ENOUGH_RAD = OPEN_RAD / 2  # a gripper told to be wider may go down over something; it opens on its way
 CLOSED_WITHIN_RAD = 0.1  # of its end a gripper's command counts as having arrived there
 HELD_M = 0.03  # from the point between the pads to the middle of what they hold, at most: beside it they are farther
-CONE_M, CONE_SLOPE = 0.01, 0.5  # radius of the way down at its end, and its growth with height
+# Radius of the way down at its end, and its growth with height. Whoever misses by so little corrects it down there, and
+# does not rise and come down again: fingers that are that near have the thing between them, or push it along a little.
+CONE_M, CONE_SLOPE = 0.03, 0.5
+LOW_M = 0.01  # below its end
 ALIGNED_M = 0.02  # of a hand where a demonstration would have it: behind an object along x and z, on its way in z
 AT_THE_BIN_M = 0.08  # sideways from where the thing is dropped: no need to rise any more
 INSIDE_M = 0.034  # from a bin's outer side to the middle of a thing that falls inside
@@ -204,4 +208,5 @@ def _is_behind(task: Task, found: Found) -> bool:
 def _is_above(goal: Floats, hand: Hand, found: Found) -> bool:
     """Whether an open hand is inside the cone over its place of work in which demonstrations come down."""
     aside, height = _aside(goal, found.hands[hand]), found.hands[hand][2] - goal[2]
-    return not found.closing(hand) and -CONE_M <= height <= HOVER_M and aside <= CONE_M + CONE_SLOPE * max(height, 0.0)
+    inside = -LOW_M <= height <= HOVER_M and aside <= CONE_M + CONE_SLOPE * max(height, 0.0)
+    return inside and found.opening_rad(hand) >= OPEN_ENOUGH_RAD
