@@ -56,6 +56,8 @@ def known_parameters(node: Node) -> set[str] | None:
     """Names that one of our nodes declares; None for another's."""
     if node.executable == "safety_gate":
         from agibot_bringup.safety_gate.parameters import PARAMETERS
+    elif node.executable == "state_validity":
+        from agibot_bringup.state_validity.parameters import PARAMETERS
     elif node.executable == "bridge":
         from agibot_bringup.bridge.parameters import PARAMETERS
     elif node.executable == "policy_node":
@@ -252,6 +254,16 @@ def test_the_gate_stands_between_policy_and_controllers_unless_it_is_left_out() 
     without = Run(ROBOT, {"gate": "false"})
     assert "safety_gate" not in names(without)
     assert all(origin == target for origin, target in without.node("policy_node").remappings.items())
+
+
+def test_moveit_is_asked_about_the_states_ahead_on_request_and_the_gate_waits_for_it() -> None:
+    without, asked = Run(ROBOT), Run(ROBOT, {"state_validity": "true", "contract": "/site/contract.yaml"})
+    assert without.node("safety_gate").parameters["require_state_validity"] is False
+    assert asked.node("safety_gate").parameters["require_state_validity"] is True
+    lookout = asked.node("state_validity")
+    assert lookout.parameters == {"use_sim_time": False, "contract": "/site/contract.yaml"}
+    assert lookout.files == [BRINGUP / "config" / "state_validity.yaml"]
+    assert names(asked) == names(without) | {"state_validity"}
 
 
 def test_arguments_reach_the_nodes_they_are_for() -> None:

@@ -62,7 +62,7 @@ class StateValidity(Node):
         contract = load_contract(values.contract)
         self._hardware = contract.model.embodiment
         self._client = self.create_client(GetStateValidity, values.service)
-        self.lookout = Lookout(contract, values.settings, self._client.srv_name)
+        self.lookout = Lookout(contract, values.settings, self.resolve_service_name(values.service))
         # A difference from what MoveIt knows: other joints, and what the robot holds, are as they are there.
         self._request = GetStateValidity.Request(group_name=values.group)
         self._request.robot_state.is_diff = True

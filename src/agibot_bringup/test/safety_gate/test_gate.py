@@ -13,7 +13,7 @@ from dreamzero_policy.runtime.geometry import KeepsClearOfItself
 from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.rest import stopping_s
 
-from .scene import DEADMAN_NS, LOOKOUT_NS, HEAD, TICK_NS, WAIST, Scene, require_inside, wave
+from .scene import DEADMAN_NS, HEAD, LOOKOUT_NS, TICK_NS, WAIST, Scene, require_inside, wave
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from dreamzero_policy.runtime.contract import Contract, Controller
 
+from ..processes import TIMEOUT_S
 from .adversary import Adversary
-from .stand import ARM, TIMEOUT_S, Stand, as_message
+from .stand import ARM, Stand, as_message
 
 pytestmark = pytest.mark.stack
 
@@ -100,7 +101,7 @@ def test_a_gate_with_a_heartbeat_that_is_ended_in_motion_brakes_with_its_last_wo
     while len(stand.sent) < 2 and time.monotonic() < until:
         stand.executor.spin_once(timeout_sec=0.1)
     assert len(stand.sent) == 2
-    stand.stop()
+    stand.end(stand.process)
     assert stand.process.returncode == 0
 
 
