@@ -19,7 +19,7 @@ import numpy as np
 
 from agibot_bringup.safety_gate.channel import Channel, Way
 from agibot_bringup.safety_gate.interlocks import Assent, Interlock, JointStates
-from agibot_bringup.safety_gate.trajectory import Bounds, Reason, Received, Rejected, wanted
+from agibot_bringup.safety_gate.trajectory import Bounds, Reason, Received, ReceivedArrays, Rejected, wanted
 from dreamzero_policy.runtime.contract import Contract, Controller
 from dreamzero_policy.runtime.emergency_stop import EmergencyStop
 from dreamzero_policy.runtime.geometry import Check
@@ -150,7 +150,7 @@ class Gate:
 
     # What a source sends
 
-    def take(self, received: Received, now_ns: int, monotonic_ns: int) -> Rejected | None:
+    def take(self, received: Received | ReceivedArrays, now_ns: int, monotonic_ns: int) -> Rejected | None:
         """A trajectory: passes whole, or not at all. Why not; None if it passed."""
         self.watch(now_ns, monotonic_ns)
         try:
@@ -169,7 +169,7 @@ class Gate:
         self.passed, self.rejecting, self._followed = self.passed + 1, False, True
         return None
 
-    def _ways(self, received: Received, now_ns: int) -> list[tuple[Channel, Way]]:
+    def _ways(self, received: Received | ReceivedArrays, now_ns: int) -> list[tuple[Channel, Way]]:
         ways = []
         for controller, plan in wanted(received, self.controllers, self.settings.bounds, now_ns):
             channel = self.channels[controller.name]

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from agibot_bringup.safety_gate.interlocks import Interlock, JointStates
-from agibot_bringup.safety_gate.trajectory import Bounds, Received, wanted
+from agibot_bringup.safety_gate.trajectory import Bounds, Received, ReceivedArrays, wanted
 from dreamzero_policy.runtime.command import Command
 from dreamzero_policy.runtime.contract import Contract
 from dreamzero_policy.runtime.embodiment import Floats
@@ -30,7 +30,7 @@ class Ahead:
         """rad and m."""
         self._measured.hear(names, positions, monotonic_ns)
 
-    def hear_trajectory(self, received: Received, now_ns: int, monotonic_ns: int) -> None:
+    def hear_trajectory(self, received: Received | ReceivedArrays, now_ns: int, monotonic_ns: int) -> None:
         """What one or more controllers are sent.
 
         Raises:

@@ -11,7 +11,7 @@ from enum import Enum
 
 import numpy as np
 
-from agibot_bringup.safety_gate.trajectory import Received
+from agibot_bringup.safety_gate.trajectory import Received, ReceivedArrays
 from agibot_bringup.state_validity.ahead import Ahead
 from dreamzero_policy.runtime.contract import Contract
 from dreamzero_policy.runtime.embodiment import Floats
@@ -71,7 +71,7 @@ class Lookout:
 
     # What is heard
 
-    def hear_trajectory(self, received: Received, now_ns: int, monotonic_ns: int) -> None:
+    def hear_trajectory(self, received: Received | ReceivedArrays, now_ns: int, monotonic_ns: int) -> None:
         """What controllers are sent; it is looked at as soon as the present look has ended.
 
         Raises:
