@@ -161,8 +161,9 @@ def test_mock_hardware_needs_nothing_but_its_controllers() -> None:
     manager = run.node("ros2_control_node")
     config = BRINGUP / "config"
     assert manager.files == [config / "controllers.yaml", config / "controllers.jazzy.yaml"]
-    assert manager.remappings == {"~/robot_description": "robot_description"} and manager.ends_all
+    assert manager.remappings == {"~/robot_description": "robot_description"}
     assert "hardware:=mock" in run.node("robot_state_publisher").parameters["robot_description"]
+    assert run.ends_all(manager)
 
 
 @pytest.mark.parametrize("distribution", ["humble", "jazzy", "kilted", "lyrical"])
@@ -184,11 +185,12 @@ def test_the_bridge_is_configured_then_activated_then_the_controllers_start() ->
     run = Run(CONTROL, {"hardware": "robot", "contract": "/site/contract.yaml"})
     assert run.executables() == ["robot_state_publisher", "ros2_control_node", "bridge", "await_joint_states"]
     bridge, waiting = run.node("bridge"), run.node("await_joint_states")
-    assert bridge.parameters == {"contract": "/site/contract.yaml", "use_sim_time": False} and bridge.ends_all
+    assert bridge.parameters == {"contract": "/site/contract.yaml", "use_sim_time": False}
     assert bridge.files[0] == BRINGUP / "config" / "bridge.yaml"
     assert changes(run.process_starts(bridge)) == [("bridge", CONFIGURE)]
     assert changes(run.process_exits(waiting, 0)) == [("bridge", ACTIVATE)] and run.nodes == []
     assert run.state_changes(bridge, "activating", "active").executables() == ["spawner"]
+    assert run.ends_all(bridge)
 
 
 def test_with_the_hardware_left_to_a_person_nothing_is_activated() -> None:
@@ -206,6 +208,15 @@ def test_what_does_not_come_ends_everything(file: Path, what: str) -> None:
     run.process_exits(waiting, 1)
     assert run.nodes == [] and changes(run) == []
     assert [type(event) for event in run.context.events] == [Shutdown] and what in run.context.events[0].reason
+
+
+@pytest.mark.parametrize("hardware", ["mock", "twin", "topic", "robot"])
+def test_when_a_person_ends_everything_no_process_asks_for_it_again(hardware: str) -> None:
+    """launch takes a second request for an error, and `ros2 launch` then ends with 1."""
+    run = Run(ROBOT, {"hardware": hardware})
+    run.context.is_shutdown = True
+    for node in run.nodes:
+        assert not run.process_exits(node, 1).context.events, node.executable
 
 
 # The robot and its policy
@@ -361,4 +372,4 @@ def test_a_replay_lives_in_a_namespace_of_its_own_with_the_bag_as_its_clock() ->
     assert policy.parameters["require_controllers"] is False  # nobody is to follow what is commanded
     shown = {name: player.parameters[name] for name in ("bag", "loop", "rate_share", "start_s")}
     assert shown == {"bag": "/data/bag", "loop": True, "rate_share": 0.5, "start_s": 0.0}
-    assert player.ends_all and not policy.ends_all
+    assert run.ends_all(player) and not run.ends_all(policy)
