@@ -75,7 +75,7 @@ def start() -> Iterator[Callable[..., Guarded]]:
 def test_the_gate_opens_once_states_are_valid_and_a_wall_ahead_closes_it_before_the_robot_is_there(
     start: Callable[..., Guarded],
 ) -> None:
-    stand = start()
+    stand = start("horizon_s:=2.0")  # so long a busy machine may take to close the gate
     stand.spin_until(lambda: "waiting: nobody offers /check_state_validity" in stand.sayings[-1:])
     refusal = stand.ask("open")
     assert not refusal.success and "state validity: " in refusal.message
