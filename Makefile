@@ -47,7 +47,7 @@ test: setup
 
 adversarial: setup
 	@ADVERSARIAL_OUTPUTS=10000 GATE_MESSAGES=100000 $(PY) -m pytest \
-	  src/dreamzero_policy/test/runtime/test_adversarial.py src/agibot_bringup/test/safety_gate/test_adversarial.py $(ARGS)
+	  src/dreamzero_policy/test/runtime/test_adversarial.py $(wildcard src/agibot_bringup/test/safety_gate/test_adversarial*.py) $(ARGS)
 
 bags: setup
 	@BAG_SECONDS=300 $(PY) -m pytest test/test_storage_kinds.py $(ARGS)

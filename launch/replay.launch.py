@@ -6,6 +6,8 @@ Both nodes live in a namespace of their own, with the bag's time as their clock:
 are those of the replay alone, whatever robot is there too.
 """
 
+from collections.abc import Callable
+
 from launch.actions import DeclareLaunchArgument, Shutdown
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
@@ -87,7 +89,16 @@ def generate_launch_description() -> LaunchDescription:
                         "start_s": ParameterValue(argument["start_s"], value_type=float),
                     }
                 ],
-                on_exit=[Shutdown(reason="the bag has been played")],
+                on_exit=_end_all("the bag has been played"),
             ),
         ]
     )
+
+
+def _end_all(reason: str) -> Callable[[object, object], list[object]]:
+    """What follows the end of a process without which nothing goes on; nothing, where all is being ended already."""
+
+    def on_exit(_: object, context: object) -> list[object]:
+        return [] if context.is_shutdown else [Shutdown(reason=reason)]
+
+    return on_exit

@@ -151,7 +151,7 @@ def generate_launch_description() -> LaunchDescription:
                 ],
                 output="screen",
                 condition=IfCondition(needs_twin),
-                on_exit=[Shutdown(reason="the twin has ended")],
+                on_exit=_end_all("the twin has ended"),
             ),
             IncludeLaunchDescription(
                 PythonLaunchDescriptionSource(PathJoinSubstitution([BRINGUP, "launch", "safety_gate.launch.py"])),
@@ -194,9 +194,14 @@ def generate_launch_description() -> LaunchDescription:
 def _after_success(*actions: object) -> Callable[[object, object], list[object]]:
     """What follows a process that was waited for; if it failed, everything ends."""
 
-    def on_exit(event: object, _: object) -> list[object]:
-        return (
-            list(actions) if event.returncode == 0 else [Shutdown(reason="no joint states come from the controllers")]
-        )
+    failed = _end_all("no joint states come from the controllers")
+    return lambda event, context: list(actions) if event.returncode == 0 else failed(event, context)
+
+
+def _end_all(reason: str) -> Callable[[object, object], list[object]]:
+    """What follows the end of a process without which nothing goes on; nothing, where all is being ended already."""
+
+    def on_exit(_: object, context: object) -> list[object]:
+        return [] if context.is_shutdown else [Shutdown(reason=reason)]
 
     return on_exit

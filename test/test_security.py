@@ -1,7 +1,7 @@
 """The security policies give every node what it declares at run time, and nothing else."""
 
 import socket
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import psutil
@@ -17,11 +17,11 @@ from .declared import Declared, running, settled
 from .security_policies import FILE, allowed, profiles
 
 ROOT = Path(__file__).parents[1]
-MESSAGES = (
-    ROOT / "src" / "agibot_bringup" / "test" / "bridge" / "messages.py"
-)  # builds the robot's, as its own tests do
-robots_messages = module_from_spec(spec := spec_from_file_location("robots_messages", MESSAGES))
-spec.loader.exec_module(robots_messages)
+TESTS_OF_BRINGUP = ROOT / "src" / "agibot_bringup" / "test"
+built_messages = module_from_spec(
+    spec := spec_from_file_location("built_messages", TESTS_OF_BRINGUP / "built_messages.py")
+)
+spec.loader.exec_module(built_messages)
 CONTRACT_FILE = ROOT / "config" / "agibot_g1.yaml"
 CONTROLLERS = load_contract(CONTRACT_FILE).site.controllers
 COMMANDS = {f"/{controller.name}/joint_trajectory" for controller in CONTROLLERS}
@@ -68,12 +68,22 @@ def test_a_node_may_do_what_it_declares_and_nothing_else(name: str) -> None:
 @pytest.mark.stack
 @pytest.mark.timeout(900)  # the first time the robot's messages are built
 def test_the_bridge_may_do_what_it_declares_once_it_is_connected_and_nothing_else() -> None:
-    robots_messages.use(robots_messages.installed())
+    built_messages.use(built_messages.installed(TESTS_OF_BRINGUP / "bridge" / "genie_msgs"))
     arguments = [*CONTRACT, "-p", "safe_stop_type:=std_msgs/msg/Empty"]
     with running("agibot_bringup.bridge.node", arguments) as (watcher, process):
         configure(watcher, "/bridge/change_state")
         declared = settled(watcher, process, "bridge", "/robot_joint_states")
     compare("bridge", declared)
+
+
+@pytest.mark.stack
+@pytest.mark.timeout(900)  # where MoveIt's messages are not installed, they are built the first time
+def test_the_lookout_may_do_what_it_declares_and_nothing_else() -> None:
+    if find_spec("moveit_msgs") is None:
+        built_messages.use(built_messages.installed(TESTS_OF_BRINGUP / "state_validity" / "moveit_msgs"))
+    with running("agibot_bringup.state_validity.node", CONTRACT) as (watcher, process):
+        declared = settled(watcher, process, "state_validity", "/diagnostics")
+    compare("state_validity", declared)
 
 
 def configure(watcher: Node, service: str) -> None:
@@ -116,8 +126,10 @@ def test_only_the_gate_may_command_a_controller() -> None:
         assert {enclave for enclave, may in allowed().items() if topic in may.publish} == {"safety_gate"}
 
 
-def test_only_the_operator_may_ask_a_node_for_something() -> None:
-    assert {enclave for enclave, may in allowed().items() if may.request} == {"operator"}
+def test_only_the_operator_may_ask_a_node_of_ours_for_something() -> None:
+    asked = {enclave: may.request for enclave, may in allowed().items() if may.request}
+    assert set(asked) == {"operator", "state_validity"}
+    assert asked["state_validity"] == {"/check_state_validity"}, "of MoveIt's move_group"
     calls = {path for path, profile in profiles() if profile.find("actions[@call='ALLOW']") is not None}
     assert calls == {"/operator"}
 

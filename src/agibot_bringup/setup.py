@@ -40,6 +40,7 @@ setup(
             "go_home = agibot_bringup.go_home.node:main",
             "nudge = agibot_bringup.nudge:main",
             "safety_gate = agibot_bringup.safety_gate.node:main",
+            "state_validity = agibot_bringup.state_validity.node:main",
         ]
     },
 )

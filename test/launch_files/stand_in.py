@@ -33,6 +33,7 @@ class Context:
         self.started: list[Any] = []  # processes, in order
         self.events: list[Any] = []
         self.handlers: list[Any] = []
+        self.is_shutdown = False
 
 
 def text(value: Any, context: Context) -> str:
@@ -214,15 +215,17 @@ class Node(Action):
         arguments: Iterable[Any] = (),
         additional_env: dict[str, str] | None = None,
         output: str = "log",
-        on_exit: list[Action] | None = None,
+        on_exit: "Callable[[Any, Context], list[Action]] | None" = None,
         condition: IfCondition | None = None,
     ) -> None:
         super().__init__(condition=condition)
         self.package, self.executable, self.name, self._namespace = package, executable, name, namespace
         self._parameters, self._remappings, self._arguments = list(parameters), list(remappings), list(arguments)
-        self.environment, self.ends_all = additional_env or {}, any(isinstance(a, Shutdown) for a in on_exit or [])
+        self.environment, self.on_exit = additional_env or {}, on_exit
 
     def execute(self, context: Context) -> None:
+        if self.on_exit is not None:
+            context.handlers.append(OnProcessExit(self, self.on_exit))
         self.namespace = text(self._namespace, context)
         self.arguments = [text(argument, context) for argument in self._arguments]
         self.remappings = {text(origin, context): text(target, context) for origin, target in self._remappings}
@@ -399,6 +402,10 @@ class Run:
 
     def executables(self) -> list[str]:
         return [node.executable for node in self.nodes]
+
+    def ends_all(self, node: Node) -> bool:
+        """Whether the end of a process is the end of everything."""
+        return any(isinstance(event, Shutdown) for event in self.process_exits(node, 0).context.events)
 
     def process_starts(self, node: Node) -> "Run":
         return self._follow(h.on_start for h in self._handlers(OnProcessStart) if h.target_action is node)

@@ -56,6 +56,8 @@ def known_parameters(node: Node) -> set[str] | None:
     """Names that one of our nodes declares; None for another's."""
     if node.executable == "safety_gate":
         from agibot_bringup.safety_gate.parameters import PARAMETERS
+    elif node.executable == "state_validity":
+        from agibot_bringup.state_validity.parameters import PARAMETERS
     elif node.executable == "bridge":
         from agibot_bringup.bridge.parameters import PARAMETERS
     elif node.executable == "policy_node":
@@ -159,8 +161,9 @@ def test_mock_hardware_needs_nothing_but_its_controllers() -> None:
     manager = run.node("ros2_control_node")
     config = BRINGUP / "config"
     assert manager.files == [config / "controllers.yaml", config / "controllers.jazzy.yaml"]
-    assert manager.remappings == {"~/robot_description": "robot_description"} and manager.ends_all
+    assert manager.remappings == {"~/robot_description": "robot_description"}
     assert "hardware:=mock" in run.node("robot_state_publisher").parameters["robot_description"]
+    assert run.ends_all(manager)
 
 
 @pytest.mark.parametrize("distribution", ["humble", "jazzy", "kilted", "lyrical"])
@@ -182,11 +185,12 @@ def test_the_bridge_is_configured_then_activated_then_the_controllers_start() ->
     run = Run(CONTROL, {"hardware": "robot", "contract": "/site/contract.yaml"})
     assert run.executables() == ["robot_state_publisher", "ros2_control_node", "bridge", "await_joint_states"]
     bridge, waiting = run.node("bridge"), run.node("await_joint_states")
-    assert bridge.parameters == {"contract": "/site/contract.yaml", "use_sim_time": False} and bridge.ends_all
+    assert bridge.parameters == {"contract": "/site/contract.yaml", "use_sim_time": False}
     assert bridge.files[0] == BRINGUP / "config" / "bridge.yaml"
     assert changes(run.process_starts(bridge)) == [("bridge", CONFIGURE)]
     assert changes(run.process_exits(waiting, 0)) == [("bridge", ACTIVATE)] and run.nodes == []
     assert run.state_changes(bridge, "activating", "active").executables() == ["spawner"]
+    assert run.ends_all(bridge)
 
 
 def test_with_the_hardware_left_to_a_person_nothing_is_activated() -> None:
@@ -204,6 +208,15 @@ def test_what_does_not_come_ends_everything(file: Path, what: str) -> None:
     run.process_exits(waiting, 1)
     assert run.nodes == [] and changes(run) == []
     assert [type(event) for event in run.context.events] == [Shutdown] and what in run.context.events[0].reason
+
+
+@pytest.mark.parametrize("hardware", ["mock", "twin", "topic", "robot"])
+def test_when_a_person_ends_everything_no_process_asks_for_it_again(hardware: str) -> None:
+    """launch takes a second request for an error, and `ros2 launch` then ends with 1."""
+    run = Run(ROBOT, {"hardware": hardware})
+    run.context.is_shutdown = True
+    for node in run.nodes:
+        assert not run.process_exits(node, 1).context.events, node.executable
 
 
 # The robot and its policy
@@ -252,6 +265,16 @@ def test_the_gate_stands_between_policy_and_controllers_unless_it_is_left_out() 
     without = Run(ROBOT, {"gate": "false"})
     assert "safety_gate" not in names(without)
     assert all(origin == target for origin, target in without.node("policy_node").remappings.items())
+
+
+def test_moveit_is_asked_about_the_states_ahead_on_request_and_the_gate_waits_for_it() -> None:
+    without, asked = Run(ROBOT), Run(ROBOT, {"state_validity": "true", "contract": "/site/contract.yaml"})
+    assert without.node("safety_gate").parameters["require_state_validity"] is False
+    assert asked.node("safety_gate").parameters["require_state_validity"] is True
+    lookout = asked.node("state_validity")
+    assert lookout.parameters == {"use_sim_time": False, "contract": "/site/contract.yaml"}
+    assert lookout.files == [BRINGUP / "config" / "state_validity.yaml"]
+    assert names(asked) == names(without) | {"state_validity"}
 
 
 def test_arguments_reach_the_nodes_they_are_for() -> None:
@@ -349,4 +372,4 @@ def test_a_replay_lives_in_a_namespace_of_its_own_with_the_bag_as_its_clock() ->
     assert policy.parameters["require_controllers"] is False  # nobody is to follow what is commanded
     shown = {name: player.parameters[name] for name in ("bag", "loop", "rate_share", "start_s")}
     assert shown == {"bag": "/data/bag", "loop": True, "rate_share": 0.5, "start_s": 0.0}
-    assert player.ends_all and not policy.ends_all
+    assert run.ends_all(player) and not run.ends_all(policy)

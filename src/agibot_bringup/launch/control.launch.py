@@ -108,7 +108,7 @@ def generate_launch_description() -> LaunchDescription:
         ],
         output="screen",
         condition=IfCondition(hardware_is("robot")),
-        on_exit=[Shutdown(reason="the bridge to the robot has ended")],
+        on_exit=_end_all("the bridge to the robot has ended"),
     )
 
     def change(transition: int, condition: IfCondition | None = None) -> EmitEvent:
@@ -160,7 +160,7 @@ def generate_launch_description() -> LaunchDescription:
                 parameters=[argument["controllers_file"], argument["controllers_overlay"], use_sim_time],
                 remappings=[("~/robot_description", "robot_description")],  # Humble listens on the private name
                 output="screen",
-                on_exit=[Shutdown(reason="ros2_control has ended")],
+                on_exit=_end_all("ros2_control has ended"),
             ),
             bridge,
             await_hardware,
@@ -189,7 +189,14 @@ def generate_launch_description() -> LaunchDescription:
 def _after_success(*actions: object) -> Callable[[object, object], list[object]]:
     """What follows a process that was waited for; if it failed, everything ends."""
 
-    def on_exit(event: object, _: object) -> list[object]:
-        return list(actions) if event.returncode == 0 else [Shutdown(reason="the hardware reports no joint states")]
+    failed = _end_all("the hardware reports no joint states")
+    return lambda event, context: list(actions) if event.returncode == 0 else failed(event, context)
+
+
+def _end_all(reason: str) -> Callable[[object, object], list[object]]:
+    """What follows the end of a process without which nothing goes on; nothing, where all is being ended already."""
+
+    def on_exit(_: object, context: object) -> list[object]:
+        return [] if context.is_shutdown else [Shutdown(reason=reason)]
 
     return on_exit

@@ -17,7 +17,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from agibot_bringup.safety_gate.trajectory import Point, Received
+from agibot_bringup.safety_gate.trajectory import ReceivedArrays
 from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.plan import Plan
 
@@ -59,7 +59,7 @@ class Writer:
         return self._head + struct.pack("<I", len(records)) + told
 
 
-def read(data: bytes) -> Received | None:
+def read(data: bytes) -> ReceivedArrays | None:
     """What a message says; None where it is not of the form above."""
     if data[:4] != HEADER:
         return None
@@ -81,7 +81,7 @@ def read(data: bytes) -> Received | None:
     return _points(body, at + 4, points, joints, sec * NS_PER_S + nanosec)
 
 
-def _points(body: memoryview, at: int, count: int, joints: list[str], stamp_ns: int) -> Received | None:
+def _points(body: memoryview, at: int, count: int, joints: list[str], stamp_ns: int) -> ReceivedArrays | None:
     if count == 0 or not joints:
         return None
     dtype, short = _records(len(joints)), 4 if at % 8 else 0
@@ -96,8 +96,8 @@ def _points(body: memoryview, at: int, count: int, joints: list[str], stamp_ns: 
         and not (records["n_accelerations"].any() or records["n_effort"].any())
     ):
         return None
-    after_ns = (records["sec"].astype(np.int64) * NS_PER_S + records["nanosec"]).tolist()
-    return Received(joints, list(map(Point, after_ns, records["positions"], records["velocities"])), stamp_ns)
+    after_ns = records["sec"].astype(np.int64) * NS_PER_S + records["nanosec"]
+    return ReceivedArrays(joints, after_ns, records["positions"], records["velocities"], stamp_ns)
 
 
 def _aligned(at: int, to: int) -> int:

@@ -3,9 +3,9 @@
     source ──► wanted trajectory ──► interlocks ──► engage ──► limits ──► controllers
 
 It is opened by a person's word, and only while every interlock is good: the deadman is held, no emergency stop is
-latched, joint states come, every controller listens. Any of them going bad closes it, and it stays closed until it is
-opened again. What is being executed when it closes is replaced by the way to rest inside the limits; nothing else is
-ever sent while it is closed.
+latched, joint states come, every controller listens, and the states ahead are valid, where somebody looks at them. Any
+of them going bad closes it, and it stays closed until it is opened again. What is being executed when it closes is
+replaced by the way to rest inside the limits; nothing else is ever sent while it is closed.
 
 A source that falls silent needs no reaction: every trajectory that passes ends at rest. The gate tells of it.
 """
@@ -18,8 +18,8 @@ from enum import Enum
 import numpy as np
 
 from agibot_bringup.safety_gate.channel import Channel, Way
-from agibot_bringup.safety_gate.interlocks import Deadman, Interlock, JointStates
-from agibot_bringup.safety_gate.trajectory import Bounds, Reason, Received, Rejected, wanted
+from agibot_bringup.safety_gate.interlocks import Assent, Interlock, JointStates
+from agibot_bringup.safety_gate.trajectory import Bounds, Reason, Received, ReceivedArrays, Rejected, wanted
 from dreamzero_policy.runtime.contract import Contract, Controller
 from dreamzero_policy.runtime.emergency_stop import EmergencyStop
 from dreamzero_policy.runtime.geometry import Check
@@ -58,12 +58,15 @@ class Gate:
         self,
         contract: Contract,
         settings: Settings,
-        deadman: Deadman | None,
+        deadman: Assent | None,
         send: Send,
         checks: Sequence[Check] = (),
+        validity: Assent | None = None,
     ) -> None:
-        """Without a deadman nobody has to hold on. `checks` are those of the robot's shape, on all commanded joints."""
-        self.settings, self.deadman, self._send = settings, deadman, send
+        """Without a deadman nobody has to hold on, without `validity` nobody looks ahead. `checks` are those of the
+        robot's shape, on all commanded joints.
+        """
+        self.settings, self._deadman, self._validity, self._send = settings, deadman, validity, send
         self.controllers = contract.site.controllers
         self.channels = {
             controller.name: Channel(contract, controller, settings.first_points_s, settings.engage_s)
@@ -95,10 +98,18 @@ class Gate:
         self.watch(now_ns, monotonic_ns)
 
     def hear_deadman(self, held: bool, now_ns: int, monotonic_ns: int) -> None:
-        """The button, or a beat. A silence that nobody has noticed yet is noticed before."""
+        """The button, or a beat."""
+        self._hear(self._deadman, held, now_ns, monotonic_ns)
+
+    def hear_validity(self, valid: bool, now_ns: int, monotonic_ns: int) -> None:
+        """Whether the states ahead are valid, of who looks ahead."""
+        self._hear(self._validity, valid, now_ns, monotonic_ns)
+
+    def _hear(self, assent: Assent | None, agreed: bool, now_ns: int, monotonic_ns: int) -> None:
+        """A silence that nobody has noticed yet is noticed before."""
         self.watch(now_ns, monotonic_ns)
-        if self.deadman is not None:
-            self.deadman.hear(held, monotonic_ns)
+        if assent is not None:
+            assent.hear(agreed, monotonic_ns)
         self.watch(now_ns, monotonic_ns)
 
     def hear_estop(self, stop: bool, now_ns: int, monotonic_ns: int) -> None:
@@ -139,7 +150,7 @@ class Gate:
 
     # What a source sends
 
-    def take(self, received: Received, now_ns: int, monotonic_ns: int) -> Rejected | None:
+    def take(self, received: Received | ReceivedArrays, now_ns: int, monotonic_ns: int) -> Rejected | None:
         """A trajectory: passes whole, or not at all. Why not; None if it passed."""
         self.watch(now_ns, monotonic_ns)
         try:
@@ -158,7 +169,7 @@ class Gate:
         self.passed, self.rejecting, self._followed = self.passed + 1, False, True
         return None
 
-    def _ways(self, received: Received, now_ns: int) -> list[tuple[Channel, Way]]:
+    def _ways(self, received: Received | ReceivedArrays, now_ns: int) -> list[tuple[Channel, Way]]:
         ways = []
         for controller, plan in wanted(received, self.controllers, self.settings.bounds, now_ns):
             channel = self.channels[controller.name]
@@ -202,7 +213,7 @@ class Gate:
         """All that keeps the gate closed now."""
         stop = self.estop.trouble()
         found = [None if stop is None else Interlock(stop.fault.label, stop.text)]
-        found.append(None if self.deadman is None else self.deadman.interlock(monotonic_ns))
+        found += [one.interlock(monotonic_ns) for one in (self._deadman, self._validity) if one is not None]
         found.append(self.joint_states.interlock(monotonic_ns))
         if self.absent:
             found.append(Interlock("controller_gone", f"controllers: nobody listens as {', '.join(self.absent)}"))

@@ -20,28 +20,36 @@ class Interlock:
     text: str
 
 
-class Deadman:
-    """Somebody who holds on. Letting go and silence are the same."""
+class Assent:
+    """Somebody who must go on agreeing: a person who holds on, a node that looks ahead. No and silence are the same."""
 
-    def __init__(self, timeout_s: float, source: str) -> None:
-        """`source` names the button or the topic, for a person."""
-        self._timeout_ns, self._timeout_s, self._source = round(timeout_s * NS_PER_S), timeout_s, source
-        self._held = False
+    def __init__(self, name: str, timeout_s: float, source: str, no: str) -> None:
+        """`name` of the interlock. For a person, `source` names who is heard, and `no` completes its sentence."""
+        self._name, self._source, self._no = name, source, no
+        self._timeout_ns, self._timeout_s = round(timeout_s * NS_PER_S), timeout_s
+        self._agreed = False
         self._heard_ns: int | None = None
 
-    def hear(self, held: bool, monotonic_ns: int) -> None:
+    def hear(self, agreed: bool, monotonic_ns: int) -> None:
         """A message: of a button, whether it is pressed; of a heartbeat, true."""
-        self._held, self._heard_ns = held, monotonic_ns
+        self._agreed, self._heard_ns = agreed, monotonic_ns
 
     def interlock(self, monotonic_ns: int) -> Interlock | None:
         if self._heard_ns is None:
-            return Interlock("deadman", f"deadman: nothing heard yet of {self._source}")
+            return self._bad(f"nothing heard yet of {self._source}")
         if (silent_ns := monotonic_ns - self._heard_ns) > self._timeout_ns:
-            return Interlock(
-                "deadman",
-                f"deadman: {self._source} is silent for {silent_ns / NS_PER_S:.2f} s, allowed are {self._timeout_s:g}",
+            return self._bad(
+                f"{self._source} is silent for {silent_ns / NS_PER_S:.2f} s, allowed are {self._timeout_s:g}"
             )
-        return None if self._held else Interlock("deadman", f"deadman: {self._source} is released")
+        return None if self._agreed else self._bad(f"{self._source} {self._no}")
+
+    def _bad(self, text: str) -> Interlock:
+        return Interlock(self._name, f"{self._name.replace('_', ' ')}: {text}")
+
+
+def deadman(timeout_s: float, source: str) -> Assent:
+    """A person who holds on: `source` names the button or the topic."""
+    return Assent("deadman", timeout_s, source, "is released")
 
 
 class JointStates:

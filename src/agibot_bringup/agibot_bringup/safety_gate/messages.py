@@ -7,7 +7,7 @@ from rclpy.serialization import deserialize_message
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from agibot_bringup.safety_gate import cdr
-from agibot_bringup.safety_gate.trajectory import Point, Received
+from agibot_bringup.safety_gate.trajectory import Point, Received, ReceivedArrays
 from dreamzero_policy.runtime.contract import Controller
 from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.plan import Plan
@@ -25,7 +25,7 @@ def received(message: JointTrajectory) -> Received:
     return Received(message.joint_names, points, to_ns(message.header.stamp))
 
 
-def received_bytes(data: bytes) -> Received:
+def received_bytes(data: bytes) -> Received | ReceivedArrays:
     """The same of a message's bytes.
 
     Raises:

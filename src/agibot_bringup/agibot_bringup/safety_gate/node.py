@@ -2,7 +2,7 @@
 
     wanted/… ──► Gate ──► <controller>/joint_trajectory
                   ▲
-    joy or heartbeat, estop, joint_states, ~/open, ~/close, ~/reset_estop
+    joy or heartbeat, estop, joint_states, state_validity/valid, ~/open, ~/close, ~/reset_estop
 
 Callbacks hand over what was heard, with both clocks; everything is decided in `gate.py`. All names but /diagnostics are
 relative or private.
@@ -33,7 +33,7 @@ from agibot_bringup.executors import quickest_executor
 from agibot_bringup.safety_gate import parameters, reports
 from agibot_bringup.safety_gate.cdr import Writer
 from agibot_bringup.safety_gate.gate import Gate
-from agibot_bringup.safety_gate.interlocks import Deadman
+from agibot_bringup.safety_gate.interlocks import Assent, deadman
 from agibot_bringup.safety_gate.messages import received_bytes
 from agibot_bringup.safety_gate.trajectory import Reason
 from dreamzero_policy.runtime import kernels
@@ -44,6 +44,7 @@ from dreamzero_policy.runtime.geometry import checks_of
 from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.plan import Plan
 
+STATE_VALIDITY = "state_validity/valid"
 TICK_S = 0.02  # what no message announces is noticed within this
 LAST_CALLBACKS = 20  # handled after the end has begun, so that the last trajectory can leave
 
@@ -80,7 +81,11 @@ class SafetyGate(Node):
             for controller in contract.site.controllers
         }
         self._writers = {controller.name: Writer(controller.joints) for controller in contract.site.controllers}
-        self.gate = Gate(contract, values.settings, _deadman(values), self._send, checks_of(contract))
+        # state_validity hears what the controllers are sent, and is none of them.
+        self._listeners = 2 if values.require_state_validity else 1
+        self.gate = Gate(
+            contract, values.settings, _deadman(values), self._send, checks_of(contract), _validity(values)
+        )
         self.gate.estop.demand(values.estop_timeout_s if values.require_estop else None)
         self._status, self._shown = self.create_publisher(String, "~/status", LATCHED), ""
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", EVENT)
@@ -119,6 +124,8 @@ class SafetyGate(Node):
             self.create_subscription(Joy, values.deadman_topic, self._on_joy, SENSOR)
         elif values.deadman == "heartbeat":
             self.create_subscription(Empty, values.deadman_topic, self._on_heartbeat, SENSOR)
+        if values.require_state_validity:
+            self.create_subscription(Bool, STATE_VALIDITY, self._on_state_validity, EVENT)
 
     # Time
 
@@ -159,6 +166,9 @@ class SafetyGate(Node):
     def _on_heartbeat(self, _: Empty) -> None:
         self.gate.hear_deadman(True, *self._now())
 
+    def _on_state_validity(self, message: Bool) -> None:
+        self.gate.hear_validity(message.data, *self._now())
+
     def _on_estop(self, message: Bool) -> None:
         self.gate.hear_estop(message.data, *self._now())
         self._publish_status()
@@ -197,7 +207,7 @@ class SafetyGate(Node):
         self._publish_status()
 
     def _absent(self) -> Sequence[str]:
-        return [name for name, output in self._outputs.items() if output.get_subscription_count() == 0]
+        return [name for name, output in self._outputs.items() if output.get_subscription_count() < self._listeners]
 
     def _publish_status(self) -> None:
         """Where it has changed; who comes later hears the last one."""
@@ -223,11 +233,18 @@ class SafetyGate(Node):
         self._publish_status()
 
 
-def _deadman(values: parameters.Parameters) -> Deadman | None:
+def _deadman(values: parameters.Parameters) -> Assent | None:
     if values.deadman == "none":
         return None
     button = f"button {values.deadman_button} of " if values.deadman == "joy" else ""
-    return Deadman(values.deadman_timeout_s, f"{button}{values.deadman_topic}")
+    return deadman(values.deadman_timeout_s, f"{button}{values.deadman_topic}")
+
+
+def _validity(values: parameters.Parameters) -> Assent | None:
+    if not values.require_state_validity:
+        return None
+    no = "says no; why is told on state_validity/status"
+    return Assent("state_validity", values.state_validity_timeout_s, STATE_VALIDITY, no)
 
 
 def main() -> None:

@@ -27,7 +27,8 @@ INPUTS = [
 ]
 
 # name: (default, description, allowed (lowest, highest) or None)
-PARAMETERS: dict[str, tuple[Any, str, tuple[float, float] | None]] = {
+Table = dict[str, tuple[Any, str, tuple[float, float] | None]]
+PARAMETERS: Table = {
     "contract": (
         "",
         "Path of the contract file with joints, limits and controllers; empty takes config/agibot_g1.yaml of the "
@@ -49,6 +50,16 @@ PARAMETERS: dict[str, tuple[Any, str, tuple[float, float] | None]] = {
         None,
     ),
     "estop_timeout_s": (0.5, "With require_estop: longest silence on estop [s].", (0.05, 60.0)),
+    "require_state_validity": (
+        False,
+        "The gate is open only while the node state_validity says that the states ahead are valid.",
+        None,
+    ),
+    "state_validity_timeout_s": (
+        0.5,
+        "With require_state_validity: longest silence on state_validity/valid [s].",
+        (0.05, 10.0),
+    ),
     "engage_s": (
         1.0,
         "Time over which what is wanted is blended in, from the first trajectory of a controller after the gate was "
@@ -100,13 +111,15 @@ class Parameters:
     deadman_timeout_s: float
     require_estop: bool
     estop_timeout_s: float
+    require_state_validity: bool
+    state_validity_timeout_s: float
     clock_jump_s: float
     settings: Settings
 
 
-def declare(node: Node) -> None:
+def declare(node: Node, table: Table = PARAMETERS) -> None:
     """Declare all parameters; rclpy refuses values of the wrong type or out of range."""
-    for name, (default, description, allowed) in PARAMETERS.items():
+    for name, (default, description, allowed) in table.items():
         descriptor = ParameterDescriptor(name=name, description=description, read_only=True)
         if allowed is not None and isinstance(default, int):
             descriptor.integer_range = [IntegerRange(from_value=int(allowed[0]), to_value=int(allowed[1]), step=0)]
@@ -140,6 +153,8 @@ def read(node: Node, share: Path) -> Parameters:
         deadman_timeout_s=values["deadman_timeout_s"],
         require_estop=values["require_estop"],
         estop_timeout_s=values["estop_timeout_s"],
+        require_state_validity=values["require_state_validity"],
+        state_validity_timeout_s=values["state_validity_timeout_s"],
         clock_jump_s=values["clock_jump_s"],
         settings=Settings(
             engage_s=values["engage_s"],

@@ -11,6 +11,7 @@ from enum import IntEnum
 from operator import attrgetter
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dreamzero_policy.runtime.chunk import Judgement, Verdict
 from dreamzero_policy.runtime.contract import Controller
@@ -73,6 +74,63 @@ class Received:
     points: Sequence[Point] = field(repr=False)
     stamp_ns: int = 0
 
+    @property
+    def after_ns(self) -> NDArray[np.int64]:
+        """When each point is due, from the trajectory's start [N]."""
+        return np.array([point.after_ns for point in self.points], np.int64)
+
+    def values(self) -> tuple[Floats, Floats]:
+        """Positions and velocities [N, J].
+
+        Accelerations and effort must be well-formed and are left out: what passes is the cubic through positions and
+        velocities, and that is what is judged.
+
+        Raises:
+            Rejected: a point has not one value for each joint, or one that is not finite.
+        """
+        positions, velocities, _, _ = map(self._rows, ("positions", "velocities", "accelerations", "effort"))
+        return positions, velocities
+
+    def _rows(self, what: str) -> Floats:
+        """One field of all points [N, J]; zeros where a point leaves out what it may leave out."""
+        width, optional = len(self.joints), what in ("accelerations", "effort")
+        rows = list(map(attrgetter(what), self.points))
+        lengths = set(map(len, rows))
+        if optional and lengths == {0}:
+            return np.zeros((len(rows), width))
+        if lengths != {width}:
+            for index, row in enumerate(rows):
+                if len(row) != width and not (optional and len(row) == 0):
+                    hint = ": a controller would step in velocity at every point" if what == "velocities" else ""
+                    raise Rejected(Reason.LENGTHS, f"point {index} has {len(row)} {what} for {width} joints{hint}")
+            rows = [row if len(row) else [0.0] * width for row in rows]
+        values = np.array(rows, np.float64)
+        _require_finite(what, values, self.joints)
+        return values
+
+
+@dataclass(frozen=True, eq=False)
+class ReceivedArrays:
+    """The same where every point has positions and velocities of all joints, and nothing else."""
+
+    joints: Sequence[str]
+    after_ns: NDArray[np.int64]  # [N]
+    positions: Floats  # [N, J]
+    velocities: Floats
+    stamp_ns: int
+
+    def values(self) -> tuple[Floats, Floats]:
+        """As :meth:`Received.values`."""
+        _require_finite("positions", self.positions, self.joints)
+        _require_finite("velocities", self.velocities, self.joints)
+        return self.positions, self.velocities
+
+
+def _require_finite(what: str, rows: Floats, joints: Sequence[str]) -> None:
+    if not np.isfinite(rows).all():
+        index, joint = np.argwhere(~np.isfinite(rows))[0]
+        raise Rejected(Reason.NOT_FINITE, f"{what} of {joints[joint]} is {rows[index, joint]} in point {index}")
+
 
 @dataclass(frozen=True)
 class Bounds:
@@ -84,7 +142,7 @@ class Bounds:
 
 
 def wanted(
-    received: Received, controllers: Sequence[Controller], bounds: Bounds, now_ns: int
+    received: Received | ReceivedArrays, controllers: Sequence[Controller], bounds: Bounds, now_ns: int
 ) -> list[tuple[Controller, Plan]]:
     """What each of the controllers that are meant is to do, as the cubics they interpolate, on the node's clock.
 
@@ -93,7 +151,7 @@ def wanted(
     """
     meant = _controllers_meant(received.joints, controllers)
     due_ns = _due(received, bounds, now_ns)
-    positions, velocities = _values(received)
+    positions, velocities = received.values()
     if velocities[-1].any():
         joint = int(np.argmax(np.abs(velocities[-1])))
         raise Rejected(
@@ -123,13 +181,14 @@ def _controllers_meant(joints: Sequence[str], controllers: Sequence[Controller])
     )
 
 
-def _due(received: Received, bounds: Bounds, now_ns: int) -> np.ndarray:
+def _due(received: Received | ReceivedArrays, bounds: Bounds, now_ns: int) -> NDArray[np.int64]:
     """When each point is due [N, ns]."""
-    if not received.points:
+    after_ns = received.after_ns
+    if not len(after_ns):
         raise Rejected(Reason.NO_POINTS, "the trajectory has no points; to stop the robot close the gate")
-    after_ns = np.array([point.after_ns for point in received.points], np.int64)
-    if after_ns[0] < 0 or (np.diff(after_ns) < SHORTEST_NS).any():
-        at = 0 if after_ns[0] < 0 else int(np.argmax(np.diff(after_ns) < SHORTEST_NS)) + 1
+    too_close = after_ns[1:] - after_ns[:-1] < SHORTEST_NS
+    if after_ns[0] < 0 or too_close.any():
+        at = 0 if after_ns[0] < 0 else int(np.argmax(too_close)) + 1
         raise Rejected(
             Reason.TIMES,
             f"time_from_start of point {at} is {after_ns[at] / NS_PER_S:.6f} s, of the one before it "
@@ -150,37 +209,3 @@ def _due(received: Received, bounds: Bounds, now_ns: int) -> np.ndarray:
             Reason.DURATION, f"the trajectory lasts {lasts_s:.2f} s, max_trajectory_s is {bounds.max_trajectory_s:g}"
         )
     return due_ns
-
-
-def _values(received: Received) -> tuple[Floats, Floats]:
-    """Positions and velocities [N, J].
-
-    Accelerations and effort must be well-formed and are left out: what passes is the cubic through positions and
-    velocities, and that is what is judged.
-    """
-    positions, velocities, _, _ = (
-        _finite(received, what) for what in ("positions", "velocities", "accelerations", "effort")
-    )
-    return positions, velocities
-
-
-def _finite(received: Received, what: str) -> Floats:
-    """One field of all points [N, J]; zeros where a point leaves out what it may leave out."""
-    width, optional = len(received.joints), what in ("accelerations", "effort")
-    rows = list(map(attrgetter(what), received.points))
-    lengths = set(map(len, rows))
-    if optional and lengths == {0}:
-        return np.zeros((len(rows), width))
-    if lengths != {width}:
-        for index, row in enumerate(rows):
-            if len(row) != width and not (optional and len(row) == 0):
-                hint = ": a controller would step in velocity at every point" if what == "velocities" else ""
-                raise Rejected(Reason.LENGTHS, f"point {index} has {len(row)} {what} for {width} joints{hint}")
-        rows = [row if len(row) else [0.0] * width for row in rows]
-    values = np.array(rows, np.float64)
-    if not np.isfinite(values).all():
-        index, joint = np.argwhere(~np.isfinite(values))[0]
-        raise Rejected(
-            Reason.NOT_FINITE, f"{what} of {received.joints[joint]} is {values[index, joint]} in point {index}"
-        )
-    return values

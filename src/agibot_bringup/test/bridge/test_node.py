@@ -1,29 +1,20 @@
 """Over real DDS: the bridge's process between a ros2_control and a fake robot on the robot's own topics and types."""
 
 import math
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import rclpy
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.qos import DurabilityPolicy, QoSProfile
-from std_msgs.msg import Bool, Empty, String
+from std_msgs.msg import Bool, Empty
 from std_srvs.srv import Trigger
 
 from agibot_bringup.bridge.topics import ARM_NAMES, SAFE_STOP
 from agibot_bringup.bridge.units import JOINTS, LEFT_GRIPPER, LIFT, Group, unit_table
 
-from . import messages
+from .. import built_messages
+from ..processes import Processes
 from .conftest import UNITS
 from .fake_robot import HOME, FakeRobot
 
@@ -31,53 +22,29 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]  # the first test bui
 
 CONTRACT_FILE = Path(__file__).parents[4] / "config" / "agibot_g1.yaml"
 ARM = "idx21_arm_l_joint1"
-TIMEOUT_S = 90.0
+MESSAGES = Path(__file__).parent / "genie_msgs"
 CONFIGURE, ACTIVATE = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE
 DEACTIVATE, CLEANUP = Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP
 
 
-class Stand:
+class Stand(Processes):
     """The bridge's process, and a node with both its ends."""
 
     def __init__(self, *parameters: str) -> None:
-        prefix = messages.installed()
-        messages.use(prefix)
-        self.domain = random.SystemRandom().randint(1, 100)
-        environment = dict(os.environ, ROS_DOMAIN_ID=str(self.domain), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST")
-        arguments = [item for parameter in (f"contract:={CONTRACT_FILE}", *parameters) for item in ("-p", parameter)]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "agibot_bringup.bridge.node", "--ros-args", *arguments],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-        self.context = Context()
-        rclpy.init(context=self.context, domain_id=self.domain)
-        self.node = rclpy.create_node("stand", context=self.context)
-        self.executor = SingleThreadedExecutor(context=self.context)
-        self.executor.add_node(self.node)
+        built_messages.use(built_messages.installed(MESSAGES))
+        super().__init__()
+        self.process = self.start("agibot_bringup.bridge.node", f"contract:={CONTRACT_FILE}", *parameters)
         self.robot = FakeRobot(self.node, unit_table(UNITS))
-        self.statuses: list[str] = []
-        latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self.node.create_subscription(String, "bridge/status", lambda m: self.statuses.append(m.data), latched)
+        self.statuses = self.statuses_of("bridge")
         self.estop = self.node.create_publisher(Bool, "estop", 10)
         self.safe_stop = self.node.create_publisher(Empty, SAFE_STOP, 10)
-        self._change = self.node.create_client(ChangeState, "bridge/change_state")
-        self._services = {name: self.node.create_client(Trigger, f"bridge/{name}") for name in ("stop", "reset")}
 
     def change(self, transition: int) -> bool:
-        self.spin_until(self._change.service_is_ready)
-        answer = self._change.call_async(ChangeState.Request(transition=Transition(id=transition)))
-        self.spin_until(answer.done)
-        return answer.result().success
+        request = ChangeState.Request(transition=Transition(id=transition))
+        return self.call(ChangeState, "bridge/change_state", request).success
 
     def ask(self, service: str) -> Trigger.Response:
-        self.spin_until(self._services[service].service_is_ready)
-        answer = self._services[service].call_async(Trigger.Request())
-        self.spin_until(answer.done)
-        return answer.result()
+        return super().ask(f"bridge/{service}")
 
     def activate(self) -> None:
         """At home and active. A machine without time for 100 reports a second may refuse it for a moment."""
@@ -96,32 +63,6 @@ class Stand:
         self.robot.told.clear()
         self.spin(seconds)
         return not self.robot.told
-
-    def spin_until(self, condition: Callable[[], bool]) -> None:
-        until = time.monotonic() + TIMEOUT_S
-        while not condition():
-            assert self.process.poll() is None, f"the bridge ended: {self.process.stdout.read()}"
-            assert time.monotonic() < until, f"timed out; the bridge says {self.statuses[-1:]}"
-            self.executor.spin_once(timeout_sec=0.1)
-
-    def spin(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            self.executor.spin_once(timeout_sec=0.01)
-
-    def close(self) -> str:
-        """End the process by SIGTERM; its whole output."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        try:
-            output, _ = self.process.communicate(timeout=TIMEOUT_S)
-        finally:
-            if self.process.poll() is None:
-                self.process.kill()
-            self.executor.shutdown()
-            self.node.destroy_node()
-            rclpy.shutdown(context=self.context)
-        return output
 
 
 @pytest.fixture(scope="module")
@@ -249,6 +190,7 @@ def test_messages_that_are_not_installed_are_named_and_the_node_can_be_configure
         assert not stand.change(CONFIGURE)
         stand.spin_until(lambda: bool(stand.statuses) and "SafeStopRequest is not installed" in stand.statuses[-1])
         assert stand.statuses[-1].startswith("unconfigured: message type genie_msgs/msg/SafeStopRequest")
+        output = stand.end(stand.process)
     finally:
-        output = stand.close()
+        stand.close()
     assert stand.process.returncode == 0 and "Traceback" not in output

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from agibot_bringup.safety_gate.gate import Gate, Settings
-from agibot_bringup.safety_gate.interlocks import Deadman
+from agibot_bringup.safety_gate.interlocks import Assent, deadman
 from agibot_bringup.safety_gate.trajectory import Bounds, Point, Received, Rejected
 from dreamzero_policy.runtime.contract import Contract, Controller
 from dreamzero_policy.runtime.geometry import Check
@@ -16,6 +16,7 @@ from dreamzero_policy.runtime.plan import Plan
 BEGIN_NS = 1_000 * NS_PER_S
 TICK_NS = 10_000_000
 DEADMAN_NS = 200_000_000  # of silence, and the gate closes
+LOOKOUT_NS = 500_000_000  # the same
 SETTINGS = Settings(
     engage_s=1.0,
     first_points_s=(0.05, 0.1, 0.17),
@@ -36,8 +37,10 @@ class Scene:
         middle = {name: (limits.lower + limits.upper) / 2 for name, limits in self.limits.items()}
         self.commands = {name: [Plan.rest(positions, self.ns)] for name, positions in middle.items()}
         self.sent: list[tuple[int, str, Plan]] = []
-        self.gate = Gate(contract, SETTINGS, Deadman(DEADMAN_NS / NS_PER_S, "the button"), self._send, checks)
-        self.held = True
+        holder = deadman(DEADMAN_NS / NS_PER_S, "the button")
+        lookout = Assent("state_validity", LOOKOUT_NS / NS_PER_S, "the lookout", "says no")
+        self.gate = Gate(contract, SETTINGS, holder, self._send, checks, lookout)
+        self.held = self.looking = True
         self.tick()
 
     def _send(self, controller: Controller, plan: Plan, now_ns: int) -> None:
@@ -56,7 +59,7 @@ class Scene:
         return self.controllers[ARMS]
 
     def tick(self, held: bool | None = None) -> None:
-        """10 ms pass; joint states and the button are heard."""
+        """10 ms pass; joint states, the button and the lookout are heard."""
         self.ns += TICK_NS
         names = [joint for controller in self.controllers for joint in controller.joints]
         values = [value for controller in self.controllers for value in self.positions(controller.name).tolist()]
@@ -64,6 +67,8 @@ class Scene:
         if held is not None:
             self.held = held
         self.gate.hear_deadman(self.held, self.ns, self.ns)
+        if self.looking:
+            self.gate.hear_validity(True, self.ns, self.ns)
         self.heard_ns = self.ns
 
     def pass_time(self, seconds: float) -> None:

@@ -1,24 +1,13 @@
 """The gate's process between a source and a robot, over real DDS."""
 
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import rclpy
 from builtin_interfaces.msg import Duration
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import JointState, Joy
-from std_msgs.msg import Bool, String
+from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
@@ -28,6 +17,7 @@ from dreamzero_policy.runtime.contract import load_contract
 from dreamzero_policy.runtime.limits import Limits
 from dreamzero_policy.runtime.observation import NS_PER_S
 
+from ..processes import Processes
 from .scene import ARMS, wave
 
 CONTRACT_FILE = Path(__file__).parents[4] / "config" / "agibot_g1.yaml"
@@ -35,57 +25,34 @@ CONTRACT = load_contract(CONTRACT_FILE)
 CONTROLLERS = CONTRACT.site.controllers
 ARM = CONTROLLERS[ARMS]
 BUTTON = 4
-TIMEOUT_S = 120.0
 
 
-class Stand:
+class Stand(Processes):
     """The gate's process; a robot that does what it is told; a source, a joystick and an emergency stop."""
 
     def __init__(self, *parameters: str) -> None:
-        self.domain = random.SystemRandom().randint(1, 100)
-        environment = dict(os.environ, ROS_DOMAIN_ID=str(self.domain), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST")
-        arguments = [item for parameter in (f"contract:={CONTRACT_FILE}", *parameters) for item in ("-p", parameter)]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "agibot_bringup.safety_gate.node", "--ros-args", *arguments],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-        self.context = Context()
-        rclpy.init(context=self.context, domain_id=self.domain)
-        self.node = rclpy.create_node("stand", context=self.context)
-        self.executor = SingleThreadedExecutor(context=self.context)
-        self.executor.add_node(self.node)
+        super().__init__()
+        self.process = self.start("agibot_bringup.safety_gate.node", f"contract:={CONTRACT_FILE}", *parameters)
         limits = CONTRACT.site.limits
         middle = {c.name: [(limits[j].lower + limits[j].upper) / 2 for j in c.joints] for c in CONTROLLERS}
         self.commands = {name: Command(positions, self.now_ns()) for name, positions in middle.items()}
         self.sent: list[tuple[str, JointTrajectory]] = []
-        self.statuses: list[str] = []
+        self.statuses = self.statuses_of("safety_gate")
         self.diagnoses: list[DiagnosticArray] = []
         self.held = True
-        for controller in CONTROLLERS:
-            self.node.create_subscription(
-                JointTrajectory, f"{controller.name}/joint_trajectory", partial(self._follow, controller.name), 10
+        self.controllers = {
+            c.name: self.node.create_subscription(
+                JointTrajectory, f"{c.name}/joint_trajectory", partial(self._follow, c.name), 10
             )
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self.node.create_subscription(
-            String, "safety_gate/status", lambda message: self.statuses.append(message.data), latched
-        )
+            for c in CONTROLLERS
+        }
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self.diagnoses.append, 10)
         self.source = self.node.create_publisher(JointTrajectory, f"wanted/{ARM.name}/joint_trajectory", 10)
         self.estop = self.node.create_publisher(Bool, "estop", 10)  # the default quality of service
         self._joints = self.node.create_publisher(JointState, "joint_states", 10)
         self._joy = self.node.create_publisher(Joy, "joy", 10)
-        self.services = {
-            name: self.node.create_client(Trigger, f"safety_gate/{name}") for name in ("open", "close", "reset_estop")
-        }
         self.node.create_timer(0.01, self._feel)
         self.node.create_timer(0.05, self._hold)
-
-    def now_ns(self) -> int:
-        return self.node.get_clock().now().nanoseconds
 
     def _follow(self, name: str, message: JointTrajectory) -> None:
         self.sent.append((name, message))
@@ -111,10 +78,13 @@ class Stand:
         buttons[BUTTON] = int(self.held)
         self._joy.publish(Joy(buttons=buttons))
 
-    def want(self, amplitude: float) -> None:
+    def arms(self) -> np.ndarray:
+        """Where they are told to be."""
+        return self.commands[ARM.name].plan.sample([self.now_ns()])[0][0]
+
+    def want(self, amplitude: float, seconds: float = 2.0) -> None:
         """The arms there and back, from where they are told to be."""
-        (start,), _ = self.commands[ARM.name].plan.sample([self.now_ns()])
-        self.source.publish(as_message(wave(ARM.joints, start, amplitude, 2.0)))
+        self.source.publish(as_message(wave(ARM.joints, self.arms(), amplitude, seconds)))
 
     def speed(self) -> float:
         return float(np.abs(self.commands[ARM.name].plan.sample([self.now_ns()])[1]).max())
@@ -124,21 +94,7 @@ class Stand:
         return max(0.0, (self.commands[ARM.name].rest_ns - self.now_ns()) / NS_PER_S)
 
     def ask(self, service: str) -> Trigger.Response:
-        answer = self.services[service].call_async(Trigger.Request())
-        self.spin_until(answer.done)
-        return answer.result()
-
-    def spin_until(self, condition: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> None:
-        until = time.monotonic() + timeout_s
-        while not condition():
-            assert self.process.poll() is None, f"the gate ended: {self.process.stdout.read()}"
-            assert time.monotonic() < until, f"timed out; the gate says {self.statuses[-1:]}"
-            self.executor.spin_once(timeout_sec=0.1)
-
-    def spin(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            self.executor.spin_once(timeout_sec=0.01)
+        return super().ask(f"safety_gate/{service}")
 
     def connect(self) -> None:
         self.spin_until(
@@ -146,7 +102,6 @@ class Stand:
                 bool(self.statuses)
                 and self.source.get_subscription_count() == 1
                 and self.estop.get_subscription_count() == 1
-                and all(client.service_is_ready() for client in self.services.values())
             )
         )
         # Whether the gate sees all controllers, the joints and the button is what it is asked next.
@@ -160,21 +115,6 @@ class Stand:
         known = len(self.diagnoses)
         self.spin_until(lambda: len(self.diagnoses) > known)
         return next((pair.value for pair in self.diagnoses[-1].status[0].values if pair.key == key), "")
-
-    def stop(self) -> str:
-        """End the process by SIGTERM; its whole output."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        output, _ = self.process.communicate(timeout=TIMEOUT_S)
-        return output
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.communicate()
-        self.executor.shutdown()
-        self.node.destroy_node()
-        rclpy.shutdown(context=self.context)
 
 
 def as_message(received: Received) -> JointTrajectory:

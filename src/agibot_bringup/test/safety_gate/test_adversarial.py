@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from agibot_bringup.safety_gate.gate import Gate
-from agibot_bringup.safety_gate.interlocks import Deadman
+from agibot_bringup.safety_gate.interlocks import deadman
 from agibot_bringup.safety_gate.trajectory import Reason
 from dreamzero_policy.runtime.contract import Contract, Controller
 from dreamzero_policy.runtime.embodiment import Floats
@@ -40,7 +40,7 @@ class Stand:
         middle = {name: (limits.lower + limits.upper) / 2 for name, limits in self.limits.items()}
         self.commands = {name: [Plan.rest(positions, self.ns)] for name, positions in middle.items()}
         self.sent: list[tuple[str, Plan]] = []
-        self.gate = Gate(contract, SETTINGS, Deadman(DEADMAN_NS / NS_PER_S, "the button"), self._send)
+        self.gate = Gate(contract, SETTINGS, deadman(DEADMAN_NS / NS_PER_S, "the button"), self._send)
         self.silence_ns = max(DEADMAN_NS, round(contract.site.tolerances.silence_s * NS_PER_S))
         self.held: bool | None = True  # None: nobody is heard
         self.feeling: bool | None = True  # False: joint states that are no numbers; None: none

@@ -8,7 +8,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from agibot_bringup.safety_gate import cdr
 from agibot_bringup.safety_gate.messages import Outgoing, received
-from agibot_bringup.safety_gate.trajectory import Received
+from agibot_bringup.safety_gate.trajectory import Received, ReceivedArrays
 from dreamzero_policy.runtime.contract import Contract, Controller
 from dreamzero_policy.runtime.plan import Plan
 
@@ -19,9 +19,15 @@ NAMES = (["a"], ["ab"], ["abc", "d"], ["abcd", "efgh", "i"], [f"idx{i}_joint" fo
 NOW_NS = 1_700_000_000_123_456_789
 
 
-def values(received: Received) -> tuple:
-    points = [(p.after_ns, *(list(map(float, row)) for row in (p.positions, p.velocities))) for p in received.points]
-    return list(received.joints), received.stamp_ns, points
+def values(received: Received | ReceivedArrays) -> tuple:
+    return list(received.joints), received.stamp_ns, received.after_ns.tolist(), *rows(received)
+
+
+def rows(received: Received | ReceivedArrays) -> tuple[list, list]:
+    """Not by `values`, which asks whether they are finite: an adversary's may be anything."""
+    if isinstance(received, ReceivedArrays):
+        return received.positions.tolist(), received.velocities.tolist()
+    return [list(point.positions) for point in received.points], [list(point.velocities) for point in received.points]
 
 
 @pytest.mark.parametrize("names", NAMES)

@@ -13,7 +13,7 @@ from dreamzero_policy.runtime.geometry import KeepsClearOfItself
 from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.rest import stopping_s
 
-from .scene import DEADMAN_NS, HEAD, TICK_NS, WAIST, Scene, require_inside, wave
+from .scene import DEADMAN_NS, HEAD, LOOKOUT_NS, TICK_NS, WAIST, Scene, require_inside, wave
 
 
 @pytest.fixture
@@ -98,6 +98,7 @@ def test_a_trajectory_shorter_than_the_engage_ends_at_rest_where_it_was_to_end(s
 CLOSERS: dict[str, Callable[[Scene], None]] = {
     "the deadman is let go": lambda scene: scene.tick(held=False),
     "an emergency stop": lambda scene: scene.gate.hear_estop(True, scene.ns, scene.ns),
+    "a state ahead that is not valid": lambda scene: scene.gate.hear_validity(False, scene.ns, scene.ns),
     "a person": lambda scene: scene.gate.close("~/close was called", scene.ns),
     "a controller is gone": lambda scene: (setattr(scene.gate, "absent", ["head_controller"]), scene.tick()),
     "joint states that are no numbers": lambda scene: scene.gate.hear_joint_states(
@@ -135,6 +136,16 @@ def test_silence_of_the_deadman_closes_after_its_own_time(scene: Scene) -> None:
         scene.gate.watch(scene.ns, scene.ns)
     assert DEADMAN_NS < scene.ns - heard_ns <= DEADMAN_NS + TICK_NS
     assert "the button is silent" in scene.gate.message
+
+
+def test_silence_of_the_lookout_closes_after_its_own_time_though_everybody_else_agrees(scene: Scene) -> None:
+    in_motion(scene)
+    scene.looking, heard_ns = False, scene.ns
+    while scene.gate.opened:
+        scene.tick()
+    assert LOOKOUT_NS < scene.ns - heard_ns <= LOOKOUT_NS + TICK_NS
+    assert scene.gate.message.startswith("state validity: the lookout is silent for 0.5")
+    assert "the lookout is silent" in scene.open()
 
 
 def test_a_beat_that_comes_after_too_long_a_silence_does_not_hide_it(scene: Scene) -> None:

@@ -1,38 +1,17 @@
 """Over real DDS: the gate's process between a source and a robot."""
 
-import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import numpy as np
 import pytest
 from std_msgs.msg import Bool, Empty
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from dreamzero_policy.runtime.contract import Contract, Controller
-
-from .adversary import Adversary
-from .stand import ARM, TIMEOUT_S, Stand, as_message
+from ..processes import TIMEOUT_S
+from .stand import ARM, Stand
 
 pytestmark = pytest.mark.stack
-
-MESSAGES = int(os.environ.get("GATE_MESSAGES", "2000")) // 20 + 500  # to the stopped gate
-AT_ONCE = 10  # as many as wait in its queue
-NO_MESSAGES = (b"", b"\x00", b"\x00\x01\x00\x00", b"\x00\x01\x00\x00" + b"\xff" * 40, bytes(range(200)))
-
-
-@pytest.fixture
-def start() -> Iterator[Callable[..., Stand]]:
-    running: list[Stand] = []
-
-    def start_stand(*parameters: str) -> Stand:
-        running.append(Stand(*parameters))
-        return running[-1]
-
-    yield start_stand
-    for stand in running:
-        stand.close()
 
 
 def test_closed_nothing_passes_opened_it_does_a_stop_brakes_and_a_reset_lets_it_be_opened(
@@ -100,7 +79,7 @@ def test_a_gate_with_a_heartbeat_that_is_ended_in_motion_brakes_with_its_last_wo
     while len(stand.sent) < 2 and time.monotonic() < until:
         stand.executor.spin_once(timeout_sec=0.1)
     assert len(stand.sent) == 2
-    stand.stop()
+    stand.end(stand.process)
     assert stand.process.returncode == 0
 
 
@@ -117,36 +96,3 @@ def test_a_bad_parameter_is_named_in_one_line(start: Callable[..., Stand], param
     output, _ = stand.process.communicate(timeout=TIMEOUT_S)
     assert stand.process.returncode == 1
     assert message in output and "Traceback" not in output
-
-
-def test_of_hundreds_of_real_messages_none_passes_while_the_gate_is_stopped(
-    start: Callable[..., Stand], contract: Contract
-) -> None:
-    stand = start("engage_s:=0.3")
-    stand.connect()
-    adversary = Adversary(contract, np.random.default_rng(71))
-
-    def pose(controller: Controller) -> np.ndarray:
-        return stand.commands[controller.name].plan.sample([stand.now_ns()])[0][0]
-
-    for cause in ("never opened", "estop", "deadman"):
-        if cause != "never opened":
-            stand.estop.publish(Bool(data=False))
-            stand.spin_until(lambda: stand.ask("reset_estop").success and stand.ask("open").success)
-            count = len(stand.sent)
-            stand.want(0.4)
-            stand.spin_until(lambda: stand.speed() > 0.5)
-            stand.held = cause != "deadman"
-            stand.estop.publish(Bool(data=cause == "estop"))
-            # The motion and the way to rest, nothing else.
-            stand.spin_until(lambda count=count: len(stand.sent) == count + 2 and stand.left_s() == 0.0)
-        count = len(stand.sent)
-        for batch in range(MESSAGES // 3 // AT_ONCE):
-            for _ in range(AT_ONCE):
-                stand.source.publish(as_message(adversary.message(pose, stand.now_ns())))
-            stand.source.publish(NO_MESSAGES[batch % len(NO_MESSAGES)])
-            # An answer says that the gate has come so far.
-            assert stand.ask("close").success if cause == "never opened" else not stand.ask("open").success
-        stand.spin(0.3)
-        assert len(stand.sent) == count, cause
-    assert int(stand.told("rejected.closed")) > 0.9 * MESSAGES, "what was sent was heard"

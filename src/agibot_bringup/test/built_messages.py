@@ -1,6 +1,6 @@
-"""Builds the robot's messages for the tests, once for each state of their definitions, and lets this process use them.
+"""Builds a message package for the tests, once for each state of its definitions, and lets this process use it.
 
-Real type support, so that the fake robot and the bridge talk over real topics of the robot's own types.
+Real type support, so that a node and who stands in for the robot or for MoveIt talk over real topics of real types.
 """
 
 import ctypes
@@ -10,23 +10,24 @@ import subprocess
 import sys
 from pathlib import Path
 
-SOURCE = Path(__file__).parent / "genie_msgs"
-BUILD = Path(__file__).parents[4] / "build" / "test_genie_msgs"  # beside colcon's, which ignores what it did not make
+BUILD = Path(__file__).parents[3] / "build"  # beside what colcon makes, which ignores the rest
+DEFINITIONS = (".msg", ".srv", ".txt", ".xml")
 
 
-def installed() -> Path:
-    """Prefix of the built package."""
+def installed(source: Path) -> Path:
+    """Prefix of the built package, which has the name of its folder."""
     digest = hashlib.sha256()
-    for file in sorted(path for path in SOURCE.rglob("*") if path.suffix in (".msg", ".txt", ".xml")):
+    for file in sorted(path for path in source.rglob("*") if path.suffix in DEFINITIONS):
         digest.update(file.read_bytes())
-    place = BUILD / f"{digest.hexdigest()[:16]}-{sys.version_info.major}.{sys.version_info.minor}"
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    place = BUILD / f"test_{source.name}" / f"{digest.hexdigest()[:16]}-{version}"
     prefix, stamp = place / "install", place / "complete"
     if not stamp.exists():
         environment = os.environ | {
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
             "CMAKE_PREFIX_PATH": os.environ["AMENT_PREFIX_PATH"],
         }
-        configure = ["cmake", "-S", str(SOURCE), "-B", str(place / "build"), f"-DCMAKE_INSTALL_PREFIX={prefix}"]
+        configure = ["cmake", "-S", str(source), "-B", str(place / "build"), f"-DCMAKE_INSTALL_PREFIX={prefix}"]
         configure += [f"-DPython3_EXECUTABLE={sys.executable}", "-DBUILD_TESTING=OFF"]
         for command in (
             configure,
@@ -40,7 +41,7 @@ def installed() -> Path:
 
 def environment(prefix: Path) -> dict[str, str]:
     """What a process needs to use the package."""
-    site = next(prefix.rglob("genie_msgs/__init__.py")).parents[1]
+    site = next(prefix.rglob("msg/__init__.py")).parents[2]
     added = {"AMENT_PREFIX_PATH": prefix, "LD_LIBRARY_PATH": prefix / "lib", "PYTHONPATH": site}
     return {
         name: os.pathsep.join(filter(None, [str(folder), os.environ.get(name, "")])) for name, folder in added.items()
@@ -52,7 +53,7 @@ def use(prefix: Path) -> None:
     values = environment(prefix)
     os.environ.update(values)
     sys.path.insert(0, values["PYTHONPATH"].split(os.pathsep)[0])
-    libraries = sorted((prefix / "lib").glob("libgenie_msgs__*.so"), key=lambda path: "generator" not in path.name)
+    libraries = sorted((prefix / "lib").glob("lib*__*.so"), key=lambda path: "generator" not in path.name)
     for _ in libraries:  # they need each other, in an order that their names do not tell
         libraries = [library for library in libraries if not _loads(library)]
     assert not libraries, f"cannot be loaded: {libraries}"
