@@ -22,8 +22,9 @@ SOURCE = "server"
 class RemotePolicy:
     """A policy behind a link."""
 
-    def __init__(self, settings: RemoteSettings, dialogue: Callable[[], Dialogue]) -> None:
-        """Begin to connect. Fetch the outcome with `wait_until_ready`. `dialogue` makes one for each connection."""
+    def __init__(self, settings: RemoteSettings, dialogue: Callable[[RemoteSettings], Dialogue]) -> None:
+        """Begin to connect. Fetch the outcome with `wait_until_ready`. `dialogue` makes one for each connection, from
+        the settings with the server's address."""
         self.settings = settings
         self._answers: queue.SimpleQueue[ServerReady | Answer] = queue.SimpleQueue()
         self._notify: Callable[[], None] = lambda: None

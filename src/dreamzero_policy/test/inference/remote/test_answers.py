@@ -46,7 +46,7 @@ def post(arm_checkpoint) -> Iterator[Post]:
 def policy(post: Post, arm_contract) -> Iterator[RemotePolicy]:
     post.answers = lambda message: [message]
     settings, seat = RemoteSettings(post.address, inference_timeout_s=5.0, longest_pause_s=0.5), Seat()
-    policy = RemotePolicy(settings, lambda: SessionDialogue(settings, arm_contract, seat))
+    policy = RemotePolicy(settings, lambda server: SessionDialogue(server, arm_contract, seat))
     policy.wait_until_ready(PATIENCE_S)
     policy.reset("touch", 1)
     yield policy

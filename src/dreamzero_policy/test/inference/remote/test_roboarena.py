@@ -36,7 +36,7 @@ def connect(server: ReleasedServer, franka: Contract) -> Iterator[Callable[..., 
 
         def connect(contract: Contract = franka, **settings: object) -> RemotePolicy:
             chosen = RemoteSettings(address, "official", **settings)
-            policies.append(RemotePolicy(chosen, lambda: RoboArenaDialogue(chosen, contract)))
+            policies.append(RemotePolicy(chosen, lambda server: RoboArenaDialogue(server, contract)))
             policies[-1].wait_until_ready(PATIENCE_S)
             return policies[-1]
 
