@@ -3,9 +3,9 @@
 Without faults it is a soak: the robot follows one instruction after the other, and memory must not grow.
 
 The robot's messages pass through a relay that damages them; processes are stopped and killed, with `--remote` the
-server that the model is on. Simulated time is used, so that the clock can be set as well. Before each fault the robot is in motion; each must be told by its name in
-~/status and bring the robot to rest in time, and the run goes on once it is over. All faults are dealt like cards: each
-comes once before any comes again, in an order that the seed decides.
+server that the model is on. Simulated time is used, so that the clock can be set as well. Before each fault the robot
+is in motion; each must be told by its name in ~/status and bring the robot to rest in time, and the run goes on once it
+is over. All faults are dealt like cards: each comes once before any comes again, in an order that the seed decides.
 """
 
 import os
