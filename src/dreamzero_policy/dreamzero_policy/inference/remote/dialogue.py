@@ -4,11 +4,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from dreamzero_policy.inference.mailbox import Ask
 from dreamzero_policy.inference.remote.settings import RemoteSettings
-from dreamzero_policy.inference.worker import Imagine, Reset
-from dreamzero_policy.runtime.policy import Answer, Request
+from dreamzero_policy.runtime.policy import Answer
 
-Ask = Reset | Request | Imagine
 Frame = bytes | str
 
 

@@ -25,12 +25,12 @@ from urllib.parse import urlsplit, urlunsplit
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
+from dreamzero_policy.inference.mailbox import Ask, Reset
 from dreamzero_policy.inference.remote.backoff import Backoff
 from dreamzero_policy.inference.remote.desk import Desk
-from dreamzero_policy.inference.remote.dialogue import Ask, Dialogue, ServerReady
+from dreamzero_policy.inference.remote.dialogue import Dialogue, ServerReady
 from dreamzero_policy.inference.remote.settings import RemoteSettings, RemoteSettingsError
 from dreamzero_policy.inference.remote.trouble import ServerTrouble, not_trusted, refusal
-from dreamzero_policy.inference.worker import Reset
 from dreamzero_policy.runtime.faults import Fault
 from dreamzero_policy.runtime.policy import Answer
 

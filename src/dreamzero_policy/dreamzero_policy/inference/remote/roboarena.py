@@ -20,12 +20,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dreamzero_policy.inference.mailbox import Ask, Imagine, Reset
 from dreamzero_policy.inference.protocol import official
 from dreamzero_policy.inference.protocol.arrays import ProtocolError
-from dreamzero_policy.inference.remote.dialogue import Ask, Frame, ServerReady
+from dreamzero_policy.inference.remote.dialogue import Frame, ServerReady
 from dreamzero_policy.inference.remote.settings import RemoteSettings
 from dreamzero_policy.inference.remote.trouble import ServerTrouble
-from dreamzero_policy.inference.worker import Imagine, Reset
 from dreamzero_policy.runtime.contract import Contract
 from dreamzero_policy.runtime.faults import Fault
 from dreamzero_policy.runtime.policy import Answer, Purpose, Reply, Request

@@ -13,13 +13,13 @@ from enum import Enum, auto
 import numpy as np
 from numpy.typing import NDArray
 
+from dreamzero_policy.inference.mailbox import Ask, Imagine, Reset
 from dreamzero_policy.inference.protocol import SESSION_PATH, messages
 from dreamzero_policy.inference.protocol.arrays import ProtocolError
 from dreamzero_policy.inference.protocol.frames import decode_frames, encode_frames
-from dreamzero_policy.inference.remote.dialogue import Ask, Frame, ServerReady
+from dreamzero_policy.inference.remote.dialogue import Frame, ServerReady
 from dreamzero_policy.inference.remote.settings import RemoteSettings
 from dreamzero_policy.inference.remote.trouble import ServerTrouble
-from dreamzero_policy.inference.worker import Imagine, Reset
 from dreamzero_policy.runtime.contract import Contract
 from dreamzero_policy.runtime.faults import Fault, Trouble
 from dreamzero_policy.runtime.policy import Answer, Dream, Observed, Purpose, Remark, Reply, Request, Surprise

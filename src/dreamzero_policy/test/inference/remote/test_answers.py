@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from dreamzero_policy.inference.mailbox import Imagine, Reset
 from dreamzero_policy.inference.protocol import messages
 from dreamzero_policy.inference.protocol.frames import decode_frames
 from dreamzero_policy.inference.remote.policy import RemotePolicy
 from dreamzero_policy.inference.remote.sessions import Seat, SessionDialogue
 from dreamzero_policy.inference.remote.settings import RemoteSettings
 from dreamzero_policy.inference.remote.trouble import ServerTrouble
-from dreamzero_policy.inference.worker import Imagine, Reset
 from dreamzero_policy.runtime.faults import Fault
 from dreamzero_policy.runtime.policy import (
     ActionPrefix,

@@ -15,10 +15,10 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import pytest
 
+from dreamzero_policy.inference.mailbox import WorkerError
 from dreamzero_policy.inference.remote.policy import RemotePolicy
 from dreamzero_policy.inference.remote.sessions import Seat, SessionDialogue
 from dreamzero_policy.inference.remote.settings import RemoteSettings, RemoteSettingsError
-from dreamzero_policy.inference.worker import WorkerError
 from dreamzero_policy.runtime.contract import Contract
 from dreamzero_policy.runtime.faults import Fault
 from dreamzero_policy.runtime.policy import Interruption, Reply, Resumption

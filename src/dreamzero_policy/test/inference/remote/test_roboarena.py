@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from dreamzero_policy.inference.mailbox import WorkerError
 from dreamzero_policy.inference.protocol.official import Names
 from dreamzero_policy.inference.remote.policy import RemotePolicy
 from dreamzero_policy.inference.remote.roboarena import RoboArenaDialogue
 from dreamzero_policy.inference.remote.settings import RemoteSettings
-from dreamzero_policy.inference.worker import WorkerError
 from dreamzero_policy.runtime.contract import Contract, RoboArena
 from dreamzero_policy.runtime.faults import Fault
 from dreamzero_policy.runtime.policy import Failure, Interruption, Reply, Resumption
