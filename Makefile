@@ -53,7 +53,7 @@ bags: setup
 	@BAG_SECONDS=300 $(PY) -m pytest test/test_storage_kinds.py $(ARGS)
 
 fuzz: setup
-	@FUZZED_MESSAGES=10000 CONNECT_CYCLES=1000 $(PY) -m pytest $(addprefix src/dreamzero_policy/test/inference/server/,test_malformed_input.py test_growth.py) $(ARGS)
+	@FUZZED_MESSAGES=10000 CONNECT_CYCLES=1000 $(PY) -m pytest -rP $(addprefix src/dreamzero_policy/test/inference/server/,test_malformed_input.py test_growth.py) $(ARGS)
 
 chaos: setup
 	@.venv/bin/dreamzero chaos --minutes 30 $(ARGS)

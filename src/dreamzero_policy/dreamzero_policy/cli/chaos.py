@@ -2,10 +2,10 @@
 
 Without faults it is a soak: the robot follows one instruction after the other, and memory must not grow.
 
-The robot's messages pass through a relay that damages them; processes are stopped and killed. Simulated time is used,
-so that the clock can be set as well. Before each fault the robot is in motion; each must be told by its name in
-~/status and bring the robot to rest in time, and the run goes on once it is over. All faults are dealt like cards: each
-comes once before any comes again, in an order that the seed decides.
+The robot's messages pass through a relay that damages them; processes are stopped and killed, with `--remote` the
+server that the model is on. Simulated time is used, so that the clock can be set as well. Before each fault the robot
+is in motion; each must be told by its name in ~/status and bring the robot to rest in time, and the run goes on once it
+is over. All faults are dealt like cards: each comes once before any comes again, in an order that the seed decides.
 """
 
 import os
@@ -27,6 +27,7 @@ from dreamzero_policy.cli.processes import Processes
 from dreamzero_policy.cli.share import shipped_contract
 from dreamzero_policy.runtime.contract import save_contract
 from dreamzero_policy.runtime.observation import NS_PER_S
+from dreamzero_policy.runtime.rest import longest_plan_s
 
 MOTION_TIMEOUT_S = 10.0
 MOTION_S = 0.4  # at least so much is still to come when a fault begins
@@ -37,6 +38,7 @@ TRANSPORT_S = 0.25  # what a crowded machine may add to a rest
 INSTRUCTION_S = 30.0  # of a soak: each is followed so long
 GROWTH_PERCENT_PER_HOUR = 1.0  # of a process's memory in a soak, at most
 NODE_KILLED = "node_killed"
+LEAD_S = 0.06  # the node's default
 MARK = "DREAMZERO_RUN"
 
 
@@ -56,12 +58,18 @@ class Tally:
             self.late_rests.append(f"{name}: {seconds:.2f} s, bound {bound_s:.2f} s")
 
 
-def run_chaos(minutes: float, seed: int, folder: Path, console: Console, faults: bool = True) -> dict[str, Any]:
-    """The summary of a run. Raises ChaosFailed, ProcessDied or Interrupted; nothing is left running."""
+def run_chaos(
+    minutes: float, seed: int, folder: Path, console: Console, faults: bool = True, remote: bool = False
+) -> dict[str, Any]:
+    """The summary of a run. `remote`: the model is on a server, and faults are the server's in place of a model's.
+
+    Raises ChaosFailed, ProcessDied or Interrupted; nothing is left running.
+    """
     import rclpy
     from rclpy.signals import SignalHandlerOptions
 
     from dreamzero_policy.cli.chaos_audit import left_over
+    from dreamzero_policy.cli.chaos_faults import MODEL, SERVER
     from dreamzero_policy.cli.chaos_stand import Stand
 
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
@@ -78,22 +86,26 @@ def run_chaos(minutes: float, seed: int, folder: Path, console: Console, faults:
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     tally = Tally()
     with Processes(folder / "log", {**environment, MARK: marker}) as processes:
-        stand = Stand(contract, folder / "contract.yaml", processes, seed, interrupted)
+        stand = Stand(contract, folder / "contract.yaml", processes, seed, interrupted, remote)
         try:
-            conduct = _conduct if faults else _soak
-            seconds = conduct(stand, tally, minutes, random.Random(seed), console)
+            if faults:
+                seconds = _conduct(stand, tally, minutes, random.Random(seed), console, SERVER if remote else MODEL)
+            else:
+                seconds = _soak(stand, tally, minutes, random.Random(seed), console)
         finally:
             stand.close()
     return _summary(stand, tally, seconds, seed, left_over(marker))
 
 
-def _conduct(stand, tally: Tally, minutes: float, chance: random.Random, console: Console) -> float:
-    from dreamzero_policy.cli.chaos_faults import INJECTIONS
+def _conduct(
+    stand, tally: Tally, minutes: float, chance: random.Random, console: Console, of_the_model: tuple
+) -> float:
+    from dreamzero_policy.cli.chaos_faults import ROBOT
     from dreamzero_policy.cli.chaos_stand import START_TIMEOUT_S
 
     stand.require(lambda: stand.is_up() and stand.audit.watching, START_TIMEOUT_S, "idle policy")
     began = time.monotonic()
-    for fault in _deal((*INJECTIONS, None), chance):
+    for fault in _deal((*ROBOT, *of_the_model, None), chance):
         if time.monotonic() - began > 60 * minutes:
             return time.monotonic() - began
         _put_in_motion(stand, chance)
@@ -143,6 +155,8 @@ def _inject(stand, tally: Tally, fault, chance: random.Random) -> str:
     before, begun_ns, moved = stand.status, stand.now_ns, 0
     known_s = KNOWN_S + (fault.known_s or 0.0)
     bound_s = known_s + stand.audit.stopping_s(begun_ns, known_s)
+    if fault.finishes:
+        bound_s = longest_plan_s(stand.contract, LEAD_S)
     fault.begin(stand, chance)
     brake = _end_of_motion(stand) if not fault.brakes else None
     noticed, said = stand.wait(lambda: fault.noticed(before, stand.status), fault.patience_s), stand.said()
@@ -160,10 +174,12 @@ def _inject(stand, tally: Tally, fault, chance: random.Random) -> str:
         tally.moves[fault.name] += moved
     elif fault.known_s is not None:
         rest_s = (brake - begun_ns) / NS_PER_S
-    if rest_s is not None and fault.known_s is not None:
+    if rest_s is not None and (fault.finishes or fault.known_s is not None):
         tally.rested(fault.name, rest_s, bound_s)
     stand.relay.heal()
     fault.end(stand)
+    if fault.finishes:
+        stand.served_again(before.epoch)
     told = "told" if noticed else f"NOT TOLD ({said})"
     if moved:
         told += f", MOVED FOR {moved / 100:.2f} s while stopped"
@@ -184,13 +200,11 @@ def _end_of_motion(stand) -> int:
 
 def _kill_node(stand, tally: Tally) -> str:
     """The robot finishes what it was sent last; a new node goes on."""
-    from dreamzero_policy.runtime.rest import longest_plan_s
-
     killed_ns = stand.now_ns
     stand.kill_policy()
     stand.wait(lambda: stand.remaining_s() <= 0, MOTION_TIMEOUT_S)
     rest_s = (stand.audit.rest_ns() - killed_ns) / NS_PER_S
-    tally.rested(NODE_KILLED, rest_s, longest_plan_s(stand.contract, lead_s=0.06))
+    tally.rested(NODE_KILLED, rest_s, longest_plan_s(stand.contract, LEAD_S))
     stand.start_policy()
     return f"at rest after {rest_s:.2f} s"
 

@@ -1,12 +1,24 @@
-"""The faults that a chaos run injects: how each begins, how it ends, and how the policy must show that it noticed."""
+"""The faults that a chaos run injects: how each begins, how it ends, and how the policy must show that it noticed.
+
+Those of the robot come always, besides them those of the model beside the node, or those of the server it is on.
+"""
 
 import random
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from psutil import Process
+
 from dreamzero_msgs.msg import PolicyStatus
-from dreamzero_policy.cli.chaos_stand import ESTOP_TIMEOUT_S, INFERENCE_TIMEOUT_S, PROMPTS, Stand
+from dreamzero_policy.cli.chaos_stand import (
+    ESTOP_TIMEOUT_S,
+    INFERENCE_TIMEOUT_S,
+    LINK_TIMEOUT_S,
+    PROMPTS,
+    SERVER_GONE_S,
+    Stand,
+)
 from dreamzero_policy.ros.fault_relay import truncated, without_numbers
 from dreamzero_policy.runtime.observation import NS_PER_S
 
@@ -30,6 +42,7 @@ class Injection:
     end: Callable[[Stand], None] = nothing
     known_s: float | None = None  # after which it must be known; the robot rests a stopping time later
     brakes: bool = True  # nothing may move until it is over
+    finishes: bool = False  # rests where the plan in execution ends, and begins a new epoch once it is over
     patience_s: float = 10.0  # until it must be told
 
     def noticed(self, before: PolicyStatus, now: PolicyStatus) -> bool:
@@ -105,18 +118,43 @@ def _signal_model(number: signal.Signals) -> Callable[[Stand, random.Random], No
 
 
 def _slow_model(stand: Stand, _: random.Random) -> None:
-    model = stand.model()
-    model.send_signal(signal.SIGSTOP)
+    _stop_for_a_while(stand, stand.model(), INFERENCE_TIMEOUT_S)
+
+
+def _slow_server(stand: Stand, _: random.Random) -> None:
+    _stop_for_a_while(stand, stand.server(), LINK_TIMEOUT_S)
+
+
+def _stop_for_a_while(stand: Stand, process: Process, timeout_s: float) -> None:
+    """For so long that its answer is late, and not so long that it is taken for lost."""
+    process.send_signal(signal.SIGSTOP)
     until_ns = stand.now_ns + round(SLOW_S * NS_PER_S)
-    stand.wait(lambda: stand.now_ns > until_ns, 0.75 * INFERENCE_TIMEOUT_S)
-    model.send_signal(signal.SIGCONT)
+    stand.wait(lambda: stand.now_ns > until_ns, 0.75 * timeout_s)
+    process.send_signal(signal.SIGCONT)
+
+
+def _kill_server(stand: Stand, _: random.Random) -> None:
+    stand.kill_server()
+
+
+def _stop_server(stand: Stand, _: random.Random) -> None:
+    stand.server().send_signal(signal.SIGSTOP)
+
+
+def _wake_server(stand: Stand) -> None:
+    stand.server().send_signal(signal.SIGCONT)
+
+
+def _restart_server(stand: Stand, _: random.Random) -> None:
+    stand.end_server()
+    stand.start_server()
 
 
 def _prompt(stand: Stand, chance: random.Random) -> None:
     stand.prompt(chance.choice([prompt for prompt in PROMPTS if prompt != stand.status.prompt]))
 
 
-INJECTIONS = (
+ROBOT = (
     Injection("camera_silent", _set(silent=True), ("camera_stale",), known_s=0.5),
     Injection("camera_frozen", _freeze, ("camera_frozen",), patience_s=30.0),
     Injection("camera_damaged", _set(damage=truncated), ("camera_invalid",)),
@@ -133,6 +171,8 @@ INJECTIONS = (
     Injection("estop", _press, ("estop",), end=_release, known_s=0.0),
     Injection("estop_silent", _fall_silent, ("estop_silent",), end=_release, known_s=ESTOP_TIMEOUT_S),
     Injection("prompt_change", _prompt, counted="epoch", known_s=0.0, brakes=False),
+)
+MODEL = (
     Injection("model_slow", _slow_model, counted="plan_underruns", brakes=False),
     Injection(
         "model_hung",
@@ -142,4 +182,25 @@ INJECTIONS = (
         patience_s=INFERENCE_TIMEOUT_S + 10.0,
     ),
     Injection("model_killed", _signal_model(signal.SIGKILL), ("model_failed",), end=Stand.replace_model, known_s=0.1),
+)
+SERVER = (
+    Injection("server_killed", _kill_server, ("server_unreachable",), end=Stand.start_server, finishes=True),
+    Injection(
+        "server_hung",
+        _stop_server,
+        ("server_unreachable",),
+        end=_wake_server,
+        finishes=True,
+        patience_s=1.5 * LINK_TIMEOUT_S + 10.0,
+    ),
+    # It answers until the robot has heard that it ends, so the rest has no bound; it must be told, and left.
+    Injection(
+        "server_restarted",
+        _restart_server,
+        ("server_busy", "server_unreachable"),
+        brakes=False,
+        finishes=True,
+        patience_s=SERVER_GONE_S,
+    ),
+    Injection("server_slow", _slow_server, counted="plan_underruns", brakes=False),
 )

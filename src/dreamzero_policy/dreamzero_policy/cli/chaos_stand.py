@@ -17,18 +17,23 @@ from trajectory_msgs.msg import JointTrajectory
 
 from dreamzero_msgs.msg import PolicyStatus
 from dreamzero_policy.cli.chaos_audit import Audit, Memory
-from dreamzero_policy.cli.demo import Interrupted
+from dreamzero_policy.cli.demo import Interrupted, free_port
 from dreamzero_policy.cli.processes import Processes
 from dreamzero_policy.ros import qos
 from dreamzero_policy.ros.executors import single_threaded_executor
 from dreamzero_policy.ros.fault_relay import FaultRelay
 from dreamzero_policy.runtime.contract import Contract
+from dreamzero_policy.runtime.faults import Fault
 from dreamzero_policy.runtime.observation import NS_PER_S
 
 SOURCE = "/source"  # namespace of the twin
 POLICY = "/policy_node"
 ESTOP_PERIOD_S, ESTOP_TIMEOUT_S = 0.1, 1.5
 INFERENCE_TIMEOUT_S = 12.0
+LINK_TIMEOUT_S = 6.0  # to a server; longer than one is made slow for
+SERVER_PERIOD_S = 10.0  # so that a crowded machine lets the robot in
+SERVER_DRAIN_S, SERVER_GONE_S = 2.0, 20.0
+SERVER_FAULTS = {fault.label for fault in Fault if fault.label.startswith("server_")}
 FROZEN_S = 0.5
 START_TIMEOUT_S = 600.0
 MODEL_GONE_S = 10.0  # after its node was killed
@@ -53,9 +58,17 @@ class Stand:
     """Everything a fault may reach for. Time is spent in `spin` and `wait` alone."""
 
     def __init__(
-        self, contract: Contract, contract_file: Path, processes: Processes, seed: int, interrupted: threading.Event
+        self,
+        contract: Contract,
+        contract_file: Path,
+        processes: Processes,
+        seed: int,
+        interrupted: threading.Event,
+        remote: bool = False,
     ) -> None:
+        """`remote`: the model is on a server, a process of its own."""
         self.contract, self._contract_file = contract, contract_file
+        self._server_port = free_port() if remote else None
         self.processes, self._interrupted = processes, interrupted
         self.audit, self.memory = Audit(contract), Memory()
         self.status: PolicyStatus | None = None
@@ -80,6 +93,8 @@ class Stand:
             ("--ros-args", "-r", f"__ns:={SOURCE}", "-r", f"/clock:={SOURCE}/clock")
             + ("-p", "publish_clock:=true", "-p", f"seed:={seed}"),
         )
+        if remote:
+            self.start_server()
         self.start_policy()
 
     # Time
@@ -135,6 +150,13 @@ class Stand:
             "inference_timeout_s": INFERENCE_TIMEOUT_S,
             "frozen_camera_s": FROZEN_S,
         }
+        if self._server_port is not None:
+            parameters |= {
+                "backend": "remote",
+                "server_url": f"ws://127.0.0.1:{self._server_port}",
+                "server_period_s": SERVER_PERIOD_S,
+                "link_timeout_s": LINK_TIMEOUT_S,
+            }
         arguments = [item for name, value in parameters.items() for item in ("-p", f"{name}:={value}")]
         self.processes.start("policy", "dreamzero_policy.ros.policy_node", ["--ros-args", *arguments])
 
@@ -145,14 +167,44 @@ class Stand:
 
     def kill_policy(self) -> None:
         """SIGKILL; its model's process must end by itself."""
-        model = self.model()
+        models = [] if self._server_port is not None else [self.model()]
         self.processes.kill("policy")
-        if not self.wait(lambda: not model.is_running(), MODEL_GONE_S):
+        if not self.wait(lambda: not any(model.is_running() for model in models), MODEL_GONE_S):
             self.leaked_models += 1
-            model.kill()
+            for model in models:
+                model.kill()
 
     def model(self) -> psutil.Process:
         return psutil.Process(self.processes.pid("policy")).children(recursive=True)[0]
+
+    # The server
+
+    def start_server(self) -> None:
+        address = ("--listen", f"127.0.0.1:{self._server_port}")
+        options = ("--load", "1.0", "--drain-s", str(SERVER_DRAIN_S), "--log", "json")
+        self.processes.start("server", "dreamzero_policy.cli.main", ("serve", *address, *options))
+
+    def server(self) -> psutil.Process:
+        return psutil.Process(self.processes.pid("server"))
+
+    def kill_server(self) -> None:
+        self.processes.kill("server")
+
+    def end_server(self) -> None:
+        """SIGTERM: it drains, and ends by itself."""
+        server = self.processes.release("server")
+        server.terminate()
+        self.require(lambda: server.poll() is not None, SERVER_GONE_S, "end of the server")
+
+    def served_again(self, epoch: int) -> None:
+        """Wait until the robot has its server back, in a later epoch."""
+
+        def back() -> bool:
+            return self.status.epoch > epoch and not SERVER_FAULTS & set(self.status.faults)
+
+        self.require(back, START_TIMEOUT_S, f"epoch after {epoch} with a server")
+
+    # The model beside the node
 
     def replace_model(self) -> None:
         """What an operator does after a fault: configure again."""

@@ -87,6 +87,12 @@ class Processes:
         child.popen.wait()
         self._children.remove(child)
 
+    def release(self, name: str) -> subprocess.Popen:
+        """No longer one of the children: its end is the caller's matter. It still ends with this process."""
+        child = self._child(name)
+        self._children.remove(child)
+        return child.popen
+
     def _child(self, name: str) -> Child:
         return next(child for child in self._children if child.name == name)
 

@@ -12,20 +12,16 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from dreamzero_policy.runtime.policy import Answer, Failure, Request
+from dreamzero_policy.inference.mailbox import Ask, Mailbox, WorkerError
+from dreamzero_policy.runtime.policy import Failure
 
 SOCKET_BUFFER = 4 << 20  # bytes; the system may grant less
 EXIT_TIMEOUT_S = 3.0  # from the end of the conversation to the exit code
-
-
-class WorkerError(RuntimeError):
-    """The worker did not become ready; the message is the child's own."""
 
 
 @dataclass(frozen=True)
@@ -42,18 +38,7 @@ class Ready:
     warm_up_s: float
 
 
-@dataclass(frozen=True)
-class Reset:
-    prompt: str
-    epoch: int
-
-
-@dataclass(frozen=True)
-class Imagine:
-    epoch: int
-
-
-class WorkerPolicy:
+class WorkerPolicy(Mailbox):
     """A policy in a child process."""
 
     def __init__(
@@ -102,9 +87,8 @@ class WorkerPolicy:
         theirs.close()
         self._socket = ours
         self._connection = Connection(os.dup(ours.fileno()))
-        self._answers: queue.SimpleQueue[Ready | Answer] = queue.SimpleQueue()
-        self._notify: Callable[[], None] = lambda: None
-        self._outbox: queue.SimpleQueue[Reset | Request | Imagine | None] = queue.SimpleQueue()
+        self._outbox: queue.SimpleQueue[Ask | None] = queue.SimpleQueue()
+        super().__init__(self._outbox.put)
         self._speaker = threading.Thread(target=self._speak, name="worker-speaker", daemon=True)
         self._speaker.start()
         self._listener = threading.Thread(target=self._listen, name="worker-listener", daemon=True)
@@ -116,37 +100,11 @@ class WorkerPolicy:
         Raises:
             WorkerError: the child failed, died, took longer than `timeout_s`, or `interrupted()` became true.
         """
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
-            if interrupted():
-                raise WorkerError("interrupted while the model was loading")
-            try:
-                message = self._answers.get(timeout=0.1)
-            except queue.Empty:
-                continue
+        for message in self._heard(timeout_s, interrupted, "the model was loading"):
             if isinstance(message, Ready):
                 return message
             raise WorkerError(message.message)
         raise WorkerError(f"the model was not ready after {timeout_s:.0f} s")
-
-    def when_answered(self, notify: Callable[[], None]) -> None:
-        """Call `notify` (from another thread) whenever `poll` has something new."""
-        self._notify = notify
-
-    def reset(self, prompt: str, epoch: int) -> None:
-        self._outbox.put(Reset(prompt, epoch))
-
-    def submit(self, request: Request) -> None:
-        self._outbox.put(request)
-
-    def dream(self, epoch: int) -> None:
-        self._outbox.put(Imagine(epoch))
-
-    def poll(self) -> Answer | None:
-        try:
-            return self._answers.get_nowait()
-        except queue.Empty:
-            return None
 
     def close(self) -> None:
         """End the child. It holds nothing that would have to be saved, so it is not waited for."""
@@ -170,11 +128,9 @@ class WorkerPolicy:
     def _listen(self) -> None:
         try:
             while True:
-                self._answers.put(self._connection.recv())
-                self._notify()
+                self._tell(self._connection.recv())
         except (EOFError, OSError):
-            self._answers.put(Failure(_obituary(self._exit_code())))
-            self._notify()
+            self._tell(Failure(_obituary(self._exit_code())))
 
     def _exit_code(self) -> int | None:
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 
 from dreamzero_policy.inference.loading import load_policy
+from dreamzero_policy.inference.mailbox import Imagine, Reset
 from dreamzero_policy.inference.sessions import Sessions
-from dreamzero_policy.inference.worker import Imagine, Ready, Reset
+from dreamzero_policy.inference.worker import Ready
 from dreamzero_policy.runtime.allocator import keep_freed_memory
 from dreamzero_policy.runtime.calibration import CALIBRATION_FILE
 from dreamzero_policy.runtime.policy import Dream, Failure, Surprise

@@ -1,7 +1,7 @@
 """Where the node's model is: in a process of its own beside the node, or on a server. The loop knows no difference."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from dreamzero_policy.inference.protocol import official
@@ -92,12 +92,10 @@ class RemoteBackend:
         self.sends_images = self._official
         if self._official:
             _require_what_it_can(settings)
-            self.policy = RemotePolicy(settings.server, lambda: RoboArenaDialogue(settings.server, contract))
+            self.policy = RemotePolicy(settings.server, lambda server: RoboArenaDialogue(server, contract))
         else:
-            seat, period_s = Seat(), _period_s(settings, contract)
-            self.policy = RemotePolicy(
-                settings.server, lambda: SessionDialogue(settings.server, contract, seat, period_s)
-            )
+            seat, asks = Seat(), replace(settings.server, period_s=_period_s(settings, contract))
+            self.policy = RemotePolicy(asks, lambda server: SessionDialogue(server, contract, seat))
 
     def wait_until_ready(self, interrupted: Callable[[], bool], progress: Callable[[str], None]) -> Served:
         ready = self.policy.wait_until_ready(self._settings.load_timeout_s, interrupted, progress)

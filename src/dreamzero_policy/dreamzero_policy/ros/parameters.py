@@ -55,7 +55,12 @@ PARAMETERS = (
         "Where the model runs: in a process beside this node, or on a server.",
         choices=("local", "remote"),
     ),
-    Parameter("server_url", "", "With backend remote: ws://HOST:PORT, or wss:// for TLS."),
+    Parameter(
+        "server_url",
+        "",
+        "With backend remote: ws://HOST:PORT, or wss:// for TLS; http://HOST:PORT or https:// of a fleet's desk, which "
+        "says where the servers are.",
+    ),
     Parameter(
         "server_protocol",
         "own",

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from dreamzero_policy.inference.loading import Policy
+from dreamzero_policy.inference.mailbox import WorkerError
 from dreamzero_policy.inference.sessions import Sessions
-from dreamzero_policy.inference.worker import WorkerError, WorkerPolicy
+from dreamzero_policy.inference.worker import WorkerPolicy
 from dreamzero_policy.inference.worker_process import failure
 from dreamzero_policy.runtime.policy import (
     ActionPrefix,

@@ -46,7 +46,7 @@ def run(server: ReleasedServer, franka: Contract) -> Iterator[tuple[LiveWorld, l
     """Nine seconds of the loop, and what the sensors said in them."""
     with released(server) as address:
         settings = RemoteSettings(address, "official")
-        remote = RemotePolicy(settings, lambda: RoboArenaDialogue(settings, franka))
+        remote = RemotePolicy(settings, lambda server: RoboArenaDialogue(server, franka))
         remote.wait_until_ready(PATIENCE_S)
         world, robot = LiveWorld(franka), ServedEmbodiment(franka, Names.of(franka.model, franka.site.roboarena).action)
         policy = ServedPolicy(remote, world.now_ns)

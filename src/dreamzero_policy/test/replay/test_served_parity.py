@@ -62,7 +62,7 @@ def with_server(live, server: Served, contract) -> Iterator[Callable]:
 
     def run(*arguments, encoding: str = "raw", **options):
         settings, seat = RemoteSettings(server.address, encoding=encoding), Seat()
-        remote = RemotePolicy(settings, lambda: SessionDialogue(settings, contract, seat))
+        remote = RemotePolicy(settings, lambda server: SessionDialogue(server, contract, seat))
         policies.append(remote)
         ready = remote.wait_until_ready(PATIENCE_S)
         robot = Embodiment(contract, Statistics.checked(ready.statistics, contract, "the server's"))

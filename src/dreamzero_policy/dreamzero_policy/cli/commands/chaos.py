@@ -14,6 +14,9 @@ def chaos(
     faults: Annotated[
         bool, typer.Option(help="Without, the run is a soak: memory must not grow by more than 1 % in an hour.")
     ] = True,
+    remote: Annotated[
+        bool, typer.Option("--remote", help="The model is on a server, which is killed, stopped and restarted.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the scene and of the order of the faults.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for logs; out/chaos/<time> by default.")] = None,
     json: Json = False,
@@ -30,7 +33,7 @@ def chaos(
     console = console_for(json)
     folder = out or Path("out") / "chaos" / datetime.now().strftime("%Y%m%d-%H%M%S")
     try:
-        summary = room.run_chaos(minutes, seed, folder, console, faults)
+        summary = room.run_chaos(minutes, seed, folder, console, faults, remote)
     except (ChaosFailed, ProcessDied) as error:
         console.print(f"chaos failed: {error}", style="red", markup=False)
         raise typer.Exit(1) from error

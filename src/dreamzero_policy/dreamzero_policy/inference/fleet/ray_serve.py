@@ -2,7 +2,8 @@
 
 Two deployments. Every replica of `PolicyReplica` is a policy server with a port of its own on its node's address; Ray
 starts as many as the file says, puts each on a free GPU, and starts another where one is not healthy. `Desk` answers
-`GET /assign` with the address of the server that has the most room. A robot asks once, connects there, and stays.
+`GET /assign` with the address of the server that has the most room. A robot connects there, stays, and asks again only
+once that server is gone (`inference/remote/desk.py`).
 """
 
 from __future__ import annotations
@@ -25,16 +26,17 @@ from dreamzero_policy.inference.server.settings import Settings, read_tokens
 ROSTER = "dreamzero_roster"
 TELL_S = 1.0
 READY_S = 1800.0
+FILES = {"contract", "base", "tokenizer", "certificate", "key"}  # of the settings
 
 
 @ray.remote(num_cpus=0)
 class SharedRoster(Roster):
     """The one roster of a cluster."""
 
-    def next_or_why(self) -> tuple[str | None, str]:
+    def next_or_why(self, wanted_hz: float | None) -> tuple[str | None, str]:
         """An address, or why there is none."""
         try:
-            return self.next(), ""
+            return self.next(wanted_hz), ""
         except NoRoom as error:
             return None, str(error)
 
@@ -48,10 +50,11 @@ class PolicyReplica:
     """One policy server."""
 
     def __init__(self, checkpoint: str, token_file: str | None = None, **settings: Any) -> None:
-        """`settings`: those of `inference/server/settings.py`."""
+        """`settings`: those of `inference/server/settings.py`; files as texts."""
         from dreamzero_policy.inference.server.threaded import ThreadedService  # torch: where it computes, only
 
         tokens = () if token_file is None else read_tokens(Path(token_file))
+        settings |= {name: Path(settings[name]) for name in FILES & settings.keys()}
         host = ray.util.get_node_ip_address()
         self._server = ThreadedService(Settings(Path(checkpoint), host=host, port=0, tokens=tokens, **settings))
         self._server.wait_until_ready(READY_S)
@@ -104,8 +107,19 @@ class Desk:
             return JSONResponse(await self._replicas.remote())
         if request.url.path != "/assign":
             return JSONResponse({"error": "ask /assign or /contract"}, 404)
-        address, why = await self._roster.next_or_why.remote()
+        period = request.query_params.get("period_s")
+        if period is not None and (period_s := _seconds(period)) is None:
+            return JSONResponse({"error": f"period_s is {period[:40]!r}, expected a number of seconds"}, 400)
+        address, why = await self._roster.next_or_why.remote(None if period is None else 1 / period_s)
         return JSONResponse({"address": address}) if address else JSONResponse({"error": why}, 503)
+
+
+def _seconds(text: str) -> float | None:
+    """None for what is no time between two chunks."""
+    with contextlib.suppress(ValueError):
+        if 0 < (seconds := float(text)) < float("inf"):
+            return seconds
+    return None
 
 
 def application(arguments: dict[str, Any]) -> serve.Application:

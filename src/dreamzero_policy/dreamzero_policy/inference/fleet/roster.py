@@ -30,7 +30,7 @@ class Roster:
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
         self._now_s = now_s
         self._entries: dict[str, Entry] = {}
-        self._sent: list[tuple[float, str]] = []
+        self._sent: list[tuple[float, str, float]] = []  # when [s], where to, what it takes [Hz]
 
     def hear(self, address: str, left_hz: float, robot_hz: float) -> None:
         """A server says what room it has."""
@@ -40,18 +40,27 @@ class Roster:
         """A server takes leave."""
         self._entries.pop(address, None)
 
-    def next(self) -> str:
-        """Where the next robot goes. Raises NoRoom."""
+    def next(self, wanted_hz: float | None = None) -> str:
+        """Where the next robot goes, which asks for so many chunks a second; None: as many as one robot asks for.
+
+        Raises NoRoom.
+        """
         now_s = self._now_s()
         self._entries = {name: each for name, each in self._entries.items() if each.heard_s > now_s - STALE_S}
-        self._sent = [(when_s, name) for when_s, name in self._sent if when_s > now_s - JUST_SENT_S]
+        self._sent = [sent for sent in self._sent if sent[0] > now_s - JUST_SENT_S]
         room = {name: self._room_hz(each) for name, each in self._entries.items()}
         best = max(room, key=room.__getitem__, default=None)
-        if best is None or room[best] < self._entries[best].robot_hz:
-            raise NoRoom(f"none of {len(self._entries)} servers has room for another robot")
-        self._sent.append((now_s, best))
+        if best is None:
+            raise NoRoom("no server is there")
+        asked_hz = self._entries[best].robot_hz if wanted_hz is None else wanted_hz
+        if room[best] < asked_hz:
+            raise NoRoom(
+                f"none of {len(self._entries)} servers has room for another robot: it asks for {asked_hz:.2f} chunks a "
+                f"second, the emptiest can promise {max(room[best], 0.0):.2f}; say a longer period, or add servers"
+            )
+        self._sent.append((now_s, best, asked_hz))
         return best
 
     def _room_hz(self, entry: Entry) -> float:
         """What is left but for robots on their way."""
-        return entry.left_hz - entry.robot_hz * sum(name == entry.address for _, name in self._sent)
+        return entry.left_hz - sum(asked_hz for _, name, asked_hz in self._sent if name == entry.address)

@@ -3,11 +3,14 @@
 Facts: dreamzero0/dreamzero at ab790c1, `eval_utils/policy_server.py`, `eval_utils/policy_client.py` and
 `socket_test_optimized_AR.py`.
 
-* On connecting the server sends a packed map of six entries (:class:`ServerConfig`).
+* On connecting the server sends a packed map of six entries (:class:`ServerConfig`); other servers of this protocol
+  send more.
 * A request is a packed map with ``endpoint`` (``infer`` or ``reset``) and, for ``infer``, images, state, ``prompt`` and
   ``session_id``. An image is uint8 [height, width, 3] or [T, height, width, 3].
 * ``infer`` is answered by a packed bare float32 array [H, A], ``reset`` by the text "reset successful". A text frame in
   place of an array is an error; the connection is closed with code 1011 behind it.
+* vLLM-Omni (`docs/serving/openpi_api.md`) answers ``reset`` by a packed map with that text as ``status``, and says
+  errors in a packed map with ``type`` "error" and a ``message``, behind which the connection stays.
 
 Which entry is which camera and which joints follows from the contract (:class:`Names`). Two things the released server
 does are errors here, on both sides: a state that is absent (it takes zeros, and relative actions then lead to a pose
@@ -15,7 +18,7 @@ near zero) and an answer without joints (it sends zeros).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -36,15 +39,17 @@ ROBOARENA_IMAGE_PX = (180, 320)  # height, width that the released server asks f
 ROBOARENA_CAMERAS = ("exterior_image_0_left", "exterior_image_1_left", "wrist_image_left")
 ROBOARENA_GROUPS = {"joint_position": 7, "gripper_position": 1}
 IGNORED = ("observation/cartesian_position",)
+ACTION_SHAPE_ENTRIES = ("action_horizon", "action_dim")  # in which vLLM-Omni's configuration says rows and columns
 
 
 class RemoteError(Exception):
-    """The server answered with a text: its error."""
+    """The server answered with its error: a text, or a map that says so."""
 
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """What a server tells a client on connecting. Official clients refuse any other set of entries."""
+    """What a server tells a client on connecting. Official clients refuse any other set of entries, so no more are
+    sent; what other servers add is kept."""
 
     image_resolution: tuple[int, int] | None  # height, width to which a client resizes; None: as they are
     needs_wrist_camera: bool
@@ -52,18 +57,19 @@ class ServerConfig:
     needs_stereo_camera: bool
     needs_session_id: bool
     action_space: str
+    further: Mapping[str, Any] = field(default_factory=dict)  # that this protocol does not know; never sent
 
     def pack(self) -> bytes:
-        return pack(dict(vars(self)))
+        return pack({name: getattr(self, name) for name in CONFIG_ENTRIES})
 
     @classmethod
     def unpack(cls, data: bytes | str) -> "ServerConfig":
-        """Raises ProtocolError for anything else than these six entries."""
-        document = _binary(data)
-        names = set(cls.__dataclass_fields__)
-        if not isinstance(document, dict) or set(document) != names:
+        """Raises ProtocolError where one of the six entries is absent or of another kind, RemoteError for an error."""
+        document = _told(data)
+        if not isinstance(document, dict) or not document.keys() >= set(CONFIG_ENTRIES):
             found = sorted(map(str, document)) if isinstance(document, dict) else type(document).__name__
-            raise ProtocolError(f"the server's configuration has {str(found)[:400]}, expected {sorted(names)}")
+            raise ProtocolError(f"the server's configuration has {str(found)[:400]}, expected {sorted(CONFIG_ENTRIES)}")
+        further = {str(name): document.pop(name) for name in document.keys() - set(CONFIG_ENTRIES)}
         size = document["image_resolution"]
         if size is not None:
             if not isinstance(size, list) or len(size) != 2 or not all(_is_count(n, LARGEST_PX) for n in size):
@@ -77,7 +83,10 @@ class ServerConfig:
             raise ProtocolError(f"n_external_cameras is {str(cameras)[:80]}, expected 0, 1 or 2")
         if not isinstance(space, str):
             raise ProtocolError(f"action_space is {str(space)[:80]}, expected text")
-        return cls(**document)
+        return cls(**document, further=further)
+
+
+CONFIG_ENTRIES = tuple(name for name in ServerConfig.__dataclass_fields__ if name != "further")
 
 
 @dataclass(frozen=True)
@@ -147,6 +156,9 @@ class Names:
                     f"the server says {name} = {theirs!r}, this contract gives {mine!r}; serve a checkpoint of the "
                     "contract that the robot runs"
                 )
+        for name, mine in zip(ACTION_SHAPE_ENTRIES, self.action_shape, strict=True):
+            if (theirs := config.further.get(name, mine)) != mine:
+                raise ProtocolError(f"the server says {name} = {str(theirs)[:80]}, this contract gives {mine}")
 
 
 @dataclass(frozen=True)
@@ -223,19 +235,25 @@ def encode_actions(actions: NDArray) -> bytes:
     return pack(np.ascontiguousarray(actions, np.float32))
 
 
+def is_reset(data: bytes | str) -> bool:
+    """Whether this answer says that everything is forgotten. Raises RemoteError, ProtocolError."""
+    if data == RESET_ANSWER:
+        return True
+    answer = _told(data)
+    return isinstance(answer, dict) and answer.get("status") == RESET_ANSWER
+
+
 def decode_actions(names: Names, data: bytes | str) -> NDArray[np.float32]:
     """What a client received for ``infer``: actions [H, A] in the contract's units, the contract's columns.
 
     A map with the array as ``actions`` is taken as well; some servers of this protocol send one.
 
     Raises:
-        RemoteError: a text came, the server's error.
+        RemoteError: the server's error came.
         ProtocolError: something else than finite numbers of that shape; a single row is what a released server sends
             when it found no joints.
     """
-    if isinstance(data, str):
-        raise RemoteError(data)
-    answer = _binary(data)
+    answer = _told(data)
     if isinstance(answer, dict):
         answer = answer.get("actions")
     if not isinstance(answer, np.ndarray) or answer.dtype.kind != "f":
@@ -253,6 +271,16 @@ def _binary(data: bytes | str) -> Any:
     if isinstance(data, str):
         raise ProtocolError(f"a text frame {data[:80]!r}, expected a binary one")
     return unpack(data)
+
+
+def _told(data: bytes | str) -> Any:
+    """What a server sent. Raises RemoteError where that is an error."""
+    if isinstance(data, str):
+        raise RemoteError(data)
+    document = unpack(data)
+    if isinstance(document, dict) and document.get("type") == "error":
+        raise RemoteError(str(document.get("message")))
+    return document
 
 
 def _images(message: Mapping[str, Any], entry: str) -> NDArray[np.uint8]:

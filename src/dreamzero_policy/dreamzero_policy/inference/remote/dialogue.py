@@ -4,10 +4,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from dreamzero_policy.inference.worker import Imagine, Reset
-from dreamzero_policy.runtime.policy import Answer, Request
+from dreamzero_policy.inference.mailbox import Ask
+from dreamzero_policy.inference.remote.settings import RemoteSettings
+from dreamzero_policy.runtime.policy import Answer
 
-Ask = Reset | Request | Imagine
 Frame = bytes | str
 
 
@@ -26,6 +26,7 @@ class Dialogue(Protocol):
     """The conversation on one connection; a new connection has a new one. All but `waiting_since_s` may raise
     `ServerTrouble`."""
 
+    settings: RemoteSettings  # with the address of the server that this is with
     path: str | None  # of the handshake, in place of the one in the address
     pings: bool  # whether the server answers pings while it computes
 

@@ -4,9 +4,10 @@
        ▲                    └─ refused: the end   │
        └──────────────────────────────────────────┘
 
-A connection that is lost takes all that was asked with it; it is never asked again by the link itself. Three clocks
-find a loss that no message announces: the kernel's (TCP keep-alive and user timeout) and pings, within
-`link_timeout_s`, for a network that is cut; `inference_timeout_s` for a server that is there and does not answer.
+`desk.py` knows where to connect to. A connection that is lost takes all that was asked with it; it is never asked again
+by the link itself. Three clocks find a loss that no message announces: the kernel's (TCP keep-alive and user timeout)
+and pings, within `link_timeout_s`, for a network that is cut; `inference_timeout_s` for a server that is there and does
+not answer.
 """
 
 import asyncio
@@ -24,11 +25,12 @@ from urllib.parse import urlsplit, urlunsplit
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
+from dreamzero_policy.inference.mailbox import Ask, Reset
 from dreamzero_policy.inference.remote.backoff import Backoff
-from dreamzero_policy.inference.remote.dialogue import Ask, Dialogue, ServerReady
+from dreamzero_policy.inference.remote.desk import Desk
+from dreamzero_policy.inference.remote.dialogue import Dialogue, ServerReady
 from dreamzero_policy.inference.remote.settings import RemoteSettings, RemoteSettingsError
-from dreamzero_policy.inference.remote.trouble import ServerTrouble
-from dreamzero_policy.inference.worker import Reset
+from dreamzero_policy.inference.remote.trouble import ServerTrouble, not_trusted, refusal
 from dreamzero_policy.runtime.faults import Fault
 from dreamzero_policy.runtime.policy import Answer
 
@@ -59,8 +61,11 @@ class Listener(Protocol):
 class Link:
     """One at a time to one server."""
 
-    def __init__(self, settings: RemoteSettings, dialogue: Callable[[], Dialogue], listener: Listener) -> None:
+    def __init__(
+        self, settings: RemoteSettings, dialogue: Callable[[RemoteSettings], Dialogue], listener: Listener
+    ) -> None:
         self.settings, self._dialogue, self._listener = settings, dialogue, listener
+        self._desk = Desk(settings)
         self._lock = threading.Lock()
         self._outbox: deque[Ask] = deque()
         self._epoch = self._lost_epoch = -1
@@ -116,6 +121,8 @@ class Link:
             except ServerTrouble as trouble:
                 if trouble.final:
                     raise
+                if not self._connected or trouble.fault is Fault.SERVER_BUSY:
+                    self._desk.forget()
                 pause_s = backoff.pause_s(trouble.retry_after_s)
                 self._forget()
                 self._listener.lost(trouble, pause_s, backoff.attempts)
@@ -130,13 +137,13 @@ class Link:
                 self._lost_epoch = self._epoch
 
     async def _connection(self, backoff: Backoff) -> None:
-        dialogue = self._dialogue()
-        connection = await self._connect(dialogue)
+        dialogue = self._dialogue(await self._desk.server())
+        connection = await _connect(dialogue)
         try:
             try:
                 ready = await asyncio.wait_for(dialogue.greet(connection.send, connection.recv), GREET_S)
             except (TimeoutError, asyncio.TimeoutError) as error:
-                text = f"{self.settings.place} accepts connections and says nothing for {GREET_S:.0f} s"
+                text = f"{dialogue.settings.place} accepts connections and says nothing for {GREET_S:.0f} s"
                 raise ServerTrouble(Fault.SERVER_SILENT, text) from error
             except ConnectionClosed as error:
                 raise _closed(dialogue, error) from error
@@ -151,38 +158,6 @@ class Link:
             raise
         finally:
             await connection.close()  # takes CLOSE_S at most
-
-    async def _connect(self, dialogue: Dialogue) -> ClientConnection:
-        settings = self.settings
-        parts = urlsplit(settings.url)
-        url = urlunsplit(parts._replace(path=dialogue.path)) if dialogue.path is not None else settings.url
-        pings = {"ping_interval": settings.link_timeout_s / 2, "ping_timeout": settings.link_timeout_s}
-        try:
-            connection = await connect(
-                url,
-                additional_headers=settings.headers(),
-                ssl=settings.tls(),
-                proxy=None,
-                compression=None,  # pictures are compressed already
-                max_size=LONGEST_MESSAGE,
-                open_timeout=CONNECT_S,
-                close_timeout=CLOSE_S,
-                **(pings if dialogue.pings else {"ping_interval": None}),
-            )
-        except InvalidStatus as error:
-            raise _refused(settings.place, error) from error
-        except InvalidURI as error:
-            raise ServerTrouble(Fault.SERVER_REFUSED, str(error)) from error
-        except ssl.SSLCertVerificationError as error:
-            text = f"the certificate of {settings.place} is not trusted: {error.verify_message}; see server_ca_file"
-            raise ServerTrouble(Fault.SERVER_REFUSED, text) from error
-        except (TimeoutError, asyncio.TimeoutError) as error:
-            text = f"{settings.place} does not answer for {CONNECT_S:.0f} s"
-            raise ServerTrouble(Fault.SERVER_UNREACHABLE, text) from error
-        except (OSError, InvalidHandshake, EOFError) as error:
-            raise ServerTrouble(Fault.SERVER_UNREACHABLE, f"{settings.place} is not reached: {error}") from error
-        _notice_a_cut_network(connection.transport.get_extra_info("socket"), settings.link_timeout_s)
-        return connection
 
     async def _converse(self, connection: ClientConnection, dialogue: Dialogue) -> None:
         """Until the connection is lost; always raises."""
@@ -223,9 +198,43 @@ class Link:
         while True:
             since_s = dialogue.waiting_since_s
             if since_s is not None and time.monotonic() - since_s > self.settings.inference_timeout_s:
-                text = f"{self.settings.place} has not answered for {self.settings.inference_timeout_s:.1f} s"
+                text = f"{dialogue.settings.place} has not answered for {self.settings.inference_timeout_s:.1f} s"
                 raise ServerTrouble(Fault.SERVER_SILENT, text)
             await asyncio.sleep(LOOK_S)
+
+
+async def _connect(dialogue: Dialogue) -> ClientConnection:
+    settings = dialogue.settings
+    parts = urlsplit(settings.url)
+    url = urlunsplit(parts._replace(path=dialogue.path)) if dialogue.path is not None else settings.url
+    pings = {"ping_interval": settings.link_timeout_s / 2, "ping_timeout": settings.link_timeout_s}
+    try:
+        connection = await connect(
+            url,
+            additional_headers=settings.headers(),
+            ssl=settings.tls(),
+            proxy=None,
+            compression=None,  # pictures are compressed already
+            max_size=LONGEST_MESSAGE,
+            open_timeout=CONNECT_S,
+            close_timeout=CLOSE_S,
+            **(pings if dialogue.pings else {"ping_interval": None}),
+        )
+    except InvalidStatus as error:
+        response = error.response
+        retry_after = response.headers.get("Retry-After")
+        raise refusal(settings.place, response.status_code, bytes(response.body or b""), retry_after) from error
+    except InvalidURI as error:
+        raise ServerTrouble(Fault.SERVER_REFUSED, str(error)) from error
+    except ssl.SSLCertVerificationError as error:
+        raise not_trusted(settings.place, error) from error
+    except (TimeoutError, asyncio.TimeoutError) as error:
+        text = f"{settings.place} does not answer for {CONNECT_S:.0f} s"
+        raise ServerTrouble(Fault.SERVER_UNREACHABLE, text) from error
+    except (OSError, InvalidHandshake, EOFError) as error:
+        raise ServerTrouble(Fault.SERVER_UNREACHABLE, f"{settings.place} is not reached: {error}") from error
+    _notice_a_cut_network(connection.transport.get_extra_info("socket"), settings.link_timeout_s)
+    return connection
 
 
 def _closed(dialogue: Dialogue, error: ConnectionClosed) -> Exception:
@@ -234,22 +243,6 @@ def _closed(dialogue: Dialogue, error: ConnectionClosed) -> Exception:
     if error.sent is not None and error.sent.code == TOO_LONG:
         return ServerTrouble(Fault.SERVER_ANSWER_INVALID, f"the server sent more than {LONGEST_MESSAGE} bytes at once")
     return dialogue.closed(None if frame is None else frame.code, "" if frame is None else frame.reason)
-
-
-def _refused(place: str, error: InvalidStatus) -> ServerTrouble:
-    """The trouble that an HTTP answer in place of a websocket is."""
-    response = error.response
-    status, said = response.status_code, bytes(response.body or b"")[:200].decode("utf-8", "replace").strip()
-    text = f"{place} answers HTTP {status}" + (f": {said}" if said else "")
-    if status in (401, 403):
-        return ServerTrouble(Fault.SERVER_REFUSED, f"{text}; see server_token_file")
-    if status in (429, 503):
-        with contextlib.suppress(KeyError, ValueError):
-            return ServerTrouble(Fault.SERVER_BUSY, text, float(response.headers["Retry-After"]))
-        return ServerTrouble(Fault.SERVER_BUSY, text)
-    if 400 <= status < 500:
-        return ServerTrouble(Fault.SERVER_REFUSED, f"{text}; see server_url and server_protocol")
-    return ServerTrouble(Fault.SERVER_UNREACHABLE, text)
 
 
 def _notice_a_cut_network(tcp: socket.socket, timeout_s: float) -> None:

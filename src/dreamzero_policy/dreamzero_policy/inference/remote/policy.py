@@ -4,29 +4,27 @@ While it is away the loop gets an `Interruption` for every attempt that failed, 
 before an interruption is not answered and not asked again: the loop begins a new epoch.
 """
 
-import queue
-import time
 from collections.abc import Callable
 
+from dreamzero_policy.inference.mailbox import Mailbox, WorkerError
 from dreamzero_policy.inference.remote.dialogue import Dialogue, ServerReady
 from dreamzero_policy.inference.remote.link import Link
 from dreamzero_policy.inference.remote.settings import RemoteSettings
 from dreamzero_policy.inference.remote.trouble import ServerTrouble
-from dreamzero_policy.inference.worker import Imagine, Reset, WorkerError
 from dreamzero_policy.runtime.faults import Fault, Trouble
-from dreamzero_policy.runtime.policy import Answer, Failure, Interruption, Request, Resumption
+from dreamzero_policy.runtime.policy import Answer, Failure, Interruption, Resumption
 
 SOURCE = "server"
 
 
-class RemotePolicy:
+class RemotePolicy(Mailbox):
     """A policy behind a link."""
 
-    def __init__(self, settings: RemoteSettings, dialogue: Callable[[], Dialogue]) -> None:
-        """Begin to connect. Fetch the outcome with `wait_until_ready`. `dialogue` makes one for each connection."""
+    def __init__(self, settings: RemoteSettings, dialogue: Callable[[RemoteSettings], Dialogue]) -> None:
+        """Begin to connect. Fetch the outcome with `wait_until_ready`. `dialogue` makes one for each connection, from
+        the settings with the server's address."""
+        super().__init__(lambda ask: self._link.say(ask))
         self.settings = settings
-        self._answers: queue.SimpleQueue[ServerReady | Answer] = queue.SimpleQueue()
-        self._notify: Callable[[], None] = lambda: None
         self._ready: ServerReady | None = None
         self._link = Link(settings, dialogue, self)
 
@@ -41,14 +39,8 @@ class RemotePolicy:
         Raises:
             WorkerError: it refuses, is not reached within `timeout_s`, or `interrupted()` became true.
         """
-        deadline, why = time.monotonic() + timeout_s, f"connecting to {self.settings.place}"
-        while time.monotonic() < deadline:
-            if interrupted():
-                raise WorkerError(f"interrupted while {self.settings.place} was being connected to")
-            try:
-                message = self._answers.get(timeout=0.1)
-            except queue.Empty:
-                continue
+        why = f"connecting to {self.settings.place}"
+        for message in self._heard(timeout_s, interrupted, f"{self.settings.place} was being connected to"):
             if isinstance(message, ServerReady):
                 return message
             if isinstance(message, Failure):
@@ -57,25 +49,6 @@ class RemotePolicy:
                 why = f"{message.trouble.fault.label}: {message.trouble.text}"
                 progress(why)
         raise WorkerError(f"no server after {timeout_s:.0f} s. {why}")
-
-    def when_answered(self, notify: Callable[[], None]) -> None:
-        """Call `notify` (from another thread) whenever `poll` has something new."""
-        self._notify = notify
-
-    def reset(self, prompt: str, epoch: int) -> None:
-        self._link.say(Reset(prompt, epoch))
-
-    def submit(self, request: Request) -> None:
-        self._link.say(request)
-
-    def dream(self, epoch: int) -> None:
-        self._link.say(Imagine(epoch))
-
-    def poll(self) -> Answer | None:
-        try:
-            return self._answers.get_nowait()
-        except queue.Empty:
-            return None
 
     def close(self) -> None:
         """End the connection; the server frees the session."""
@@ -107,7 +80,3 @@ class RemotePolicy:
 
     def failed(self, trouble: ServerTrouble) -> None:
         self._tell(Failure(str(trouble), trouble.fault))
-
-    def _tell(self, message: ServerReady | Answer) -> None:
-        self._answers.put(message)
-        self._notify()

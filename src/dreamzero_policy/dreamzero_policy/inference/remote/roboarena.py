@@ -9,6 +9,7 @@ actions then begin at zero and not where the robot stands; where it found no joi
 error is a text in place of an array.
 """
 
+import logging
 import time
 import uuid
 from collections import deque
@@ -19,16 +20,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dreamzero_policy.inference.mailbox import Ask, Imagine, Reset
 from dreamzero_policy.inference.protocol import official
 from dreamzero_policy.inference.protocol.arrays import ProtocolError
-from dreamzero_policy.inference.remote.dialogue import Ask, Frame, ServerReady
+from dreamzero_policy.inference.remote.dialogue import Frame, ServerReady
 from dreamzero_policy.inference.remote.settings import RemoteSettings
 from dreamzero_policy.inference.remote.trouble import ServerTrouble
-from dreamzero_policy.inference.worker import Imagine, Reset
 from dreamzero_policy.runtime.contract import Contract
 from dreamzero_policy.runtime.faults import Fault
 from dreamzero_policy.runtime.policy import Answer, Purpose, Reply, Request
 
+LOG = logging.getLogger("dreamzero.remote")
 OFFSETS_STEPS = (-23, -16, -8, 0)  # of 24: what the released client sends (test_client_AR.py)
 ASPECT = 0.01  # by which the shape of an image may differ from that of what the server wants
 
@@ -67,14 +69,15 @@ class RoboArenaDialogue:
     async def greet(
         self, send: Callable[[Frame], Awaitable[None]], receive: Callable[[], Awaitable[Frame]]
     ) -> ServerReady:
-        frame = await receive()
-        if isinstance(frame, str):
-            raise ServerTrouble(Fault.SERVER_ERROR, f"{self.settings.place} says: {last_line(frame)}")
         try:
-            config = official.ServerConfig.unpack(frame)
+            config = official.ServerConfig.unpack(await receive())
             self._names.require(config)
+        except official.RemoteError as error:
+            raise self._error(error) from error
         except ProtocolError as error:
             raise ServerTrouble(Fault.SERVER_REFUSED, f"{self.settings.place}: {error}") from error
+        if config.further:
+            LOG.debug("%s says besides: %s", self.settings.place, str(config.further)[:400])
         self._size_px = config.image_resolution
         self._require_sizes()
         size = "as they are" if self._size_px is None else f"{self._size_px[1]} x {self._size_px[0]}"
@@ -100,16 +103,14 @@ class RoboArenaDialogue:
             said = last_line(frame) if isinstance(frame, str) else f"{len(frame)} bytes"
             raise ServerTrouble(Fault.SERVER_ERROR, f"{self.settings.place} says, unasked: {said}")
         awaited = self._awaited.popleft()
-        if awaited.request is None:
-            if frame != official.RESET_ANSWER:
-                said = last_line(frame) if isinstance(frame, str) else f"{len(frame)} bytes"
-                raise ServerTrouble(Fault.SERVER_ERROR, f"{self.settings.place} did not reset: {said}")
-            return []
         try:
+            if awaited.request is None:
+                if not official.is_reset(frame):
+                    raise ServerTrouble(Fault.SERVER_ERROR, f"{self.settings.place} did not reset: {len(frame)} bytes")
+                return []
             rows = official.decode_actions(self._names, frame)
         except official.RemoteError as error:
-            said = last_line(str(error))
-            raise ServerTrouble(Fault.SERVER_ERROR, f"{self.settings.place} says: {said}") from error
+            raise self._error(error) from error
         except ProtocolError as error:
             raise ServerTrouble(Fault.SERVER_ANSWER_INVALID, f"{self.settings.place}: {error}") from error
         if awaited.request.epoch != self._epoch:
@@ -193,6 +194,9 @@ class RoboArenaDialogue:
                     f"{group.key} {_numbers(first)} where the robot was said to stand at {_numbers(state)}: its rows "
                     f"begin at zero, so it did not find {self._names.state[group.key][0]}"
                 )
+
+    def _error(self, error: official.RemoteError) -> ServerTrouble:
+        return ServerTrouble(Fault.SERVER_ERROR, f"{self.settings.place} says: {last_line(str(error))}")
 
     def _meaningless(self, text: str) -> ServerTrouble:
         return ServerTrouble(Fault.SERVER_ANSWER_INVALID, f"{self.settings.place} answered {text}")

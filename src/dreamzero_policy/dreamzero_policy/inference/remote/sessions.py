@@ -13,13 +13,13 @@ from enum import Enum, auto
 import numpy as np
 from numpy.typing import NDArray
 
+from dreamzero_policy.inference.mailbox import Ask, Imagine, Reset
 from dreamzero_policy.inference.protocol import SESSION_PATH, messages
 from dreamzero_policy.inference.protocol.arrays import ProtocolError
 from dreamzero_policy.inference.protocol.frames import decode_frames, encode_frames
-from dreamzero_policy.inference.remote.dialogue import Ask, Frame, ServerReady
+from dreamzero_policy.inference.remote.dialogue import Frame, ServerReady
 from dreamzero_policy.inference.remote.settings import RemoteSettings
 from dreamzero_policy.inference.remote.trouble import ServerTrouble
-from dreamzero_policy.inference.worker import Imagine, Reset
 from dreamzero_policy.runtime.contract import Contract
 from dreamzero_policy.runtime.faults import Fault, Trouble
 from dreamzero_policy.runtime.policy import Answer, Dream, Observed, Purpose, Remark, Reply, Request, Surprise
@@ -69,9 +69,8 @@ class SessionDialogue:
     pings = True
     takes_more = True  # the server reads while it computes
 
-    def __init__(self, settings: RemoteSettings, contract: Contract, seat: Seat, period_s: float | None = None) -> None:
-        """`period_s`: how often a chunk will be asked for, where it is not once a chunk's length."""
-        self.settings, self.contract, self.seat, self.period_s = settings, contract, seat, period_s
+    def __init__(self, settings: RemoteSettings, contract: Contract, seat: Seat) -> None:
+        self.settings, self.contract, self.seat = settings, contract, seat
         self._first_id = seat.next_id
         self._awaited: dict[int, Awaited] = {}  # of this epoch, by id
         self._void: set[int] = set()  # of older ones: answered too, and then dropped
@@ -95,7 +94,9 @@ class SessionDialogue:
                 raise self._unwelcome(answer)
         await send(
             messages.encode(
-                messages.Open(id=self._id(), contract=self.contract.hash, prompt="", epoch=0, period_s=self.period_s)
+                messages.Open(
+                    id=self._id(), contract=self.contract.hash, prompt="", epoch=0, period_s=self.settings.period_s
+                )
             )
         )
         answer = self._decoded(await receive())

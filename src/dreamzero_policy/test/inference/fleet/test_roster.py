@@ -33,7 +33,7 @@ def test_a_server_that_is_silent_or_has_left_gets_no_robot(clock: Clock) -> None
     roster.forget("a")
     assert roster.next() == "b"
     clock.now_s += STALE_S + 0.1
-    with pytest.raises(NoRoom, match="none of 0 servers"):
+    with pytest.raises(NoRoom, match="no server is there"):
         roster.next()
 
 
@@ -46,3 +46,13 @@ def test_a_robot_counts_until_its_server_counts_it_itself(clock: Clock) -> None:
     clock.now_s += JUST_SENT_S + 0.1
     roster.hear("a", 1.0, 1.0)  # it never came
     assert roster.next() == "a"
+
+
+def test_a_robot_that_asks_less_often_finds_room_where_another_does_not(clock: Clock) -> None:
+    roster = Roster(clock)
+    roster.hear("a", left_hz=0.7, robot_hz=1.0)
+    with pytest.raises(NoRoom, match=r"asks for 1.00 chunks a second, the emptiest can promise 0.70"):
+        roster.next()
+    assert [roster.next(0.3), roster.next(0.3)] == ["a", "a"]
+    with pytest.raises(NoRoom, match=r"asks for 0.30 chunks a second, the emptiest can promise 0.10"):
+        roster.next(0.3)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dreamzero_policy.inference.protocol import official
-from dreamzero_policy.inference.protocol.arrays import ProtocolError, pack
+from dreamzero_policy.inference.protocol.arrays import ProtocolError, pack, unpack
 from dreamzero_policy.runtime.contract import load_model_section
 
 CONFIG = Path(__file__).parents[5] / "config"
@@ -75,9 +75,17 @@ def test_an_answer_that_is_no_chunk_is_refused(answer: object, reason: str) -> N
         official.decode_actions(DROID, pack(answer))
 
 
-def test_a_text_in_place_of_an_array_is_the_servers_error() -> None:
-    with pytest.raises(official.RemoteError, match="Traceback"):
-        official.decode_actions(DROID, "Traceback (most recent call last): …")
+@pytest.mark.parametrize("answer", ["Traceback: …", pack({"type": "error", "message": "Traceback: …"})])
+def test_a_text_or_a_map_that_says_so_is_the_servers_error(answer: bytes | str) -> None:
+    for decode in (official.is_reset, official.ServerConfig.unpack, lambda data: official.decode_actions(DROID, data)):
+        with pytest.raises(official.RemoteError, match="Traceback"):
+            decode(answer)
+
+
+@pytest.mark.parametrize("answer", [official.RESET_ANSWER, pack({"status": official.RESET_ANSWER})])
+def test_a_reset_is_answered_by_a_text_or_by_a_map(answer: bytes | str) -> None:
+    assert official.is_reset(answer)
+    assert not official.is_reset(pack({"status": "idle"}))
 
 
 @pytest.mark.parametrize(
@@ -87,12 +95,26 @@ def test_a_text_in_place_of_an_array_is_the_servers_error() -> None:
         {"needs_wrist_camera": 1},
         {"n_external_cameras": 3},
         {"action_space": None},
-        {"more": 1},
     ],
 )
 def test_a_configuration_of_another_form_is_refused(change: dict) -> None:
     with pytest.raises(ProtocolError):
-        official.ServerConfig.unpack(pack(dict(vars(DROID.config)) | change))
+        official.ServerConfig.unpack(pack(unpack(DROID.config.pack()) | change))
+
+
+@pytest.mark.parametrize("entry", sorted(official.CONFIG_ENTRIES))
+def test_a_configuration_without_one_of_its_entries_is_refused_by_name(entry: str) -> None:
+    document = {"model": "another", **unpack(DROID.config.pack())}
+    del document[entry]
+    with pytest.raises(ProtocolError, match=f"expected .*{entry}"):
+        official.ServerConfig.unpack(pack(document))
+
+
+def test_what_a_configuration_says_besides_is_kept_and_never_sent() -> None:
+    further = {"action_horizon": 24, "supports": ["seed"]}
+    config = official.ServerConfig.unpack(pack({**unpack(DROID.config.pack()), **further}))
+    assert config.further == further
+    assert config.pack() == DROID.config.pack()
 
 
 def test_a_configuration_without_a_size_is_taken() -> None:

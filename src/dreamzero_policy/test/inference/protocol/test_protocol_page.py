@@ -26,12 +26,33 @@ ASKED = {
     ),
 }
 TOLD = {
+    "chunk": messages.Chunk(
+        id=3,
+        epoch=7,
+        branch=0,
+        block=0,
+        observation_ns=1_000,
+        actions=np.array([[0.5, -1.0]], np.float32),
+        steps=4,
+        evaluations=8,
+        seed=9,
+        guidance_scale=1.5,
+        held_rows=0,
+        timings_s={"queue": 0.0, "denoise": 0.125, "model": 0.125, "server": 0.25},
+    ),
     "error": messages.Error(id=3, code="deadline", message="late"),
 }
+INFER = official.Infer(
+    images={camera: np.full((1, 1, 1, 3), 255, np.uint8) for camera in DROID.cameras},
+    state=np.array([0.0, 0.0, 0.0, -1.5, 0.0, 1.5, 0.0, 1.0]),
+    prompt="wave",
+    session_id="a",
+)
 OTHER = {
     "array": pack(np.array([[1.0, 2.0]], np.float32)),
     "configuration": DROID.config.pack(),
     "reset": official.encode_reset(),
+    "infer": official.encode_infer(DROID, INFER),
 }
 
 
@@ -45,11 +66,19 @@ def dump(data: bytes) -> str:
     return "\n".join(lines)
 
 
+DUMPS = dict(re.findall(r"<!-- bytes: (\w+) -->\n```text\n(.*?)\n```", PAGE.read_text(), re.DOTALL))
+
+
 def shown(name: str) -> bytes:
     """The bytes of the page's dump of that name."""
-    found = re.search(rf"<!-- bytes: {name} -->\n```text\n(.*?)\n```", PAGE.read_text(), re.DOTALL)
-    assert found, f"{PAGE} has no bytes of {name!r}"
-    return bytes.fromhex("".join(line[6:53] for line in found[1].splitlines()))
+    return bytes.fromhex("".join(line[6:53] for line in DUMPS[name].splitlines()))
+
+
+def test_every_dump_on_the_page_is_compared_and_its_offsets_and_text_are_those_of_its_bytes() -> None:
+    assert DUMPS.keys() == ASKED.keys() | TOLD.keys() | OTHER.keys()
+    assert PAGE.read_text().count("```text") == len(DUMPS)
+    for name, printed in DUMPS.items():
+        assert [line.rstrip() for line in dump(shown(name)).splitlines()] == printed.splitlines(), name
 
 
 @pytest.mark.parametrize("name", ASKED)
@@ -61,13 +90,17 @@ def test_what_a_client_sends_is_what_the_page_shows(name: str) -> None:
 @pytest.mark.parametrize("name", TOLD)
 def test_what_a_server_sends_is_what_the_page_shows(name: str) -> None:
     assert shown(name) == messages.encode(TOLD[name])
-    assert messages.decode_told(shown(name)) == TOLD[name]
+    assert messages.encode(messages.decode_told(shown(name))) == shown(name)
 
 
 def test_the_released_servers_messages_are_those_of_the_page() -> None:
     assert {name: shown(name) for name in OTHER} == OTHER
     assert official.ServerConfig.unpack(shown("configuration")) == DROID.config
     assert official.decode_request(DROID, shown("reset")) == official.Reset()
+    received = official.decode_request(DROID, shown("infer"))
+    assert (received.prompt, received.session_id) == (INFER.prompt, INFER.session_id)
+    assert np.array_equal(received.state, INFER.state)
+    assert all(np.array_equal(received.images[camera], image) for camera, image in INFER.images.items())
     assert np.array_equal(unpack(shown("array")), np.array([[1.0, 2.0]], np.float32))
 
 

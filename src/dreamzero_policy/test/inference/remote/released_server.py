@@ -119,6 +119,24 @@ class ReleasedServer:
         return np.concatenate([joints + rows, hand], axis=1).astype(np.float32)
 
 
+class OmniServer(ReleasedServer):
+    """As vLLM-Omni differs from it (`vllm_omni/entrypoints/openpi/connection.py`): it says more of itself, and resets
+    and errors are maps, behind which it goes on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config |= {"action_horizon": ROWS, "action_dim": 8, "default_action_horizon": ROWS, "model": "a name"}
+
+    def _reset(self) -> bytes:
+        return pack({"status": super()._reset()})
+
+    def _infer(self, request: dict) -> bytes:
+        try:
+            return super()._infer(request)
+        except RuntimeError:
+            return pack({"type": "error", "message": "Internal inference error"})
+
+
 def main() -> None:
     """`python released_server.py HOST PORT BUSY_S`: alone, for a process of its own; it computes for so long."""
     host, port, busy_s = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])

@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from dreamzero_policy.inference.mailbox import Imagine, Reset
 from dreamzero_policy.inference.protocol import messages
 from dreamzero_policy.inference.protocol.frames import decode_frames
 from dreamzero_policy.inference.remote.policy import RemotePolicy
 from dreamzero_policy.inference.remote.sessions import Seat, SessionDialogue
 from dreamzero_policy.inference.remote.settings import RemoteSettings
 from dreamzero_policy.inference.remote.trouble import ServerTrouble
-from dreamzero_policy.inference.worker import Imagine, Reset
 from dreamzero_policy.runtime.faults import Fault
 from dreamzero_policy.runtime.policy import (
     ActionPrefix,
@@ -46,7 +46,7 @@ def post(arm_checkpoint) -> Iterator[Post]:
 def policy(post: Post, arm_contract) -> Iterator[RemotePolicy]:
     post.answers = lambda message: [message]
     settings, seat = RemoteSettings(post.address, inference_timeout_s=5.0, longest_pause_s=0.5), Seat()
-    policy = RemotePolicy(settings, lambda: SessionDialogue(settings, arm_contract, seat))
+    policy = RemotePolicy(settings, lambda server: SessionDialogue(server, arm_contract, seat))
     policy.wait_until_ready(PATIENCE_S)
     policy.reset("touch", 1)
     yield policy

@@ -74,7 +74,7 @@ def cable_to(_namespace: None, franka) -> Iterator[Callable[[float], Cable]]:
         settings = RemoteSettings(
             f"ws://{SUBNET}.2:9000", "official", link_timeout_s=LINK_TIMEOUT_S, longest_pause_s=0.5
         )
-        policies.append(RemotePolicy(settings, lambda: RoboArenaDialogue(settings, franka)))
+        policies.append(RemotePolicy(settings, lambda server: RoboArenaDialogue(server, franka)))
         policies[-1].wait_until_ready(PATIENCE_S)
         return Cable(policies[-1])
 

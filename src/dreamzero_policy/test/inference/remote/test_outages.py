@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dreamzero_policy.inference.mailbox import WorkerError
 from dreamzero_policy.inference.remote.policy import RemotePolicy
 from dreamzero_policy.inference.remote.sessions import Seat, SessionDialogue
 from dreamzero_policy.inference.remote.settings import RemoteSettings
-from dreamzero_policy.inference.worker import WorkerError
 from dreamzero_policy.runtime.contract import Contract
 from dreamzero_policy.runtime.faults import Fault
 from dreamzero_policy.runtime.policy import Failure, Interruption, Reply, Resumption
@@ -49,7 +49,7 @@ def connect(arm_contract: Contract) -> Iterator[Connect]:
 
     def connect(address: str, contract: Contract = arm_contract, wait: bool = True, **settings: object) -> RemotePolicy:
         chosen, seat = RemoteSettings(address, **(QUICK | settings)), Seat()
-        policies.append(RemotePolicy(chosen, lambda: SessionDialogue(chosen, contract, seat)))
+        policies.append(RemotePolicy(chosen, lambda server: SessionDialogue(server, contract, seat)))
         if wait:
             policies[-1].wait_until_ready(PATIENCE_S)
         return policies[-1]
@@ -251,9 +251,7 @@ def test_with_tls_a_certificate_must_be_trusted(arm_checkpoint, connect, certifi
 def test_a_policy_can_be_closed_at_any_moment(server, arm_contract) -> None:
     for pause_s in (0.0, 0.001, 0.01, 0.05, 0.2):
         settings, seat = RemoteSettings(server.address), Seat()
-        policy = RemotePolicy(
-            settings, lambda settings=settings, seat=seat: SessionDialogue(settings, arm_contract, seat)
-        )
+        policy = RemotePolicy(settings, lambda server, seat=seat: SessionDialogue(server, arm_contract, seat))
         time.sleep(pause_s)
         policy.close()
         assert not any(thread.name == "server-link" for thread in threading.enumerate())

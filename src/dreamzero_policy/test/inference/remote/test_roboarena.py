@@ -7,18 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from dreamzero_policy.inference.mailbox import WorkerError
 from dreamzero_policy.inference.protocol.official import Names
 from dreamzero_policy.inference.remote.policy import RemotePolicy
 from dreamzero_policy.inference.remote.roboarena import RoboArenaDialogue
 from dreamzero_policy.inference.remote.settings import RemoteSettings
-from dreamzero_policy.inference.worker import WorkerError
 from dreamzero_policy.runtime.contract import Contract, RoboArena
 from dreamzero_policy.runtime.faults import Fault
 from dreamzero_policy.runtime.policy import Failure, Interruption, Reply, Resumption
 from dreamzero_policy.runtime.served import ServedEmbodiment
 
 from .conftest import PATIENCE_S, STATE, block, next_answer
-from .released_server import CAMERAS, GRIPPER, JOINTS, ReleasedServer, pack, released
+from .released_server import CAMERAS, GRIPPER, JOINTS, OmniServer, ReleasedServer, pack, released
 
 PROMPT = "put the marker in the cup"
 
@@ -36,7 +36,7 @@ def connect(server: ReleasedServer, franka: Contract) -> Iterator[Callable[..., 
 
         def connect(contract: Contract = franka, **settings: object) -> RemotePolicy:
             chosen = RemoteSettings(address, "official", **settings)
-            policies.append(RemotePolicy(chosen, lambda: RoboArenaDialogue(chosen, contract)))
+            policies.append(RemotePolicy(chosen, lambda server: RoboArenaDialogue(server, contract)))
             policies[-1].wait_until_ready(PATIENCE_S)
             return policies[-1]
 
@@ -201,7 +201,51 @@ def test_an_error_text_of_a_reset_is_no_reset(connect, server) -> None:
     policy = connect()
     server._reset = lambda: "Policy not ready"
     policy.reset(PROMPT, 1)
-    assert "did not reset: Policy not ready" in next_answer(policy, Interruption).trouble.text
+    trouble = next_answer(policy, Interruption).trouble
+    assert trouble.fault is Fault.SERVER_ERROR and "says: Policy not ready" in trouble.text
+
+
+@pytest.mark.parametrize("answer", [pack({"status": "busy"}), pack(np.zeros((24, 8), np.float32))])
+def test_an_answer_to_a_reset_that_does_not_say_so_is_no_reset(connect, server, answer) -> None:
+    policy = connect()
+    server._reset = lambda: answer
+    policy.reset(PROMPT, 1)
+    trouble = next_answer(policy, Interruption).trouble
+    assert trouble.fault is Fault.SERVER_ERROR and f"did not reset: {len(answer)} bytes" in trouble.text
+
+
+# vLLM-Omni
+
+
+@pytest.mark.parametrize("server", [OmniServer()])
+def test_a_server_that_says_more_of_itself_and_resets_with_a_map_is_followed(connect, server) -> None:
+    replies = follow(connect(), blocks=3)
+    assert [reply.epoch for reply in replies] == [1, 1, 1] and server.resets == 1
+    np.testing.assert_allclose(replies[-1].actions[0, :7], STATE[:7] + 0.001, atol=1e-6)
+
+
+@pytest.mark.parametrize("server", [OmniServer()])
+@pytest.mark.parametrize(("entry", "value"), [("action_horizon", 16), ("action_dim", 14)])
+def test_a_server_whose_chunks_are_of_another_shape_is_refused_before_it_is_asked(
+    connect, server, monkeypatch, entry, value
+) -> None:
+    monkeypatch.setitem(server.config, entry, value)
+    expected = {"action_horizon": 24, "action_dim": 8}[entry]
+    with pytest.raises(WorkerError, match=f"server_refused: .*{entry} = {value}, this contract gives {expected}"):
+        connect()
+
+
+@pytest.mark.parametrize("server", [OmniServer()])
+def test_an_error_in_a_map_is_told_as_the_servers_and_a_new_connection_follows(connect, server) -> None:
+    server.fails = "out of memory"
+    policy = connect()
+    policy.reset(PROMPT, 1)
+    policy.submit(block(1, 0))
+    trouble = next_answer(policy).trouble
+    assert trouble.fault is Fault.SERVER_ERROR and "says: Internal inference error" in trouble.text
+    server.fails = ""
+    assert isinstance(next_answer(policy), Resumption)
+    assert isinstance(follow(policy, epoch=2)[0], Reply)
 
 
 # Timing

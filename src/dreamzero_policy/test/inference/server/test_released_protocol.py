@@ -43,14 +43,14 @@ class Reference:
         self.transforms = transforms
         self.session = Session(policy, transforms.prompt(prompt), vae_mode="release")
 
-    def infer(self, steps: list[int]) -> np.ndarray:
+    def infer(self, steps: list[int], joints: np.ndarray = JOINTS, gripper: np.ndarray = GRIPPER) -> np.ndarray:
         """`steps`: the frames that the server should use."""
         views = {
             camera: np.stack([self.transforms.view(camera, film[step]) for step in steps])
             for camera, film in FILMS.items()
         }
         self.session.observe(self.transforms.canvas(views))
-        state = np.concatenate([JOINTS.astype(np.float32), GRIPPER.astype(np.float32)]).astype(np.float64)
+        state = np.concatenate([joints.astype(np.float32), gripper.astype(np.float32)]).astype(np.float64)
         rows = self.session.predict(self.transforms.normalised_state(state)).actions
         return self.transforms.actions(rows, state).astype(np.float32)
 
