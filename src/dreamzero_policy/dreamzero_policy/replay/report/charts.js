@@ -77,12 +77,12 @@ function go(t, byVideo) {
 // ---------------------------------------------------------------- a chart
 
 class Chart {
-  // series: {name, colour, times, values, breaks, dash, width, dots}; options: {unit, height, zero, range, still}
+  // series: {name, colour, times, values, breaks, dash, width, dots}; options: {unit, height, zero, range, still, filled}
   constructor(place, title, series, options = {}) {
     this.series = series;
     this.options = options;
     const element = this.element = document.createElement("div");
-    element.className = "chart" + (options.still ? " still" : "");
+    element.className = "chart" + (options.still ? " still" : "") + (options.filled ? " filled" : "");
     element.innerHTML = '<div class="head"><b></b><span class="values"></span></div><canvas></canvas>' +
       '<div class="cursor"></div><div class="brush"></div>';
     element.querySelector("b").textContent = title + (options.unit ? ` [${options.unit}]` : "");
@@ -107,6 +107,8 @@ class Chart {
   listen() {
     const at = event => Math.min(Math.max(event.offsetX, LEFT), this.width - RIGHT);
     let from = null;
+    const leave = () => { from = null; this.brush.style.display = "none"; };
+    this.canvas.addEventListener("pointercancel", leave);  // a finger that scrolls the page
     this.canvas.addEventListener("pointerdown", event => { from = at(event); this.canvas.setPointerCapture(event.pointerId); });
     this.canvas.addEventListener("pointermove", event => {
       if (from === null) return;
@@ -117,8 +119,7 @@ class Chart {
     this.canvas.addEventListener("pointerup", event => {
       if (from === null) return;
       const [a, b] = [from, at(event)].sort((p, q) => p - q);
-      from = null;
-      this.brush.style.display = "none";
+      leave();
       b - a > 4 ? show(this.t(a), this.t(b)) : go(this.t(b));
     });
     this.canvas.addEventListener("dblclick", () => show(...whole));
@@ -230,7 +231,8 @@ class Chart {
       const lines = this.series.filter(other => other === series || other.of === series.name);
       const [newest] = lines.map(line => ({ line, i: upTo(line.times, view.now) })).filter(({ i }) => i >= 0)
         .sort((a, b) => b.line.times[b.i] - a.line.times[a.i]);
-      span.style.color = series.colour;
+      span.style.setProperty("--colour", series.colour);
+      span.style.setProperty("--stroke", series.dash ? "dashed" : "solid");
       span.title = series.name;
       const value = newest ? short(newest.line.values[newest.i], series.digits) : "–";
       span.textContent = this.options.terse ? value : this.options.still ? series.name : `${series.name} ${value}`;
@@ -277,6 +279,13 @@ class Stack extends Chart {  // a bar for every instant of the series, which sha
   }
 }
 
+function fitting(context, text, width) {  // as much of it as is seen there, nothing if that would be no word
+  if (context.measureText(text).width <= width) return text;
+  let end = text.length;
+  while (end > 3 && context.measureText(text.slice(0, end).trimEnd() + "…").width > width) end--;
+  return end > 3 ? text.slice(0, end).trimEnd() + "…" : "";
+}
+
 class Bands extends Chart {  // what was in force: a row of coloured stretches for each of {name, of, colour}
   paint(context) {
     this.axes(context, null, null);
@@ -296,10 +305,9 @@ class Bands extends Chart {  // what was in force: a row of coloured stretches f
         if (to <= from) return;
         context.fillStyle = colour(of(chunk));
         context.fillRect(from, top, Math.max(1, to - from - 0.5), 18);
-        const text = of(chunk).replaceAll("_", " ");
         context.fillStyle = INK;
         context.textAlign = "left";
-        if (context.measureText(text).width < to - from - 10) context.fillText(text, from + 5, top + 9.5);
+        context.fillText(fitting(context, of(chunk).replaceAll("_", " "), to - from - 10), from + 5, top + 9.5);
       });
     });
   }

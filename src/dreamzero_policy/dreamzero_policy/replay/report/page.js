@@ -12,8 +12,9 @@ const has = key => chunks.some(chunk => chunk[key] != null);
 const both = [has("commands") && series("from commands", "commands", colour("commanded"), { digits: 4 }),
   has("states") && series("from states", "states", colour("measured"), { digits: 4 })].filter(Boolean);
 
-const tints = ["#cfe0f3", "#f6dcc6", "#d5ead9", "#ead9ee", "#f3e8c3"];
+const tints = ["#cfe0f3", "#f6dcc6", "#d5ead9", "#ead9ee", "#f3e8c3", "#d3e9ec", "#f4d5da", "#e2e2e2"];
 const prompts = [...new Set(chunks.map(c => c.prompt))];
+document.querySelectorAll(".prompts li").forEach((item, i) => { item.style.background = tints[i % tints.length]; });
 new Bands("overview", "What was in force", [
   { name: "asked", of: c => c.prompt, colour: p => tints[prompts.indexOf(p) % tints.length] },
   { name: "regime", of: c => c.regime, colour: r => REGIMES[r] || "#cccccc" },
@@ -33,7 +34,7 @@ if (has("live_ms")) {
   const part = (name, key, tint) => ({ name, colour: tint, digits: 0, times: live.map(c => c.start), values: live.map(c => Math.max(0, c.live_ms[key])) });
   new Stack("overview", "Latency live: from what was seen to the first commanded point", [
     part("until asked", "request", "#b9c3d0"), part("model", "model", colour("commanded")),
-    part("between processes", "handover", "#8fb3de"), part("to the controllers", "command", "#8fbfa3")], { zero: true, unit: "ms" });
+    part("between processes", "handover", "#8fb3de"), part("to the controllers", "command", "#8fbfa3")], { zero: true, unit: "ms", filled: true });
 }
 new Chart("overview", "Latency here", [
   series("request to answer, on the clock of the recording", "latency_ms", "#9aa4b2", { digits: 0 }),

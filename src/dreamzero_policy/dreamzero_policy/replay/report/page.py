@@ -31,10 +31,10 @@ def page(document: dict[str, Any], drawn: dict[str, Any], film: Film) -> str:
         f'<div class="tiles">{"".join(_tiles(document))}</div>',
         *_film(film),
         *_over_time(document, drawn),
-        *_joints(drawn),
-        *_horizon(document),
         *_rejected(document),
         *_problems(document),
+        *_horizon(document),
+        *_joints(drawn),
         "<h2>Made with</h2>",
         f'<div class="card"><dl>{_terms(made_with(document))}</dl></div>',
     ]
@@ -242,7 +242,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
         lines.append(
             "<tr>" + "".join(f"<td{' class=go' if isinstance(c, _Html) else ''}>{c}</td>" for c in cells) + "</tr>"
         )
-    return f'<div class="card"><table>{"".join(lines)}</table></div>'
+    return f'<div class="card rows"><table>{"".join(lines)}</table></div>'
 
 
 def _terms(entries: dict[str, str]) -> str:
