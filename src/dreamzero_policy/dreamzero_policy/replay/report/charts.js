@@ -5,7 +5,7 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const style = getComputedStyle(document.documentElement);
 const colour = name => style.getPropertyValue("--" + name).trim();
-const INK = colour("ink"), FAINT = colour("faint"), LINE = colour("line");
+const INK = colour("ink"), FAINT = colour("faint"), LINE = colour("line"), REJECTED = colour("bad");
 const LEFT = 52, RIGHT = 10, TOP = 6, BOTTOM = 20;
 
 // ---------------------------------------------------------------- numbers
@@ -188,7 +188,10 @@ class Chart {
     const across = ticks(...this.span, Math.max(3, this.width / 110));
     context.textAlign = "center";
     context.textBaseline = "top";
-    across.found.forEach(value => context.fillText(value.toFixed(across.digits) + " s", this.x(value), this.height - BOTTOM + 5));
+    across.found.forEach(value => {
+      const text = value.toFixed(across.digits) + " s", half = context.measureText(text).width / 2;
+      context.fillText(text, Math.min(this.x(value), this.width - half), this.height - BOTTOM + 5);
+    });
   }
 
   line(context, series, y) {
@@ -305,7 +308,7 @@ class Bands extends Chart {  // what was in force: a row of coloured stretches f
         if (to <= from) return;
         context.fillStyle = colour(of(chunk));
         context.fillRect(from, top, Math.max(1, to - from - 0.5), 18);
-        context.fillStyle = INK;
+        context.fillStyle = context.fillStyle === REJECTED ? "#ffffff" : INK;
         context.textAlign = "left";
         context.fillText(fitting(context, of(chunk).replaceAll("_", " "), to - from - 10), from + 5, top + 9.5);
       });

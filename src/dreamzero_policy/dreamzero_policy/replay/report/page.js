@@ -1,7 +1,7 @@
 // The page's own charts, its film and its buttons. Stands behind charts.js.
 "use strict";
 
-const VERDICT = { accepted: "#8fbfa3" }, REJECTED = colour("bad");
+const VERDICT = { accepted: "#8fbfa3" };
 const REGIMES = { stop_and_go: "#b9c3d0", slowed: "#e3b65b", overlap: "#7fa8d6" };
 
 const series = (name, key, tint, more = {}) => {
@@ -18,10 +18,10 @@ document.querySelectorAll(".prompts li").forEach((item, i) => { item.style.backg
 new Bands("overview", "What was in force", [
   { name: "asked", of: c => c.prompt, colour: p => tints[prompts.indexOf(p) % tints.length] },
   { name: "regime", of: c => c.regime, colour: r => REGIMES[r] || "#cccccc" },
-  { name: "verdict", of: c => c.verdict, colour: v => VERDICT[v] || REJECTED },
+  { name: "verdict", of: c => c.verdict.replace(/^rejected_/, ""), colour: v => VERDICT[v] || REJECTED },
 ], { height: 24 * 3 + TOP + BOTTOM });
 if (has("surprise"))
-  new Chart("overview", "Surprise: predicted from observed latents, root mean square",
+  new Chart("overview", "Surprise: root mean square distance of predicted from observed latents [normalised]",
     [series("standing still", "still", "#9aa4b2", { dash: [4, 3] }), series("surprise", "surprise", colour("predicted"))],
     { zero: true });
 if (has("change"))

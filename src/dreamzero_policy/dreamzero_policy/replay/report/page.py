@@ -89,7 +89,7 @@ def _head(document: dict[str, Any], title: str) -> Iterable[str]:
 
 def _tiles(document: dict[str, Any]) -> Iterable[str]:
     chunks, rejected = document["chunks"], sum(document["rejected"].values())
-    kinds = ", ".join(f"{n} {kind.removeprefix('rejected_')}" for kind, n in document["rejected"].items())
+    kinds = ", ".join(f"{n} × {_words(kind)}" for kind, n in document["rejected"].items())
     yield _tile(
         "Chunks rejected",
         f"{rejected} <small>of {len(chunks)}</small>",
@@ -109,7 +109,7 @@ def _tiles(document: dict[str, Any]) -> Iterable[str]:
     yield _tile(
         "Model, here",
         f"{np.median(model_ms):.0f} <small>ms</small>",
-        f"{np.percentile(model_ms, 95):.0f} ms in 95 of 100 chunks",
+        f"95 of 100 chunks within {np.percentile(model_ms, 95):.0f} ms",
     )
     problems = document["problems"]
     found = problems["damage"] + problems["gaps"]
@@ -163,7 +163,12 @@ def _film(film: Film) -> Iterable[str]:
 def _over_time(document: dict[str, Any], drawn: dict[str, Any]) -> Iterable[str]:
     yield "<h2>Over time</h2>"
     yield '<p class="faint">Seconds of the recording. Drag for a closer look, click for the film of that instant.</p>'
-    if not document.get("surprise"):
+    if document.get("surprise"):
+        yield (
+            '<p class="faint">Surprise is how far what was predicted lies from what the cameras then saw; standing '
+            "still is how far the newest picture, repeated, would have been.</p>"
+        )
+    else:
         yield '<p class="faint">No surprise: no chunk was followed by a block of its own session.</p>'
     if not drawn["film"]["pictures"]:
         yield '<div class="card now" id="now"></div>'
