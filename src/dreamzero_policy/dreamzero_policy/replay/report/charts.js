@@ -7,6 +7,7 @@ const style = getComputedStyle(document.documentElement);
 const colour = name => style.getPropertyValue("--" + name).trim();
 const INK = colour("ink"), FAINT = colour("faint"), LINE = colour("line"), REJECTED = colour("bad");
 const LEFT = 52, RIGHT = 10, TOP = 6, BOTTOM = 20;
+const LONGEST = 4;  // seconds for which a chunk is in force; behind that nothing was
 
 // ---------------------------------------------------------------- numbers
 
@@ -301,9 +302,9 @@ class Bands extends Chart {  // what was in force: a row of coloured stretches f
       let begin = 0;
       chunks.forEach((chunk, i) => {
         const next = chunks[i + 1];
-        if (next && of(next) === of(chunk) && !this.options.separate) return;
+        if (next && of(next) === of(chunk) && next.start - chunk.start <= LONGEST) return;
         const from = Math.max(LEFT, this.x(chunks[begin].start));
-        const to = Math.min(this.width - RIGHT, this.x(next ? Math.min(next.start, chunk.start + 4) : chunk.start + chunk.span));
+        const to = Math.min(this.width - RIGHT, this.x(next ? Math.min(next.start, chunk.start + LONGEST) : chunk.start + chunk.span));
         begin = i + 1;
         if (to <= from) return;
         context.fillStyle = colour(of(chunk));

@@ -169,7 +169,7 @@ def _over_time(document: dict[str, Any], drawn: dict[str, Any]) -> Iterable[str]
             "still is how far the newest picture, repeated, would have been.</p>"
         )
     else:
-        yield '<p class="faint">No surprise: no chunk was followed by a block of its own session.</p>'
+        yield '<p class="faint">Surprise is not known: no chunk was followed by a block of its own session.</p>'
     if not drawn["film"]["pictures"]:
         yield '<div class="card now" id="now"></div>'
     keys = "".join(f'<span class="key" style="--colour: var(--{tint})">{name}</span>' for tint, name in KEYS)
