@@ -146,7 +146,8 @@ def _film(film: Film) -> Iterable[str]:
     yield '<h2 id="film">What it saw and what it had predicted</h2>'
     yield (
         '<p class="faint">All views on one canvas, as the model sees them. The prediction is the newest that was made '
-        "for that very instant, before it came; the difference is dark where it was right.</p>"
+        "for that very instant, before it came; the difference is black where it was right. A whole picture is dark "
+        "where nothing was seen or predicted within the last second.</p>"
     )
     yield (
         '<div class="card film">'
