@@ -19,6 +19,7 @@ from dreamzero_policy.inference.watching import WatchedSessions
 from dreamzero_policy.inference.worker_process import checkpoint_hash
 from dreamzero_policy.replay.document import Results
 from dreamzero_policy.replay.policy import ModelFailed
+from dreamzero_policy.replay.recording import require_bag
 from dreamzero_policy.replay.report.report import Report
 from dreamzero_policy.replay.report.rerun_file import RerunMissing
 from dreamzero_policy.replay.run import COUNTERFACTUAL, PARITY, Model, Replay, ReplaySettings
@@ -60,6 +61,7 @@ def run(options: Options) -> dict[str, Any]:
         ReplayError: the node's parameters or the folder for results cannot be used, or the model failed.
         CheckpointError, ContractError, EpisodeError: checkpoint, contract or bag is refused.
     """
+    require_bag(options.bag)
     if options.folder is not None and options.folder.exists() and any(options.folder.iterdir()):
         raise ReplayError(f"{options.folder} exists and is not empty; name another folder with --out")
     contract = load_contract(options.contract or shipped_contract_path())
@@ -86,16 +88,26 @@ def run(options: Options) -> dict[str, Any]:
         _, other = load_model(options.checkpoint, contract, options, watched)
     elif forks:
         other = model_of(policy, model.embodiment, model.checkpoint_hash, watched)
-    with Results(options.folder, listener) as results:
-        try:
+    try:
+        with Results(options.folder, listener) as results:
             document = Replay(model, node, options.settings, results, other).play(options.bag)
-        except ModelFailed as error:
-            raise ReplayError(str(error)) from error
-        document["tolerance"] = tolerance(options)
-        results.write(document)
+            document["tolerance"] = tolerance(options)
+            results.write(document)
+    except ModelFailed as error:
+        raise ReplayError(str(error)) from error
+    except EpisodeError:
+        _empty(options.folder)
+        raise
     if listener is not None:
         listener.finish(document)
     return document
+
+
+def _empty(folder: Path | None) -> None:
+    """Take back what was written about a bag that is refused: the right one may be named with the same folder."""
+    if folder is not None and folder.exists():
+        for file in folder.iterdir():
+            file.unlink()
 
 
 def dtype_of_run(checkpoint: Path, contract: Contract, node: LoopSettings, options: Options) -> str:

@@ -81,6 +81,16 @@ def test_what_cannot_be_replayed_is_told_in_one_line_and_ends_with_1(run, guided
         assert text in result.stderr and len(result.stderr.splitlines()) == 1
 
 
+def test_a_refused_bag_leaves_nothing_in_the_way_of_the_right_one(run, guided, tmp_path):
+    cut, out = tmp_path / "cut.mcap", tmp_path / "out"
+    cut.write_bytes(next(guided.glob("*.mcap")).read_bytes()[:5000])
+    for wrong in ((cut,), (guided, "--from", 900, "--prompt", "lift the bowl")):
+        acting = "--recorded-checkpoint" if "--from" in wrong else "--checkpoint"
+        assert run(*wrong, "--out", out, acting=acting).exit_code == 1
+    assert run(guided, "--steps", 1, "--out", out).exit_code == 0
+    assert (out / "report.html").exists()
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -285,3 +285,11 @@ def test_a_request_of_the_page_would_be_seen(browse, page, tmp_path):
     asking.write_text(page.replace("<main>", '<main><img src="http://localhost:9/picture.png">', 1))
     console, _ = browse(asking)
     assert any("Content Security Policy" in line for line in console), console
+
+
+def test_on_a_phone_nothing_of_the_page_is_wider_than_the_screen(browse, page, tmp_path):
+    measure = "<script>console.log(`${document.documentElement.scrollWidth} of ${innerWidth} px`)</script></body>"
+    (tmp_path / "inside.html").write_text(measure.join(page.rsplit("</body>", 1)))
+    (tmp_path / "phone.html").write_text('<iframe src="inside.html" width="390" height="800"></iframe>')
+    console, _ = browse(tmp_path / "phone.html")
+    assert any("390 of 390 px" in line for line in console), console

@@ -5,8 +5,9 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const style = getComputedStyle(document.documentElement);
 const colour = name => style.getPropertyValue("--" + name).trim();
-const INK = colour("ink"), FAINT = colour("faint"), LINE = colour("line");
+const INK = colour("ink"), FAINT = colour("faint"), LINE = colour("line"), REJECTED = colour("bad");
 const LEFT = 52, RIGHT = 10, TOP = 6, BOTTOM = 20;
+const LONGEST = 4;  // seconds for which a chunk is in force; behind that nothing was
 
 // ---------------------------------------------------------------- numbers
 
@@ -77,12 +78,12 @@ function go(t, byVideo) {
 // ---------------------------------------------------------------- a chart
 
 class Chart {
-  // series: {name, colour, times, values, breaks, dash, width, dots}; options: {unit, height, zero, range, still}
+  // series: {name, colour, times, values, breaks, dash, width, dots}; options: {unit, height, zero, range, still, filled}
   constructor(place, title, series, options = {}) {
     this.series = series;
     this.options = options;
     const element = this.element = document.createElement("div");
-    element.className = "chart" + (options.still ? " still" : "");
+    element.className = "chart" + (options.still ? " still" : "") + (options.filled ? " filled" : "");
     element.innerHTML = '<div class="head"><b></b><span class="values"></span></div><canvas></canvas>' +
       '<div class="cursor"></div><div class="brush"></div>';
     element.querySelector("b").textContent = title + (options.unit ? ` [${options.unit}]` : "");
@@ -107,6 +108,8 @@ class Chart {
   listen() {
     const at = event => Math.min(Math.max(event.offsetX, LEFT), this.width - RIGHT);
     let from = null;
+    const leave = () => { from = null; this.brush.style.display = "none"; };
+    this.canvas.addEventListener("pointercancel", leave);  // a finger that scrolls the page
     this.canvas.addEventListener("pointerdown", event => { from = at(event); this.canvas.setPointerCapture(event.pointerId); });
     this.canvas.addEventListener("pointermove", event => {
       if (from === null) return;
@@ -117,8 +120,7 @@ class Chart {
     this.canvas.addEventListener("pointerup", event => {
       if (from === null) return;
       const [a, b] = [from, at(event)].sort((p, q) => p - q);
-      from = null;
-      this.brush.style.display = "none";
+      leave();
       b - a > 4 ? show(this.t(a), this.t(b)) : go(this.t(b));
     });
     this.canvas.addEventListener("dblclick", () => show(...whole));
@@ -187,7 +189,10 @@ class Chart {
     const across = ticks(...this.span, Math.max(3, this.width / 110));
     context.textAlign = "center";
     context.textBaseline = "top";
-    across.found.forEach(value => context.fillText(value.toFixed(across.digits) + " s", this.x(value), this.height - BOTTOM + 5));
+    across.found.forEach(value => {
+      const text = value.toFixed(across.digits) + " s", half = context.measureText(text).width / 2;
+      context.fillText(text, Math.min(this.x(value), this.width - half), this.height - BOTTOM + 5);
+    });
   }
 
   line(context, series, y) {
@@ -230,7 +235,8 @@ class Chart {
       const lines = this.series.filter(other => other === series || other.of === series.name);
       const [newest] = lines.map(line => ({ line, i: upTo(line.times, view.now) })).filter(({ i }) => i >= 0)
         .sort((a, b) => b.line.times[b.i] - a.line.times[a.i]);
-      span.style.color = series.colour;
+      span.style.setProperty("--colour", series.colour);
+      span.style.setProperty("--stroke", series.dash ? "dashed" : "solid");
       span.title = series.name;
       const value = newest ? short(newest.line.values[newest.i], series.digits) : "–";
       span.textContent = this.options.terse ? value : this.options.still ? series.name : `${series.name} ${value}`;
@@ -277,6 +283,13 @@ class Stack extends Chart {  // a bar for every instant of the series, which sha
   }
 }
 
+function fitting(context, text, width) {  // as much of it as is seen there, nothing if that would be no word
+  if (context.measureText(text).width <= width) return text;
+  let end = text.length;
+  while (end > 3 && context.measureText(text.slice(0, end).trimEnd() + "…").width > width) end--;
+  return end > 3 ? text.slice(0, end).trimEnd() + "…" : "";
+}
+
 class Bands extends Chart {  // what was in force: a row of coloured stretches for each of {name, of, colour}
   paint(context) {
     this.axes(context, null, null);
@@ -289,17 +302,16 @@ class Bands extends Chart {  // what was in force: a row of coloured stretches f
       let begin = 0;
       chunks.forEach((chunk, i) => {
         const next = chunks[i + 1];
-        if (next && of(next) === of(chunk) && !this.options.separate) return;
+        if (next && of(next) === of(chunk) && next.start - chunk.start <= LONGEST) return;
         const from = Math.max(LEFT, this.x(chunks[begin].start));
-        const to = Math.min(this.width - RIGHT, this.x(next ? Math.min(next.start, chunk.start + 4) : chunk.start + chunk.span));
+        const to = Math.min(this.width - RIGHT, this.x(next ? Math.min(next.start, chunk.start + LONGEST) : chunk.start + chunk.span));
         begin = i + 1;
         if (to <= from) return;
         context.fillStyle = colour(of(chunk));
         context.fillRect(from, top, Math.max(1, to - from - 0.5), 18);
-        const text = of(chunk).replaceAll("_", " ");
-        context.fillStyle = INK;
+        context.fillStyle = context.fillStyle === REJECTED ? "#ffffff" : INK;
         context.textAlign = "left";
-        if (context.measureText(text).width < to - from - 10) context.fillText(text, from + 5, top + 9.5);
+        context.fillText(fitting(context, of(chunk).replaceAll("_", " "), to - from - 10), from + 5, top + 9.5);
       });
     });
   }

@@ -1,7 +1,7 @@
 // The page's own charts, its film and its buttons. Stands behind charts.js.
 "use strict";
 
-const VERDICT = { accepted: "#8fbfa3" }, REJECTED = colour("bad");
+const VERDICT = { accepted: "#8fbfa3" };
 const REGIMES = { stop_and_go: "#b9c3d0", slowed: "#e3b65b", overlap: "#7fa8d6" };
 
 const series = (name, key, tint, more = {}) => {
@@ -12,15 +12,16 @@ const has = key => chunks.some(chunk => chunk[key] != null);
 const both = [has("commands") && series("from commands", "commands", colour("commanded"), { digits: 4 }),
   has("states") && series("from states", "states", colour("measured"), { digits: 4 })].filter(Boolean);
 
-const tints = ["#cfe0f3", "#f6dcc6", "#d5ead9", "#ead9ee", "#f3e8c3"];
+const tints = ["#cfe0f3", "#f6dcc6", "#d5ead9", "#ead9ee", "#f3e8c3", "#d3e9ec", "#f4d5da", "#e2e2e2"];
 const prompts = [...new Set(chunks.map(c => c.prompt))];
+document.querySelectorAll(".prompts li").forEach((item, i) => { item.style.background = tints[i % tints.length]; });
 new Bands("overview", "What was in force", [
   { name: "asked", of: c => c.prompt, colour: p => tints[prompts.indexOf(p) % tints.length] },
   { name: "regime", of: c => c.regime, colour: r => REGIMES[r] || "#cccccc" },
-  { name: "verdict", of: c => c.verdict, colour: v => VERDICT[v] || REJECTED },
+  { name: "verdict", of: c => c.verdict.replace(/^rejected_/, ""), colour: v => VERDICT[v] || REJECTED },
 ], { height: 24 * 3 + TOP + BOTTOM });
 if (has("surprise"))
-  new Chart("overview", "Surprise: predicted from observed latents, root mean square",
+  new Chart("overview", "Surprise: root mean square distance of predicted from observed latents [normalised]",
     [series("standing still", "still", "#9aa4b2", { dash: [4, 3] }), series("surprise", "surprise", colour("predicted"))],
     { zero: true });
 if (has("change"))
@@ -33,7 +34,7 @@ if (has("live_ms")) {
   const part = (name, key, tint) => ({ name, colour: tint, digits: 0, times: live.map(c => c.start), values: live.map(c => Math.max(0, c.live_ms[key])) });
   new Stack("overview", "Latency live: from what was seen to the first commanded point", [
     part("until asked", "request", "#b9c3d0"), part("model", "model", colour("commanded")),
-    part("between processes", "handover", "#8fb3de"), part("to the controllers", "command", "#8fbfa3")], { zero: true, unit: "ms" });
+    part("between processes", "handover", "#8fb3de"), part("to the controllers", "command", "#8fbfa3")], { zero: true, unit: "ms", filled: true });
 }
 new Chart("overview", "Latency here", [
   series("request to answer, on the clock of the recording", "latency_ms", "#9aa4b2", { digits: 0 }),

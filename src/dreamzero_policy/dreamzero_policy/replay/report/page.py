@@ -31,10 +31,10 @@ def page(document: dict[str, Any], drawn: dict[str, Any], film: Film) -> str:
         f'<div class="tiles">{"".join(_tiles(document))}</div>',
         *_film(film),
         *_over_time(document, drawn),
-        *_joints(drawn),
-        *_horizon(document),
         *_rejected(document),
         *_problems(document),
+        *_horizon(document),
+        *_joints(drawn),
         "<h2>Made with</h2>",
         f'<div class="card"><dl>{_terms(made_with(document))}</dl></div>',
     ]
@@ -89,7 +89,7 @@ def _head(document: dict[str, Any], title: str) -> Iterable[str]:
 
 def _tiles(document: dict[str, Any]) -> Iterable[str]:
     chunks, rejected = document["chunks"], sum(document["rejected"].values())
-    kinds = ", ".join(f"{n} {kind.removeprefix('rejected_')}" for kind, n in document["rejected"].items())
+    kinds = ", ".join(f"{n} × {_words(kind)}" for kind, n in document["rejected"].items())
     yield _tile(
         "Chunks rejected",
         f"{rejected} <small>of {len(chunks)}</small>",
@@ -109,7 +109,7 @@ def _tiles(document: dict[str, Any]) -> Iterable[str]:
     yield _tile(
         "Model, here",
         f"{np.median(model_ms):.0f} <small>ms</small>",
-        f"{np.percentile(model_ms, 95):.0f} ms in 95 of 100 chunks",
+        f"95 of 100 chunks within {np.percentile(model_ms, 95):.0f} ms",
     )
     problems = document["problems"]
     found = problems["damage"] + problems["gaps"]
@@ -146,7 +146,8 @@ def _film(film: Film) -> Iterable[str]:
     yield '<h2 id="film">What it saw and what it had predicted</h2>'
     yield (
         '<p class="faint">All views on one canvas, as the model sees them. The prediction is the newest that was made '
-        "for that very instant, before it came; the difference is dark where it was right.</p>"
+        "for that very instant, before it came; the difference is black where it was right. A whole picture is dark "
+        "where nothing was seen or predicted within the last second.</p>"
     )
     yield (
         '<div class="card film">'
@@ -163,8 +164,13 @@ def _film(film: Film) -> Iterable[str]:
 def _over_time(document: dict[str, Any], drawn: dict[str, Any]) -> Iterable[str]:
     yield "<h2>Over time</h2>"
     yield '<p class="faint">Seconds of the recording. Drag for a closer look, click for the film of that instant.</p>'
-    if not document.get("surprise"):
-        yield '<p class="faint">No surprise: no chunk was followed by a block of its own session.</p>'
+    if document.get("surprise"):
+        yield (
+            '<p class="faint">Surprise is how far what was predicted lies from what the cameras then saw; standing '
+            "still is how far the newest picture, repeated, would have been.</p>"
+        )
+    else:
+        yield '<p class="faint">Surprise is not known: no chunk was followed by a block of its own session.</p>'
     if not drawn["film"]["pictures"]:
         yield '<div class="card now" id="now"></div>'
     keys = "".join(f'<span class="key" style="--colour: var(--{tint})">{name}</span>' for tint, name in KEYS)
@@ -242,7 +248,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
         lines.append(
             "<tr>" + "".join(f"<td{' class=go' if isinstance(c, _Html) else ''}>{c}</td>" for c in cells) + "</tr>"
         )
-    return f'<div class="card"><table>{"".join(lines)}</table></div>'
+    return f'<div class="card rows"><table>{"".join(lines)}</table></div>'
 
 
 def _terms(entries: dict[str, str]) -> str:
