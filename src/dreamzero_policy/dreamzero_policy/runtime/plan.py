@@ -7,6 +7,7 @@ that decelerates to rest (by ruckig too). If nothing follows, the robot finishes
 is decided in `splice.py`.
 """
 
+import atexit
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
@@ -288,6 +289,9 @@ def _profile(plan: Plan, limits: Sequence[JointLimits], interface: ruckig.Contro
 def _solver(joints: int, thread: int) -> ruckig.Ruckig:
     """One for each thread, since a solver has scratch space of its own, and costs more than what it is asked."""
     return ruckig.Ruckig(joints)
+
+
+atexit.register(_solver.cache_clear)  # else the bindings print what is still there at the end as leaked
 
 
 def _knots(steps: int, step_ns: int) -> NDArray[np.int64]:
