@@ -18,6 +18,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import String
+from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from dreamzero_msgs.msg import ActionChunk, PolicyStatus
@@ -30,6 +31,7 @@ from dreamzero_policy.runtime.rest import stopping_s
 CONTRACT = load_contract(Path(get_package_share_directory("dreamzero")) / "config" / "agibot_g1.yaml")
 CAMERAS = CONTRACT.model.cameras
 JOINTS = list(CONTRACT.model.commanded_joints)
+BEGIN = 0.1  # rad and m: where every joint begins
 
 
 class Robot(Node):
@@ -44,12 +46,11 @@ class Robot(Node):
         self.obeys = False
         self.size = (240, 320)
         self.encoding = "rgb8"
-        self.names, self.positions = JOINTS, [0.1] * len(JOINTS)
+        self.names, self.positions = JOINTS, [BEGIN] * len(JOINTS)
+        self.prompted = ""  # last
         self.trajectories: list[JointTrajectory] = []
-        self.commands = {
-            controller.name: Command([0.1] * len(controller.joints), self._now_ns())
-            for controller in CONTRACT.site.controllers
-        }
+        self.commands: dict[str, Command] = {}
+        self.put_back()
         self.diagnoses: dict[str, DiagnosticStatus] = {}  # the newest, by name
         self.chunks: list[ActionChunk] = []
         self.statuses: list[PolicyStatus] = []
@@ -68,7 +69,13 @@ class Robot(Node):
         self.create_timer(1 / 30, self._film)
         self.create_timer(1 / 100, self._feel)
 
+    def put_back(self) -> None:
+        """Somebody brings the joints, which stand still, to where they began."""
+        for controller in CONTRACT.site.controllers:
+            self.commands[controller.name] = Command([BEGIN] * len(controller.joints), self._now_ns())
+
     def prompt(self, text: str) -> None:
+        self.prompted = text
         self._prompt.publish(String(data=text))
 
     def lose(self, controller: str) -> None:
@@ -167,6 +174,7 @@ class Bench:
     def __init__(self, process: subprocess.Popen, log: Path) -> None:
         self.process, self.log = process, log
         self.robot = Robot()
+        self.stop = self.robot.create_client(Trigger, "/policy_node/stop")
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self.robot)
 
@@ -182,6 +190,28 @@ class Bench:
             assert self.process.poll() is None, f"policy_node ended:\n{self.log.read_text()}"
             assert time.monotonic() < until, f"no {what} in {timeout_s} s; last status: {self.robot.status}"
             self._executor.spin_once(timeout_sec=0.05)
+
+    def begin_again(self, prompt: str | None = None) -> None:
+        """Follow a prompt, or the one that was given last, from where the robot began.
+
+        With pictures of nothing a model wanders, in the end into a joint's stop, where its chunks are refused.
+        """
+        self.wait(self.stop.service_is_ready, 10, "service")
+        stopped = self.stop.call_async(Trigger.Request())
+        self.wait(stopped.done, 10, "answer")
+        self.wait(lambda: not self.robot.moving(), 5, "rest")
+        self.robot.put_back()
+        self.spin(0.2)  # the node hears of it
+        self.robot.prompt(prompt or self.robot.prompted)
+
+    def wait_for_motion(self, timeout_s: float) -> None:
+        """Until the beginning of an executed chunk."""
+
+        def moves() -> bool:
+            left_ns = self.robot.rest_ns() - self.robot.get_clock().now().nanoseconds
+            return self.robot.is_told_to_move() and left_ns > 0.6e9
+
+        self.wait(moves, timeout_s, "motion")
 
     def model(self) -> psutil.Process:
         """The worker's process."""

@@ -75,10 +75,9 @@ def now_ns(own: Bench) -> int:
 
 
 def in_motion(own: Bench, prompt: str | None = PROMPT) -> None:
-    """At the beginning of an executed chunk."""
-    if prompt is not None:
-        own.robot.prompt(prompt)
-    own.wait(lambda: own.robot.is_told_to_move() and own.robot.rest_ns() - now_ns(own) > 0.6e9, CHUNK_S, "motion")
+    """At the beginning of an executed chunk, of this prompt or of the one that was given last."""
+    own.begin_again(prompt)
+    own.wait_for_motion(CHUNK_S)
 
 
 def stops(own: Bench, begin: Callable[[], None], label: str, known_s: float, level: bytes) -> float:

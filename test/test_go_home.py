@@ -228,6 +228,7 @@ def test_on_the_way_home_a_stop_brings_the_robot_to_rest(stand: Stand, how: str)
     assert process.returncode == 1
     why = "interrupted" if how == "interrupt" else "estop is pressed"
     assert output == f"go_home: {why}; the robot comes to rest on its way\n"
+    stand.spin_until(lambda: len(stand.sent) >= 2 * len(CONTROLLERS))  # the way, and the way to rest
     stand.spin_until(stand.stands)
     assert stand.distance() > 2 * TRACKING
-    assert len(stand.sent) == 2 * len(CONTROLLERS)  # the way, and the way to rest
+    assert len(stand.sent) == 2 * len(CONTROLLERS)

@@ -24,7 +24,6 @@ def node(ros, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     with bench(tmp_path_factory.mktemp("policy")) as own:
         own.client = ActionClient(own.robot, RunPolicy, "/policy_node/run_policy")
         own.transitions = own.robot.create_client(ChangeState, "/policy_node/change_state")
-        own.stop = own.robot.create_client(Trigger, "/policy_node/stop")
         own.wait(lambda: status(own) == PolicyStatus.IDLE and own.client.server_is_ready(), LOAD_S, "idle policy")
         yield own
         own.client.destroy()

@@ -90,11 +90,8 @@ def count(own: Bench, label: str) -> int:
 
 def in_motion(own: Bench) -> None:
     """At the beginning of an executed chunk."""
-    own.wait(lambda: own.robot.is_told_to_move() and own.robot.rest_ns() - now_ns(own) > 0.6e9, CHUNK_S, "motion")
-
-
-def now_ns(own: Bench) -> int:
-    return own.robot.get_clock().now().nanoseconds
+    own.begin_again(PROMPT)
+    own.wait_for_motion(CHUNK_S)
 
 
 def finishes_what_it_was_told(own: Bench, label: str, within_s: float) -> None:
@@ -117,14 +114,13 @@ def goes_on(own: Bench, epoch: int) -> None:
     own.wait(lambda: own.robot.status.faults == [], LOAD_S, "status without faults")
     own.wait(lambda: len(own.robot.chunks) > chunks, CHUNK_S, "chunk")
     assert own.robot.chunks[-1].epoch > epoch
-    in_motion(own)
+    own.wait_for_motion(CHUNK_S)
 
 
 class TestOneNode:
     """One process of policy_node lives through all of these."""
 
     def test_the_robot_moves_by_chunks_of_the_server_and_the_node_has_no_model(self, node: Bench) -> None:
-        node.robot.prompt(PROMPT)
         in_motion(node)
         assert psutil.Process(node.process.pid).children(recursive=True) == []
         node.wait(lambda: node.robot.chunks, CHUNK_S, "chunk")
@@ -153,9 +149,10 @@ class TestOneNode:
         goes_on(node, epoch)
 
     def test_a_goal_is_aborted_when_the_server_is_away_for_too_long(self, node: Bench, server: Server) -> None:
+        in_motion(node)
         goal = node.goals.send_goal_async(RunPolicy.Goal(prompt=PROMPT))
         node.wait(goal.done, 10, "goal")
-        in_motion(node)
+        node.wait_for_motion(CHUNK_S)
         server.kill()
         result = goal.result().get_result_async()
         node.wait(result.done, SERVER_TIMEOUT_S + 20, "result")
@@ -168,7 +165,6 @@ class TestOneNode:
         assert not node.robot.moving()  # the goal is over: nothing is followed
 
     def test_a_server_that_ends_orderly_says_so(self, node: Bench, server: Server) -> None:
-        node.robot.prompt(PROMPT)
         in_motion(node)
         epoch = node.robot.status.epoch
         server.process.terminate()
