@@ -186,7 +186,7 @@ class TestOneNode:
 @pytest.mark.parametrize(
     ("parameters", "text"),
     [
-        ({"server_url": "http://127.0.0.1:8000"}, "expected ws://HOST:PORT or wss://HOST:PORT"),
+        ({"server_url": "tcp://127.0.0.1:8000"}, "expected ws://HOST:PORT or wss://HOST:PORT"),
         ({"server_token_file": "/no/such/file"}, "the token file /no/such/file cannot be read"),
         ({"server_protocol": "official", "regime": "overlap"}, "max_plan_s|only 'stop_and_go' is possible"),
         ({"server_protocol": "official", "surprise_action": "warn"}, "only 'none' is possible"),
