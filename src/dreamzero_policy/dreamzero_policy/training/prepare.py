@@ -15,6 +15,7 @@ import json
 import multiprocessing
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -34,7 +35,7 @@ from dreamzero_policy.runtime.contract import Contract, load_contract
 from dreamzero_policy.runtime.embodiment import Embodiment, Statistics
 from dreamzero_policy.training.autoencoder import measure_latents, train_autoencoder, with_normalisation
 from dreamzero_policy.training.errors import TRAINING_ERRORS
-from dreamzero_policy.training.latents import LatentWindow, encode_windows, episodes_of, load_side, save_latents
+from dreamzero_policy.training.latents import LatentWindow, encode_windows, episodes_of, save_latents
 from dreamzero_policy.training.progress import Reporter
 from dreamzero_policy.training.settings import Recipe
 from dreamzero_policy.training.vocabulary import fit_vocabulary
@@ -138,18 +139,17 @@ def encode(recipe: Recipe, folder: Path, names: Sequence[str], side: Path, repor
         for number, begin in enumerate(range(0, len(new), PART_EPISODES), first)
     ]
     work = partial(encode_part, recipe, folder, side.parent)
-    done = len(names) - len(new)
+    done, counts = len(names) - len(new), Counter()
     pool = multiprocessing.get_context("spawn").Pool(min(processes, len(todo)))
     with pool, reporter.stage(side.name, len(names), done) as stage:
         for encoded in pool.imap_unordered(work, todo):
-            done += encoded
-            stage.note(done)
-    windows = load_side(side, load_contract(recipe.contract))
-    reporter.say(f"{side.name}: {len(windows)} windows, {sum(item.chunks for item in windows)} chunks")
+            counts += encoded
+            stage.note(done + counts["episodes"])
+    reporter.say(f"{side.name}: {counts['windows']} windows, {counts['chunks']} chunks of {len(new)} episodes")
 
 
-def encode_part(recipe: Recipe, folder: Path, run: Path, part: tuple[tuple[str, ...], Path]) -> int:
-    """Encode the windows of some episodes into a file of their own; returns how many episodes these are."""
+def encode_part(recipe: Recipe, folder: Path, run: Path, part: tuple[tuple[str, ...], Path]) -> Counter[str]:
+    """Encode the windows of some episodes into a file of their own; counts `episodes`, `windows` and `chunks`."""
     names, file = part
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -167,7 +167,7 @@ def encode_part(recipe: Recipe, folder: Path, run: Path, part: tuple[tuple[str, 
         )
         windows.extend(found)
     save_latents(file, contract, windows)
-    return len(names)
+    return Counter(episodes=len(names), windows=len(windows), chunks=sum(item.chunks for item in windows))
 
 
 def main() -> None:
