@@ -1,5 +1,6 @@
 """Nothing listens where it was not told to, nobody comes in who may not, and limits end the one who exceeds them."""
 
+import contextlib
 import json
 import socket
 import ssl
@@ -138,8 +139,9 @@ def test_who_exceeds_a_limit_is_cut_off_and_nobody_else(start, arm_contract: Con
         good.observe(0, FIRST)
         before = good.predict(0, STATE).actions
         with robot(served.address) as fast:
-            for _ in range(40):
-                fast.send(messages.Predict, block=0, state=STATE, steps=1, seed=0)
+            with contextlib.suppress(ConnectionClosed):  # the cut may come before the last of them
+                for _ in range(40):
+                    fast.send(messages.Predict, block=0, state=STATE, steps=1, seed=0)
             codes = []
             with pytest.raises(ConnectionClosed) as closed:
                 while True:
