@@ -21,12 +21,16 @@ COLOURS: Mapping[str, tuple[float, float, float]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class TableObject:
-    """A free body that a gripper can hold. `half_size_m` as MuJoCo's geom size."""
+    """A free body that a gripper can hold. `half_size_m` as MuJoCo's geom size.
+
+    A lid is a light disc on top: from above, a cylinder of seven pixels and a ball are else alike to anybody.
+    """
 
     name: str
     shape: int
     half_size_m: tuple[float, ...]
     mass_kg: float
+    lid_radius_m: float = 0.0
 
     @property
     def half_height_m(self) -> float:
@@ -35,7 +39,7 @@ class TableObject:
 
 OBJECTS = (
     TableObject("cube", BOX, (0.022, 0.022, 0.024), 0.08),
-    TableObject("cylinder", CYLINDER, (0.022, 0.030), 0.08),
+    TableObject("cylinder", CYLINDER, (0.022, 0.030), 0.08, lid_radius_m=0.013),
     TableObject("ball", SPHERE, (0.025,), 0.06),
 )
 BY_NAME: Mapping[str, TableObject] = MappingProxyType({thing.name: thing for thing in OBJECTS})

@@ -27,6 +27,7 @@ TABLE_TOP_Z_M = 0.65
 TABLE_CENTRE_M = (0.72, 0.0)
 TABLE_SIZE_M = (0.62, 1.20)
 THIRD_PERSON = "third_person"
+LID_M, LID_RGB = 0.001, (0.96, 0.96, 0.96)  # painted on: nothing touches it
 
 
 def build_spec(urdf: str) -> mujoco.MjSpec:
@@ -166,6 +167,18 @@ def _add_object(spec: mujoco.MjSpec, thing: TableObject) -> None:
         condim=6,
         friction=[1.0, 0.01, 0.002],
     )
+    if thing.lid_radius_m:
+        body.add_geom(
+            name=f"{thing.name}_lid",
+            type=mujoco.mjtGeom.mjGEOM_CYLINDER,
+            size=[thing.lid_radius_m, LID_M / 2, 0.0],
+            pos=[0.0, 0.0, thing.half_height_m + LID_M / 2],
+            rgba=[*LID_RGB, 1.0],
+            mass=0.0,
+            contype=0,
+            conaffinity=0,
+            group=VISUAL_GROUP,
+        )
 
 
 def _add_tray(spec: mujoco.MjSpec) -> None:

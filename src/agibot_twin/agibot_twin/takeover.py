@@ -47,10 +47,11 @@ HELD_M = 0.03  # from the point between the pads to the middle of what they hold
 # does not rise and come down again: fingers that are that near have the thing between them, or push it along a little.
 CONE_M, CONE_SLOPE = 0.03, 0.5
 LOW_M = 0.01  # below its end
-ALIGNED_M = 0.02  # of a hand where a demonstration would have it: behind an object along x and z, on its way in z
+ALIGNED_M = 0.02  # in height, of a hand where a demonstration would have it: behind an object, on its way
+ABREAST_M = 0.03  # sideways, of a hand behind an object: a push comes back to the middle on its way
 AT_THE_BIN_M = 0.08  # sideways from where the thing is dropped: no need to rise any more
 INSIDE_M = 0.034  # from a bin's outer side to the middle of a thing that falls inside
-BEHIND_M = (0.02, PUSH_START_M + 0.02)
+BEHIND_M = (0.02, PUSH_START_M + 0.06)
 
 Poses = Mapping[str, Floats]
 Legs = dict[Hand, list[Leg]]
@@ -201,7 +202,7 @@ def _aside(place: Floats, here: Floats) -> float:
 def _is_behind(task: Task, found: Found) -> bool:
     """Whether a hand stands low behind the object, ready to push it."""
     ahead = found.poses[task.thing][:3] - found.hands[task.hand]
-    aligned = abs(ahead[0]) <= ALIGNED_M and abs(found.hands[task.hand][2] - PUSH_Z_M) <= ALIGNED_M
+    aligned = abs(ahead[0]) <= ABREAST_M and abs(found.hands[task.hand][2] - PUSH_Z_M) <= ALIGNED_M
     return aligned and BEHIND_M[0] <= side(task.direction) * ahead[1] <= BEHIND_M[1]
 
 
