@@ -5,9 +5,10 @@ given the recorded frames and states up to an instant, predicts the chunk behind
 really came. Compared are
 
 * actions, in the contract's units, against the recorded commands: mean absolute error by joint group and by step;
-* frames, on the cameras' tiles of the canvas only, against the recorded views: PSNR and SSIM. What the model was given
-  is never compared. Beside them stand two marks of the same frames: the recorded block through the autoencoder
-  (`autoencoder`, about the best there is) and the last given frame, repeated (`still`, what knowing nothing reaches).
+* frames, on the cameras' tiles of the canvas only, against the recorded views (of an attempt with advice against those
+  that the advice led to): PSNR and SSIM. What the model was given is never compared. Beside them stand two marks of the
+  same frames: the recorded block through the autoencoder (`autoencoder`, about the best there is) and the last given
+  frame, repeated (`still`, what knowing nothing reaches).
 """
 
 from collections.abc import Mapping, Sequence
@@ -105,10 +106,11 @@ def _measure_window(
         actions = embodiment.actions(prediction.actions, episode.state[start])
         errors.actions.append(np.abs(actions - episode.action[start + rows]))
         block = cut.canvas[1 + k * section.chunk.frames : 1 + (k + 1) * section.chunk.frames]
+        led_to = block if cut.advised is None else cut.advised[k]
         if video:
             dreamed = session.decode(prediction)
-            _compare(errors, "predicted", section, dreamed, block)
-            _compare(errors, "still", section, np.repeat(given[None], len(block), 0), block)
+            _compare(errors, "predicted", section, dreamed, led_to)
+            _compare(errors, "still", section, np.repeat(given[None], len(led_to), 0), led_to)
         if k + 1 < chunks:
             latents = session.observe(block).latents
             if video and injection:

@@ -1,6 +1,6 @@
 """Open-loop errors: known values, the right alignment, and nothing that was given."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,9 +51,11 @@ class Clairvoyant:
     def __init__(self, embodiment: Embodiment, episode: Episode, anchor: int) -> None:
         self.embodiment, self.episode, self.step = embodiment, episode, anchor
         self.given: list[int] = []
+        self.seen: list[float] = []  # mean brightness of each
 
     def observe(self, frames: np.ndarray) -> Taken:
         self.given.append(len(frames))
+        self.seen.append(float(frames.mean()))
         self.step += 24 * (len(frames) > 1)
         return Taken(torch.zeros(1))
 
@@ -82,6 +84,31 @@ def test_who_knows_the_future_makes_no_error(embodiment: Embodiment, contract: C
     assert max(errors.psnr["still"]) < 20
 
 
+def test_of_an_attempt_with_advice_the_pictures_that_the_advice_led_to_are_compared_and_those_seen_are_given(
+    embodiment: Embodiment, contract: Contract, demonstrations: Path
+) -> None:
+    """What was seen is grey, what the advice led to is what this session foretells."""
+    episode = load_episode(demonstrations / "2.npz", contract)
+    chunks, frames = 2, contract.model.chunk.frames
+    led_to = [episode.canvas_at(frame_steps(contract.model, 24 * k, 1)[1:]) for k in range(chunks)]
+    steps = frame_steps(contract.model, 0, chunks)
+    grey = np.full((len(steps), *episode.canvas.shape[1:]), 100, np.uint8)
+    attempt = replace(
+        episode,
+        state=episode.state[: 24 * chunks + 1],
+        action=episode.action[: 24 * chunks + 1],
+        canvas=grey,
+        view_steps=steps,
+        advised=np.array(led_to),
+    )
+    assert led_to[0].shape[0] == frames
+    session, errors = Clairvoyant(embodiment, episode, 0), Errors()
+    open_loop._measure_window(session, embodiment, attempt, 0, chunks, errors, video=True, injection=False)
+    assert errors.psnr["predicted"] == pytest.approx([100.0] * chunks * frames)
+    assert max(errors.psnr["still"]) < 40
+    assert session.seen == pytest.approx([100.0, 100.0])
+
+
 def test_a_model_is_led_through_whole_episodes(stage: Stage, contract: Contract, demonstrations: Path) -> None:
     errors = [measure(stage, Recorded("wam-1", demonstrations, name)) for name in ("1", "2")]
     assert [len(e.actions) for e in errors] == [2, 3]
@@ -97,8 +124,6 @@ def test_a_model_is_led_through_whole_episodes(stage: Stage, contract: Contract,
 def test_the_video_of_a_twin_that_never_learnt_any_is_not_compared(
     setup, contract: Contract, demonstrations: Path, checkpoint: Path
 ) -> None:
-    from dataclasses import replace
-
     stage = Stage(replace(setup, weights={"vla": checkpoint}))
     document = summed_up(contract.model, [measure(stage, Recorded("vla-1", demonstrations, "1"))])
     assert document["psnr"] == document["ssim"] == {}
