@@ -1,9 +1,65 @@
-"""Which executor spins the nodes that stand in the way of commands: safety gate and bridge.
+"""How the nodes beside the robot are run, and which executor spins those that stand in the way of commands.
 
 The events executor spares every message a part of a millisecond. Humble has none.
 """
 
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+import rclpy
 from rclpy.executors import Executor, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+Made = TypeVar("Made", bound=Node)
+
+SPIN_S = 0.02  # a signal is noticed within this
+LAST_CALLBACKS = 20  # handled after the end has begun, so that a last message can leave
+
+
+def interruption() -> threading.Event:
+    """Start rclpy; the event is set by SIGINT and SIGTERM.
+
+    Signals are ours: a node must still be able to publish when it is told to stop.
+    """
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    interrupted = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: interrupted.set())
+    return interrupted
+
+
+def run(
+    name: str,
+    make: Callable[[], Made],
+    refusals: tuple[type[Exception], ...],
+    end: Callable[[Made], None] | None = None,
+) -> None:
+    """Make a node and spin it until SIGINT or SIGTERM. Where there is an `end`, some callbacks are handled after it.
+
+    What a node is refused for as it is made ends the process with a line that begins with its name.
+    """
+    interrupted = interruption()
+    try:
+        node = make()
+    except refusals as error:
+        sys.exit(f"{name}: {error}")
+    executor = quickest_executor()
+    executor.add_node(node)
+    try:
+        while not interrupted.is_set():
+            executor.spin_once(timeout_sec=SPIN_S)
+    finally:
+        if end is not None:
+            end(node)
+            for _ in range(LAST_CALLBACKS):
+                executor.spin_once(timeout_sec=0.0)
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown()
 
 
 def quickest_executor() -> Executor:

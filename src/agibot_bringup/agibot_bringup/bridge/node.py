@@ -8,21 +8,16 @@ lets commands pass; deactivate stops the stream. ~/stop, a true on estop and the
 latch; ~/reset lets commands pass again. Everything is decided in `guard.py`.
 """
 
-import signal
-import sys
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import rclpy
 from ament_index_python.packages import get_package_share_directory
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
 from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
@@ -33,11 +28,10 @@ from agibot_bringup.bridge.guard import Guard
 from agibot_bringup.bridge.sdk import RobotSdk
 from agibot_bringup.bridge.topics import RobotTopics
 from agibot_bringup.bridge.units import Group, unit_table
-from agibot_bringup.executors import quickest_executor
+from agibot_bringup.executors import run
 from dreamzero_policy.runtime.allocator import keep_freed_memory
 from dreamzero_policy.runtime.contract import load_contract
 
-SPIN_S = 0.02
 ESTOP = "estop: stopped; release it and call ~/reset"
 COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 EVENT = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
@@ -211,24 +205,8 @@ class Bridge(LifecycleNode):
 
 def main(kind: type[Bridge] = Bridge) -> None:
     """Run the node until SIGINT or SIGTERM."""
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    interrupted = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: interrupted.set())
     keep_freed_memory()
-    try:
-        node = kind()
-    except ParameterException as error:
-        sys.exit(f"bridge: {error}")
-    executor = quickest_executor()
-    executor.add_node(node)
-    try:
-        while not interrupted.is_set():
-            executor.spin_once(timeout_sec=SPIN_S)
-    finally:
-        executor.shutdown()
-        node.destroy_node()
-        rclpy.try_shutdown()
+    run("bridge", kind, (ParameterException,))
 
 
 if __name__ == "__main__":

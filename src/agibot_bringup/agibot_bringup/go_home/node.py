@@ -6,7 +6,6 @@ It moves only a robot that stands still, and goes on only while joint states com
 and SIGTERM, a stop and silence bring the robot to rest inside its limits. All names are relative.
 """
 
-import signal
 import sys
 import threading
 import time
@@ -22,12 +21,12 @@ from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool
 from trajectory_msgs.msg import JointTrajectory
 
 from agibot_bringup.description import load_home
+from agibot_bringup.executors import interruption
 from agibot_bringup.go_home.motion import NoWay, braked, legs
 from agibot_bringup.safety_gate.messages import Outgoing
 from dreamzero_policy.runtime.contract import Contract, ContractError, Controller, load_contract
@@ -238,12 +237,7 @@ class GoHome(Node):
 
 def main() -> int:
     """Go home once."""
-    # Signals are ours: the node must still be able to publish when it is told to stop.
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    interrupted = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: interrupted.set())
-    node = None
+    interrupted, node = interruption(), None
     try:
         node = GoHome(interrupted)
         print(f"go_home: {node.run()}", flush=True)

@@ -8,14 +8,10 @@ Callbacks hand over what was heard, with both clocks; everything is decided in `
 relative or private.
 """
 
-import signal
-import sys
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import rclpy
 from ament_index_python.packages import get_package_share_directory
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockChange, ClockType, JumpThreshold, TimeJump
@@ -23,13 +19,12 @@ from rclpy.duration import Duration
 from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Bool, Empty, String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from agibot_bringup.executors import quickest_executor
+from agibot_bringup.executors import run
 from agibot_bringup.safety_gate import parameters, reports
 from agibot_bringup.safety_gate.cdr import Writer
 from agibot_bringup.safety_gate.gate import Gate
@@ -46,7 +41,6 @@ from dreamzero_policy.runtime.plan import Plan
 
 STATE_VALIDITY = "state_validity/valid"
 TICK_S = 0.02  # what no message announces is noticed within this
-LAST_CALLBACKS = 20  # handled after the end has begun, so that the last trajectory can leave
 
 
 def _qos(depth: int, *, reliable: bool = True, latched: bool = False) -> QoSProfile:
@@ -249,28 +243,8 @@ def _validity(values: parameters.Parameters) -> Assent | None:
 
 def main() -> None:
     """Run the node until SIGINT or SIGTERM."""
-    # Signals are ours: the node must still be able to publish when it is told to stop.
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    interrupted = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: interrupted.set())
     keep_freed_memory()
-    try:
-        node = SafetyGate()
-    except (ParameterException, parameters.ParameterError, ContractError) as error:
-        sys.exit(f"safety_gate: {error}")
-    executor = quickest_executor()
-    executor.add_node(node)
-    try:
-        while not interrupted.is_set():
-            executor.spin_once(timeout_sec=TICK_S)
-    finally:
-        node.end()
-        for _ in range(LAST_CALLBACKS):
-            executor.spin_once(timeout_sec=0.0)
-        executor.shutdown()
-        node.destroy_node()
-        rclpy.try_shutdown()
+    run("safety_gate", SafetyGate, (ParameterException, parameters.ParameterError, ContractError), SafetyGate.end)
 
 
 if __name__ == "__main__":

@@ -8,26 +8,21 @@ Callbacks hand over what was heard, with both clocks; everything is decided in `
 are relative or private.
 """
 
-import signal
-import sys
-import threading
 import time
 from pathlib import Path
 
-import rclpy
 from ament_index_python.packages import get_package_share_directory
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, String
 from trajectory_msgs.msg import JointTrajectory
 
-from agibot_bringup.executors import quickest_executor
+from agibot_bringup.executors import run
 from agibot_bringup.safety_gate.messages import received_bytes
 from agibot_bringup.safety_gate.parameters import ParameterError, declare
 from agibot_bringup.safety_gate.trajectory import Rejected
@@ -163,23 +158,7 @@ def _fault(response: "GetStateValidity.Response") -> str:
 
 def main() -> None:
     """Run the node until SIGINT or SIGTERM."""
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    interrupted = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: interrupted.set())
-    try:
-        node = StateValidity()
-    except (ParameterException, ParameterError, ContractError) as error:
-        sys.exit(f"state_validity: {error}")
-    executor = quickest_executor()
-    executor.add_node(node)
-    try:
-        while not interrupted.is_set():
-            executor.spin_once(timeout_sec=0.1)
-    finally:
-        executor.shutdown()
-        node.destroy_node()
-        rclpy.try_shutdown()
+    run("state_validity", StateValidity, (ParameterException, ParameterError, ContractError))
 
 
 if __name__ == "__main__":
