@@ -27,7 +27,9 @@ class Guarded(Stand):
     def __init__(self, *parameters: str) -> None:
         if find_spec("moveit_msgs") is None:
             built_messages.use(built_messages.installed(Path(__file__).parent / "moveit_msgs"))
-        super().__init__("engage_s:=0.3", "require_state_validity:=true", "state_validity_timeout_s:=4.0")
+        super().__init__(
+            "engage_s:=0.3", "require_state_validity:=true", "state_validity_timeout_s:=4.0", "deadman_timeout_s:=4.0"
+        )
         self.lookout = self.start(MODULE, *PATIENT, *parameters)
         self.sayings = self.statuses_of("state_validity")
         self.wall = float("inf")
