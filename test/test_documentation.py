@@ -18,7 +18,9 @@ from .launch_files.test_launch_files import executables, known_parameters
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("checkpoints/*/README.md"))]
 PROGRAMS = ("ros2", "dreamzero", "make", "python", "colcon")
 FOREIGN = {"joy"}  # packages that are not ours and are run by hand
-ELSEWHERE = {"launch_testing.launch_test"}  # modules that a ROS installation has
+# Modules that a ROS installation has, and pip: asking whether it is there takes the distutils of setuptools from this
+# process (`spec_for_pip` in its _distutils_hack), which torch then needs to compile.
+ELSEWHERE = {"launch_testing.launch_test", "pip"}
 # Of the ros2 command line: the verbs that the pages use, as of Jazzy.
 VERBS = {
     "action": {"send_goal", "info", "list"},
