@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from dreamzero_policy.cli.processes import die_with_parent
 from dreamzero_policy.runtime.allocator import keep_freed_memory
 from dreamzero_policy.training.grounding import ground, is_grounded
 from dreamzero_policy.training.prepare import prepare
@@ -89,7 +90,7 @@ def run_training(options: TrainOptions, console: Console) -> list[Path]:
 
 
 def in_processes(options: TrainOptions, stage: str) -> None:
-    """One stage in several processes that train together."""
+    """One stage in several processes that train together. They end with this one: orphans would write its state."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(options.processes), "-m", "dreamzero_policy.training.train"]
     command += ["--recipe", str(options.recipe), "--folder", str(options.run), "--out", str(options.out)]
@@ -97,6 +98,6 @@ def in_processes(options: TrainOptions, stage: str) -> None:
     if options.pictures is not None:
         command += ["--pictures", str(options.pictures)]
     environment = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
-    code = subprocess.run(command, env=environment, check=False).returncode
+    code = subprocess.run(command, env=environment, check=False, preexec_fn=die_with_parent).returncode
     if code:
         raise TrainingFailed(f"{stage} ended with exit code {code}; the same command goes on from the last saved step")

@@ -4,8 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -55,6 +59,44 @@ def test_two_processes_give_the_weights_of_one(tmp_path, fill_run, shard):
         for weights, other in ((both, alone), (alone, start))
     )
     assert moved > 0 and apart <= 0.01 * moved
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_processes_that_train_together_do_not_outlive_the_command(tmp_path, fill_run, how):
+    recipe = fill_run(tmp_path / "run", SETTINGS | {"steps": 100_000, "save_every": 1})
+    command = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "dreamzero_policy.cli.main",
+            "train",
+            "--config",
+            str(recipe),
+            "--run",
+            str(recipe.parent),
+        ]
+        + ["--out", str(tmp_path / "out"), "--stage", "joint", "--processes", "2", "--threads", "1"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        wait_until((recipe.parent / "state.pt").exists)
+        family = psutil.Process(command.pid).children(recursive=True)
+        assert len(family) >= 3  # the launcher and two that train
+        command.send_signal(how)
+        command.wait(timeout=60)
+        wait_until(lambda: not any(each.is_running() for each in family))
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(command.pid, signal.SIGKILL)
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 120.0) -> None:
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, f"not within {seconds:g} s"
+        time.sleep(0.1)
 
 
 def test_every_row_of_a_batch_belongs_to_one_process_and_shares_add_up():
