@@ -21,7 +21,7 @@ from agibot_twin.takeover import take_over
 from agibot_twin.tasks import Judge
 from agibot_twin.trajectory_controller import NS_PER_S
 from dreamzero_policy.runtime.contract import Contract
-from dreamzero_policy.runtime.embodiment import Embodiment, Quantiles, Statistics
+from dreamzero_policy.runtime.embodiment import without_statistics
 
 Floats = NDArray[np.float64]
 How = Literal["kept", "there", "failed", "no path", "done"]  # see `collect.Made`
@@ -138,12 +138,3 @@ def words(episode: Episode, rng: np.random.Generator) -> tuple[str, ...]:
     count = min(PARAPHRASES, len(episode.paraphrases))
     chosen = rng.choice(episode.paraphrases, count, replace=False) if count else ()
     return tuple(dict.fromkeys([episode.instruction, *(str(text) for text in chosen)]))
-
-
-def without_statistics(contract: Contract) -> Embodiment:
-    """For pictures, joint positions and raw states, which need no statistics: these change nothing of importance."""
-    state, action = (
-        Quantiles(np.zeros(width), np.ones(width))
-        for width in (len(contract.model.state_joints), contract.model.action_width)
-    )
-    return Embodiment(contract, Statistics(state, action, ""))

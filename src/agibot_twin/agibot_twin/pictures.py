@@ -25,7 +25,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agibot_twin.cameras import Image, Intrinsics
-from agibot_twin.collector import without_statistics
 from agibot_twin.episodes import is_held_out, sample_episode, stands_in_band
 from agibot_twin.expert import Expert, command_limits
 from agibot_twin.layout import Layout, sample_layout
@@ -36,6 +35,7 @@ from agibot_twin.tasks import HANDS, LIFT, PLACE, PUSH, TOUCH, Task
 from agibot_twin.world import TwinWorld
 from dreamzero_policy.runtime.canvas import cropped_pixels
 from dreamzero_policy.runtime.contract import Contract, ModelSection, load_contract
+from dreamzero_policy.runtime.embodiment import without_statistics
 
 Floats = NDArray[np.float64]
 PICTURES_STREAM, POSES_STREAM = 77, 78  # of random numbers

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from agibot_twin.cameras import Intrinsics
-from agibot_twin.collector import without_statistics
 from agibot_twin.episodes import is_held_out
 from agibot_twin.objects import COLOURS, TRAY
 from agibot_twin.phrasing import HELD_BACK, held_back_phrasings, training_phrasings
@@ -15,6 +14,7 @@ from agibot_twin.pictures import FILE_PICTURES, Photographer, files_of, measured
 from agibot_twin.robot_model import DRIVEN_JOINTS
 from agibot_twin.tasks import LIFT, SEEN_FAMILIES, TOUCH, Task
 from dreamzero_policy.runtime.contract import Contract, load_contract
+from dreamzero_policy.runtime.embodiment import without_statistics
 
 CONTRACT = load_contract(Path(__file__).resolve().parents[3] / "config" / "agibot_g1.yaml")
 SIZE = (320, 240)

@@ -25,8 +25,9 @@ from dreamzero_policy.data.bag_walk import Segment, Step, Walk
 from dreamzero_policy.data.bag_writing import BEGIN_S, EpisodeBag
 from dreamzero_policy.data.bags import DECODERS, pictures_of
 from dreamzero_policy.data.problems import Refused
-from dreamzero_policy.data.recordings import picture_steps, without_statistics
+from dreamzero_policy.data.recordings import picture_steps
 from dreamzero_policy.runtime.contract import Contract
+from dreamzero_policy.runtime.embodiment import without_statistics
 from dreamzero_policy.runtime.observation import NS_PER_S
 
 WIDTH_PX, HEIGHT_PX, FRAMES_HZ, JOINTS_HZ = 640, 480, 30, 100

@@ -20,9 +20,8 @@ from dreamzero_policy.data.commands import CommandHistory
 from dreamzero_policy.data.episodes import EpisodeError
 from dreamzero_policy.data.feed import Feed
 from dreamzero_policy.data.problems import Problems
-from dreamzero_policy.data.recordings import without_statistics
 from dreamzero_policy.runtime.contract import Contract
-from dreamzero_policy.runtime.embodiment import Embodiment, Floats
+from dreamzero_policy.runtime.embodiment import Embodiment, Floats, without_statistics
 from dreamzero_policy.runtime.observation import NS_PER_S, Frame, JointSample, MissingObservation, ObservationBuffer
 
 Actions = Literal["commands", "next_state"]

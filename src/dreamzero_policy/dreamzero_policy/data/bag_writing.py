@@ -18,9 +18,9 @@ from rosbags.typesys import Stores, get_typestore
 
 from dreamzero_policy.data.bag_messages import COMPRESSED, IMAGE, STATES, TRAJECTORY
 from dreamzero_policy.data.bags import INSTRUCTIONS
-from dreamzero_policy.data.recordings import Recording, without_statistics
+from dreamzero_policy.data.recordings import Recording
 from dreamzero_policy.runtime.contract import Contract
-from dreamzero_policy.runtime.embodiment import Image
+from dreamzero_policy.runtime.embodiment import Image, without_statistics
 from dreamzero_policy.runtime.observation import NS_PER_S
 
 BEGIN_S = 1_000_000_000  # when every bag begins: data sets do not say when they were recorded

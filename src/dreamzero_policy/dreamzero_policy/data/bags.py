@@ -29,8 +29,9 @@ from dreamzero_policy.data.bag_messages import CHUNK, decoded, duration_ns
 from dreamzero_policy.data.bag_walk import Actions, Segment, Step, Walk
 from dreamzero_policy.data.episodes import Episode, EpisodeError
 from dreamzero_policy.data.problems import Problems, Refused
-from dreamzero_policy.data.recordings import Images, Recording, require_numbers, without_statistics
+from dreamzero_policy.data.recordings import Images, Recording, require_numbers
 from dreamzero_policy.runtime.contract import Contract
+from dreamzero_policy.runtime.embodiment import without_statistics
 from dreamzero_policy.runtime.observation import NS_PER_S, ObservationBuffer, ObservationError
 
 INSTRUCTIONS = "instructions.txt"

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamzero_policy.data.episodes import Episode, EpisodeError
-from dreamzero_policy.runtime.contract import Contract, JointGroup, ModelSection
-from dreamzero_policy.runtime.embodiment import Embodiment, Floats, Image, Quantiles, Statistics
+from dreamzero_policy.runtime.contract import JointGroup, ModelSection
+from dreamzero_policy.runtime.embodiment import Embodiment, Floats, Image
 
 Images = Mapping[str, Image]  # camera → RGB [height, width, 3]
 
@@ -67,13 +67,6 @@ def units(groups: Sequence[JointGroup]) -> tuple[str, ...]:
 
 def _joints(groups: Sequence[JointGroup]) -> tuple[str, ...]:
     return tuple(joint for group in groups for joint in group.joints)
-
-
-def without_statistics(contract: Contract) -> Embodiment:
-    """An embodiment for pictures and raw numbers, which need no statistics."""
-    unit = lambda width: Quantiles(np.zeros(width), np.ones(width))  # noqa: E731
-    model = contract.model
-    return Embodiment(contract, Statistics(unit(len(model.state_joints)), unit(model.action_width), ""))
 
 
 def require_numbers(name: str, state: NDArray, action: NDArray, model: ModelSection) -> None:

@@ -15,9 +15,9 @@ from dreamzero_policy.data.advice import AdviceDraft
 from dreamzero_policy.data.episodes import SUFFIX, Episode
 from dreamzero_policy.data.lerobot.staging import FOLDER, Draft
 from dreamzero_policy.data.lerobot.writer import LeRobotWriter
-from dreamzero_policy.data.recordings import Images, picture_steps, without_statistics
+from dreamzero_policy.data.recordings import Images, picture_steps
 from dreamzero_policy.runtime.contract import Contract
-from dreamzero_policy.runtime.embodiment import Floats, Image
+from dreamzero_policy.runtime.embodiment import Floats, Image, without_statistics
 
 FORMS = ("lerobot", "views")
 

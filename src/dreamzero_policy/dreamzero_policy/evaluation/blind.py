@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dreamzero_policy.data.recordings import without_statistics
 from dreamzero_policy.evaluation.recorded import RecordedEpisodes
 from dreamzero_policy.runtime.contract import Contract
-from dreamzero_policy.runtime.embodiment import Floats
+from dreamzero_policy.runtime.embodiment import Floats, without_statistics
 from dreamzero_policy.runtime.limits import Limits
 from dreamzero_policy.runtime.plan import Plan, Rows, smootherstep
 from dreamzero_policy.runtime.splice import way_into

@@ -307,6 +307,15 @@ class Embodiment(Transforms):
         return positions
 
 
+def without_statistics(contract: Contract) -> Embodiment:
+    """For pictures, joint positions and raw numbers, which need no statistics; what it normalises means nothing."""
+    state, action = (
+        Quantiles(np.zeros(width), np.ones(width))
+        for width in (len(contract.model.state_joints), contract.model.action_width)
+    )
+    return Embodiment(contract, Statistics(state, action, ""))
+
+
 def unpacked(instruction: str) -> str:
     """An instruction written as a Python literal: the first entry of a list or tuple, the text of any other literal.
 

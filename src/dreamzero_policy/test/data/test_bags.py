@@ -10,9 +10,9 @@ from rosbags.rosbag2 import StoragePlugin
 from dreamzero_policy.data.bag_messages import image_decoder
 from dreamzero_policy.data.bags import BagReading, BagSource
 from dreamzero_policy.data.episodes import EpisodeError
-from dreamzero_policy.data.recordings import without_statistics
 from dreamzero_policy.data.windows import window
 from dreamzero_policy.runtime.contract import Contract
+from dreamzero_policy.runtime.embodiment import without_statistics
 from dreamzero_policy.runtime.observation import NS_PER_S, ObservationBuffer
 
 from .conftest import TYPES, BagMaker, message, picture

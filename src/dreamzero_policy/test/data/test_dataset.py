@@ -13,9 +13,9 @@ from dreamzero_policy.data.dataset import IdleRule, open_dataset, validates
 from dreamzero_policy.data.episodes import EpisodeError, load_episode
 from dreamzero_policy.data.idle import moving_span, trimmed
 from dreamzero_policy.data.lerobot.writer import LeRobotWriter
-from dreamzero_policy.data.recordings import without_statistics
 from dreamzero_policy.data.windows import quantiles, window
 from dreamzero_policy.runtime.contract import ContractError
+from dreamzero_policy.runtime.embodiment import without_statistics
 
 Names = st.lists(st.text("abcdefgh0123456789_", min_size=1, max_size=12), min_size=1, max_size=40, unique=True)
 

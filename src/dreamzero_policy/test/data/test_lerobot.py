@@ -16,7 +16,7 @@ from dreamzero_policy.data.lerobot import layout
 from dreamzero_policy.data.lerobot.reader import LeRobotSource, Matching
 from dreamzero_policy.data.lerobot.staging import Draft
 from dreamzero_policy.data.lerobot.writer import LeRobotWriter
-from dreamzero_policy.data.recordings import without_statistics
+from dreamzero_policy.runtime.embodiment import without_statistics
 
 from .conftest import HEIGHT_PX, WIDTH_PX, picture
 

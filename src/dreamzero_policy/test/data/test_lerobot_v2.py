@@ -12,9 +12,10 @@ import pytest
 from dreamzero_policy.data.episodes import EpisodeError
 from dreamzero_policy.data.lerobot.columns import columns, conversion
 from dreamzero_policy.data.lerobot.reader import LeRobotSource, Matching
-from dreamzero_policy.data.recordings import Recording, without_statistics
+from dreamzero_policy.data.recordings import Recording
 from dreamzero_policy.data.video import VideoWriter
 from dreamzero_policy.runtime.contract import Contract
+from dreamzero_policy.runtime.embodiment import without_statistics
 
 from .conftest import HEIGHT_PX, WIDTH_PX
 

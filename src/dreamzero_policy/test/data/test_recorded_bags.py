@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dreamzero_policy.data.bags import BagSource
-from dreamzero_policy.data.recordings import without_statistics
+from dreamzero_policy.runtime.embodiment import without_statistics
 from dreamzero_policy.runtime.observation import NS_PER_S, ObservationBuffer
 
 from .conftest import picture

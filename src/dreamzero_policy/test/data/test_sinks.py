@@ -8,8 +8,8 @@ import pytest
 from dreamzero_policy.data.dataset import open_dataset
 from dreamzero_policy.data.lerobot.statistics import PixelCounts, of_rows
 from dreamzero_policy.data.lerobot.writer import LeRobotWriter
-from dreamzero_policy.data.recordings import without_statistics
 from dreamzero_policy.data.sinks import LeRobotSink, ViewsSink
+from dreamzero_policy.runtime.embodiment import without_statistics
 
 STEPS = 30
 

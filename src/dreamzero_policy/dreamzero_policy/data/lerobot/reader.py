@@ -22,9 +22,9 @@ from dreamzero_policy.data.episodes import Episode, EpisodeError
 from dreamzero_policy.data.lerobot import layout
 from dreamzero_policy.data.lerobot.columns import Columns, columns, flat_names
 from dreamzero_policy.data.lerobot.layout import ACTION, IMAGES, STATE, EpisodeRow
-from dreamzero_policy.data.recordings import Images, Recording, require_numbers, without_statistics
+from dreamzero_policy.data.recordings import Images, Recording, require_numbers
 from dreamzero_policy.runtime.contract import Contract, ContractError, differing_fields, load_model_section
-from dreamzero_policy.runtime.embodiment import Floats, Image
+from dreamzero_policy.runtime.embodiment import Floats, Image, without_statistics
 
 
 @dataclass(frozen=True)
