@@ -59,6 +59,11 @@ class LatentWindow:
     def chunks(self) -> int:
         return len(self.state)
 
+    @property
+    def begins_at_rest(self) -> bool:
+        """Whether its first chunk sets out from rest, as those of the node's loop do."""
+        return self.opening or self.history is not None
+
     def beginning(self, latent_frames: int) -> "LatentWindow":
         """Its first chunk alone, of so many latent frames."""
         return replace(

@@ -15,6 +15,8 @@ level for its latent frames and one for its actions and state; latent frame 0 ha
   `action_weighting`). A chunk is smooth, so that at t = 500 its noisy actions show nearly where they go, and what is
   left to learn there is detail; where to go is decided at the first step of sampling, where the bell is almost 0 and a
   network with little time to train learns it last;
+* a share of the chunks (`from_noise`) has a level where sampling begins, t > 998: a model that is served with one step
+  is asked at no other, and of levels drawn alike one in fifty is such a one;
 * the clean past may be noised slightly now and then (`noisy_history`) while its time stays 0: predictions lean less on
   details that a camera gets wrong;
 * columns of the action vector beyond the contract's carry pure noise at every level, since a network that predicts
@@ -34,6 +36,7 @@ from dreamzero_policy.training.latents import Batch
 NOISES = ("coupled", "flash")
 WEIGHTINGS = ("bell", "flat", "sample")
 BLIND_NOISE = 0.999  # σ at which the sampler keeps the video of a model without video loss
+FIRST_LEVELS = 10  # of the table, t from 1000 to 998: where sampling begins
 BLIND_TIME = 999.0  # the time that the sampler then gives it at every step
 
 
@@ -45,6 +48,7 @@ class NoiseSettings:
     video_beta: float = 7.0
     video_weighting: str = "bell"
     action_weighting: str = "bell"
+    from_noise: float = 0.0
     video_loss: bool = True
     noisy_history: float = 0.0
     history_noise: float = 0.1
@@ -76,6 +80,9 @@ def draw_levels(items: int, chunks: int, settings: NoiseSettings, generator: tor
     """Indices into the table: of latent frame 0 and the video of each chunk [B, 1 + n], of the actions [B, n]."""
     if settings.noise == "coupled":
         level = torch.randint(TRAIN_LEVELS, (items, 1 + chunks), generator=generator)
+        if settings.from_noise:
+            begins = torch.rand(items, 1 + chunks, generator=generator) < settings.from_noise
+            level = torch.where(begins, level % FIRST_LEVELS, level)
         return level, level[:, 1:]
     r = torch.rand(items, 1 + chunks, generator=generator, dtype=torch.float64) ** (1 / settings.video_beta)
     video = ((1 - r) * TRAIN_LEVELS).long().clamp(max=TRAIN_LEVELS - 1)

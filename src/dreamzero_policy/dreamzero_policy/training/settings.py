@@ -195,6 +195,7 @@ LIMITS = (
     ("validation", lambda p: 0 <= p < 1, "at least 0 and below 1"),
     ("beginnings", lambda p: 0 <= p <= 1, "a share of the steps"),
     ("openings", lambda p: 0 <= p <= 1, "a share of the windows"),
+    ("from_noise", lambda p: 0 <= p <= 1, "a probability"),
     ("noisy_history", lambda p: 0 <= p <= 1, "a probability"),
     ("history_noise", lambda s: 0 <= s <= 1, "a noise level between 0 and 1"),
     ("video_beta", lambda a: a > 0, "a number above 0"),

@@ -35,7 +35,7 @@ from dreamzero_policy.training.objective import Losses
 from dreamzero_policy.training.progress import Reporter
 from dreamzero_policy.training.ranks import Ranks
 from dreamzero_policy.training.settings import JointSettings, Recipe, RecipeError
-from dreamzero_policy.training.starting import GROUNDED_FOLDER
+from dreamzero_policy.training.starting import GROUNDED_FOLDER, HEADS_FILE
 from dreamzero_policy.training.state_file import StateError
 from dreamzero_policy.training.trainer import Trainer
 
@@ -101,6 +101,7 @@ def train(
         grounded_of(recipe, place),
         load_pictures(pictures, contract) if settings.looks_every else (),
         embodiment_of(contract, run) if settings.looks_every else None,
+        heads_of(run),
     )
     if place.state.exists():
         trainer.load_state(place.state)
@@ -124,6 +125,12 @@ def grounded_of(recipe: Recipe, place: Place) -> Path | None:
     if not folder.is_dir():
         raise StateError(f"{place.run} has no {GROUNDED_FOLDER}; the stage grounding was not finished there")
     return folder
+
+
+def heads_of(run: Path) -> Path | None:
+    """The heads of the exercise as `grounding` left them in the run, also where `joint` begins with a checkpoint."""
+    file = run / GROUNDED_FOLDER / HEADS_FILE
+    return file if file.exists() else None
 
 
 def model_of(recipe: Recipe, run: Path) -> ModelConfig:

@@ -33,7 +33,7 @@ from dreamzero_policy.training.objective import Losses, ignore_padding, losses, 
 from dreamzero_policy.training.ranks import Ranks, fill, own, whole
 from dreamzero_policy.training.settings import JointSettings
 from dreamzero_policy.training.sharding import shard
-from dreamzero_policy.training.starting import HEADS_FILE, TRAINED, grounded_networks, starting_networks
+from dreamzero_policy.training.starting import TRAINED, grounded_networks, starting_networks
 from dreamzero_policy.training.state_file import StateError, read_state, write_state
 from dreamzero_policy.training.tuning import add_adapters, without_adapters
 from dreamzero_policy.training.window_pass import Conditioning, folded_text, window_velocities
@@ -58,8 +58,10 @@ class Trainer:
         grounded: Path | None = None,
         pictures: Sequence[Picture] = (),
         embodiment: Embodiment | None = None,
+        heads: Path | None = None,
     ) -> None:
         """`grounded` is the folder of the networks to begin with; else they are those of `settings.start`, or drawn.
+        `heads` is the file of the exercise's heads; drawn anew they would move the networks before they fit them.
 
         `pictures` are those of `looks_every`; `embodiment` says what the model is told of their questions.
         """
@@ -73,7 +75,7 @@ class Trainer:
         self.config, self.settings, self.windows, self.vae = config, settings, windows, vae
         self.ranks = ranks or Ranks()
         self.lengths = np.array([item.chunks for item in windows])
-        self.openings = np.flatnonzero([item.opening for item in windows])
+        self.openings = np.flatnonzero([item.begins_at_rest for item in windows])
         self.table = NoiseTable.shifted(settings.shift)
         self.networks = (
             starting_networks(config, settings.seed, settings.start)
@@ -84,8 +86,8 @@ class Trainer:
         self.pictures, self.exercise = pictures, None
         if settings.looks_every:
             self.exercise = Exercise(config, embodiment, self.tokenizer, VideoAutoencoder(vae), pictures, settings.seed)
-            if grounded is not None:
-                self.exercise.heads.load_state_dict(load_file(grounded / HEADS_FILE))
+            if heads is not None:
+                self.exercise.heads.load_state_dict(load_file(heads))
             self.networks[EXERCISE] = self.exercise.heads
         self._prepare_networks(collate(windows[:1], config).action_valid)
         self.masters = self._masters()
@@ -181,7 +183,7 @@ class Trainer:
         return self._collated([self.windows[i] for i in chosen], rng)
 
     def _beginnings(self, rng: np.random.Generator) -> Batch:
-        """First chunks, a share `openings` of them of whole episodes.
+        """First chunks, a share `openings` of them from rest: of whole episodes, or of attempts with advice.
 
         A past shows what is being done and thereby what to do next, so that a network that sees one nearly always
         learns late to look for what the prompt names. Here the prompt and one picture must do.
