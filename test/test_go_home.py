@@ -213,20 +213,20 @@ def test_a_planner_moves_while_the_gate_is_closed_then_the_gate_lets_the_robot_g
     stand.send_away()
 
 
-@pytest.mark.parametrize("how", ["interrupt", "estop"])
+@pytest.mark.parametrize("how", ["interrupt", "the terminal is gone", "estop"])
 def test_on_the_way_home_a_stop_brings_the_robot_to_rest(stand: Stand, how: str) -> None:
     estop = stand.node.create_publisher(Bool, "estop", 10)
     stand.send_away()
     process = stand.go_home("speed_share:=0.3")
     stand.spin_until(stand.moves)
-    if how == "interrupt":
-        process.send_signal(signal.SIGINT)
-    else:
+    if how == "estop":
         stand.spin_until(lambda: estop.get_subscription_count() == 1)
         estop.publish(Bool(data=True))
+    else:
+        process.send_signal(signal.SIGINT if how == "interrupt" else signal.SIGHUP)
     output = stand.finish(process)
     assert process.returncode == 1
-    why = "interrupted" if how == "interrupt" else "estop is pressed"
+    why = "estop is pressed" if how == "estop" else "interrupted"
     assert output == f"go_home: {why}; the robot comes to rest on its way\n"
     stand.spin_until(lambda: len(stand.sent) >= 2 * len(CONTROLLERS))  # the way, and the way to rest
     stand.spin_until(stand.stands)

@@ -21,14 +21,15 @@ LAST_CALLBACKS = 20  # handled after the end has begun, so that a last message c
 
 
 def interruption() -> threading.Event:
-    """Start rclpy; the event is set by SIGINT and SIGTERM.
+    """Start rclpy; the event is set by SIGINT, SIGTERM and, unless it is ignored (`nohup`), by SIGHUP.
 
-    Signals are ours: a node must still be able to publish when it is told to stop.
+    Signals are ours: a node must still be able to publish when it is told to stop, or when its terminal is gone.
     """
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     interrupted = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: interrupted.set())
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN or number is not signal.SIGHUP:
+            signal.signal(number, lambda *_: interrupted.set())
     return interrupted
 
 
@@ -38,7 +39,7 @@ def run(
     refusals: tuple[type[Exception], ...],
     end: Callable[[Made], None] | None = None,
 ) -> None:
-    """Make a node and spin it until SIGINT or SIGTERM. Where there is an `end`, some callbacks are handled after it.
+    """Make a node and spin it until a signal ends it. Where there is an `end`, some callbacks are handled after it.
 
     What a node is refused for as it is made ends the process with a line that begins with its name.
     """

@@ -22,5 +22,8 @@ class Adapter(Protocol):
     def send(self, group: Group, numbers: Sequence[float]) -> None:
         """Tell the robot where a group is to be, in the robot's order and units."""
 
+    def forget(self) -> None:
+        """Keep nothing of what was sent: it may be long ago, and a person may have moved the robot since."""
+
     def close(self) -> None:
         """Hear and send nothing more."""

@@ -68,6 +68,7 @@ class Bridge(LifecycleNode):
         return super().on_configure(state)
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
+        self._adapter.forget()
         if reason := self.guard.activate(time.monotonic_ns()):
             return self._failed(f"activate refused: {reason}")
         self._publish_status()
@@ -120,6 +121,10 @@ class Bridge(LifecycleNode):
             return RobotSdk(self._hear)
         return RobotTopics(self, self._hear, values.safe_stop_type, self._on_safe_stop)
 
+    def end(self) -> None:
+        """Say good-bye to the robot."""
+        self._tear_down()
+
     def _tear_down(self) -> None:
         if self.guard is not None:
             self.guard.deactivate()
@@ -133,9 +138,11 @@ class Bridge(LifecycleNode):
     def _own(self, destroy: object, thing: object) -> None:
         self._owned.append((destroy, thing))
 
-    # Through
+    # Through. What was on its way when the node was cleaned up may still come.
 
     def _hear(self, group: Group, raw: Sequence[float], velocities: Sequence[float] | None) -> None:
+        if self.guard is None:
+            return
         now_ns = time.monotonic_ns()
         self.guard.hear_feedback(group, raw, velocities, now_ns)
         if group is not Group.ARMS:  # one message of states for each report of the arms
@@ -147,10 +154,14 @@ class Bridge(LifecycleNode):
             self._states.publish(message)
 
     def _on_command(self, message: JointState) -> None:
+        if self.guard is None:
+            return
         for group, numbers in self.guard.hear_command(message.name, message.position, time.monotonic_ns()):
             self._adapter.send(group, numbers)
 
     def _tick(self) -> None:
+        if self.guard is None:
+            return
         self._adapter.poll()
         for group, numbers in self.guard.due(time.monotonic_ns()):
             self._adapter.send(group, numbers)
@@ -165,6 +176,8 @@ class Bridge(LifecycleNode):
         self._publish_status()
 
     def _on_safe_stop(self) -> None:
+        if self.guard is None:
+            return
         self.guard.stop("the robot's SafeStop was called; call ~/reset when it is over")
         self._publish_status()
 
@@ -178,7 +191,9 @@ class Bridge(LifecycleNode):
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         response.message = "not configured" if self.guard is None else self.guard.reset(time.monotonic_ns())
         response.success = not response.message
-        response.message = response.message or "commands pass; the first must begin where the robot is"
+        if response.success:
+            self._adapter.forget()
+            response.message = "commands pass; the first must begin where the robot is"
         self._publish_status()
         return response
 
@@ -197,6 +212,8 @@ class Bridge(LifecycleNode):
         self._status.publish(String(data=line))
 
     def _publish_diagnostics(self) -> None:
+        if self.guard is None:
+            return
         name = self.get_fully_qualified_name()
         array = reports.diagnostics(name, self._hardware, self.guard, self._table, time.monotonic_ns())
         array.header.stamp = self.get_clock().now().to_msg()
@@ -206,7 +223,7 @@ class Bridge(LifecycleNode):
 def main(kind: type[Bridge] = Bridge) -> None:
     """Run the node until SIGINT or SIGTERM."""
     keep_freed_memory()
-    run("bridge", kind, (ParameterException,))
+    run("bridge", kind, (ParameterException,), Bridge.end)
 
 
 if __name__ == "__main__":

@@ -72,5 +72,8 @@ class RobotSdk:
             if len(self._grippers) == len(GRIPPERS):
                 self._robot.move_gripper([self._grippers[gripper] for gripper in GRIPPERS])
 
+    def forget(self) -> None:
+        self._grippers.clear()
+
     def close(self) -> None:
         self._robot.shutdown()

@@ -91,6 +91,9 @@ class RobotTopics:
         message.header.stamp = self._node.get_clock().now().to_msg()
         self._publishers[group].publish(message)
 
+    def forget(self) -> None:
+        """Every group has a message of its own: nothing is kept."""
+
     def close(self) -> None:
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)

@@ -91,6 +91,7 @@ class GoHome(Node):
         self._contract: Contract = load_contract(Path(path))
         self._joints = self._contract.model.commanded_joints
         self._limits = Limits(self._joints, self._contract.site.limits, self._checks())
+        self._braking = Limits(self._joints, self._contract.site.limits)  # near the robot's shape, resting is best
         self._controllers = [
             controller
             for controller in self._contract.site.controllers
@@ -188,18 +189,22 @@ class GoHome(Node):
             self._executor.spin_once(timeout_sec=0.05)
 
     def _follow(self, leg: Plan) -> None:
-        begin_ns = self._now_ns()
+        trouble, passed_ns, read_ns = "", 0, self._now_ns()
         self._send(leg.after(int(leg.knots_ns[1])), 0)
-        while (passed_ns := self._now_ns() - begin_ns) < leg.end_ns:
-            if trouble := self._trouble():
-                rest = braked(leg, self._limits, passed_ns)
-                if rest is None:
-                    raise Stopped(f"{trouble}; no way to rest is sooner than the end of this leg")
+        while passed_ns < leg.end_ns:
+            trouble = trouble or self._trouble()
+            if trouble and (rest := braked(leg, self._braking, passed_ns)) is not None:
                 self._send(rest, passed_ns)
                 for _, sender in self._senders:
                     sender.wait_for_all_acked(SENT)  # a message may be lost that a node leaves behind when it ends
                 raise Stopped(f"{trouble}; the robot comes to rest on its way")
             self._executor.spin_once(timeout_sec=0.05)
+            before_ns, read_ns = read_ns, self._now_ns()
+            passed_ns += max(0, read_ns - before_ns)
+            if read_ns < before_ns:
+                trouble = trouble or "simulated time was set back"
+        if trouble:
+            raise Stopped(f"{trouble}; the robot is at the end of this leg")
         self._wait_for(lambda: self._away(leg.positions[-1]), ARRIVE_S)
 
     def _trouble(self) -> str:
@@ -228,7 +233,9 @@ class GoHome(Node):
             sender.publish(Outgoing(controller).message(part, now_ns))
 
     def _now_ns(self) -> int:
-        return self.get_clock().now().nanoseconds
+        """By which legs are timed: simulated time, or one that nobody sets."""
+        clock = self.get_clock()
+        return clock.now().nanoseconds if clock.ros_time_is_active else time.monotonic_ns()
 
     def close(self) -> None:
         self._executor.shutdown()

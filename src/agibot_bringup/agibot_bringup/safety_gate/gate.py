@@ -141,6 +141,11 @@ class Gate:
         self.opened, self.rejecting, self._followed = True, False, False
         return ""
 
+    @property
+    def looks_for_rest(self) -> bool:
+        """Whether, closed, it still follows the source somewhere since no way to rest was found."""
+        return bool(self._unbraked)
+
     def close(self, why: str, now_ns: int) -> None:
         """Let nothing pass from now on, and bring the robot to rest."""
         if self.opened:

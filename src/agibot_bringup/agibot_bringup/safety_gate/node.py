@@ -41,6 +41,8 @@ from dreamzero_policy.runtime.plan import Plan
 
 STATE_VALIDITY = "state_validity/valid"
 TICK_S = 0.02  # what no message announces is noticed within this
+BRAKING_S = 0.5  # at the end of the node, for tries to brake; a robot rests by its trajectory's own end else
+HEARD = Duration(seconds=0.3)  # at the end of the node, for controllers to have heard its last word
 
 
 def _qos(depth: int, *, reliable: bool = True, latched: bool = False) -> QoSProfile:
@@ -222,8 +224,14 @@ class SafetyGate(Node):
         self._diagnostics.publish(array)
 
     def end(self) -> None:
-        """Bring to rest what is in motion."""
+        """Bring to rest what is in motion; it may take some tries, and messages that nobody has heard are lost."""
         self.gate.close("the node has ended", self._now()[0])
+        until = time.monotonic() + BRAKING_S
+        while self.gate.looks_for_rest and time.monotonic() < until:
+            time.sleep(TICK_S)
+            self.gate.watch(*self._now())
+        for output in self._outputs.values():
+            output.wait_for_all_acked(HEARD)
         self._publish_status()
 
 

@@ -184,6 +184,21 @@ def test_safe_stop_and_the_emergency_stop_end_the_stream_until_a_reset(stand: St
     assert stand.ask("stop").success and stand.quiet()
 
 
+def test_cleaned_up_amid_reports_and_commands_the_node_lives_and_can_be_configured_again(stand: Stand) -> None:
+    stand.activate()
+    stand.robot.commanding = {ARM: 0.11}
+    for _ in range(5):
+        stand.spin_until(lambda: bool(stand.robot.told))
+        stand.deactivate()
+        assert stand.change(CLEANUP)
+        stand.spin(0.2)
+        assert stand.process.poll() is None and stand.statuses[-1] == "unconfigured: cleaned up"
+        assert stand.change(CONFIGURE)
+        stand.spin_until(lambda: stand.robot.connected)
+        stand.activate()
+        stand.robot.commanding = {ARM: 0.11}
+
+
 def test_messages_that_are_not_installed_are_named_and_the_node_can_be_configured_again() -> None:
     stand = Stand()  # SafeStop's type is nowhere public, so that it is not among the test's messages
     try:

@@ -80,6 +80,17 @@ def test_each_group_goes_to_its_call_and_the_grippers_together(installed: list[R
     ]
 
 
+def test_after_a_stop_a_gripper_is_not_told_again_what_it_was_told_before(installed: list[RobotDds]) -> None:
+    adapter = RobotSdk(lambda *_: None)
+    for group, opening in ((Group.LEFT_GRIPPER, 0.25), (Group.RIGHT_GRIPPER, 0.75)):
+        adapter.send(group, [opening])
+    adapter.forget()
+    adapter.send(Group.LEFT_GRIPPER, [0.5])  # the right one was opened by hand meanwhile
+    assert installed[0].calls == [("move_gripper", [0.25, 0.75])]
+    adapter.send(Group.RIGHT_GRIPPER, [1.0])
+    assert installed[0].calls[1:] == [("move_gripper", [0.5, 1.0])]
+
+
 def test_a_report_that_is_not_there_yet_is_not_heard_and_one_of_another_length_is_left_to_the_guard(
     installed: list[RobotDds],
 ) -> None:

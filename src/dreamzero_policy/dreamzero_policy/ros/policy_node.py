@@ -321,10 +321,14 @@ class PolicyNode(ManagedNode):
 
     # Progress
 
-    def _progress(self) -> None:
+    def _look_at_the_clock(self) -> None:
+        """To be called before anything is done by the present time."""
         clock = self.get_clock()
         if not clock.ros_time_is_active and self._clock_watch.jumped(clock.now().nanoseconds, time.monotonic_ns()):
-            self._clock_jumped()  # before anything is done by the new time
+            self._clock_jumped()
+
+    def _progress(self) -> None:
+        self._look_at_the_clock()
         # A picture that cannot be used is known, and known to be over, by decoding it.
         unready = any(trouble.fault is not Fault.CAMERA_INVALID for trouble in self._troubles)
         self.loop.advance(may_observe=self._active and not unready)
@@ -335,6 +339,7 @@ class PolicyNode(ManagedNode):
 
     def _react(self) -> None:
         """Look for troubles and do what each asks for."""
+        self._look_at_the_clock()
         before, self._troubles = self.loop.faults.present, self._look_for_troubles()
         self.loop.faults.update(self._troubles)
         if not self._active:
@@ -386,6 +391,7 @@ class PolicyNode(ManagedNode):
             self._follow(prompt)
 
     def _follow(self, prompt: str) -> None:
+        self._look_at_the_clock()
         if self.loop.phase in (Phase.WAITING, Phase.THINKING):
             self.loop.halt("another instruction: what the last one began is not finished")
         self.buffer.believe_cameras()
@@ -440,6 +446,7 @@ class PolicyNode(ManagedNode):
         return response
 
     def _stop(self, code: int, message: str) -> None:
+        self._look_at_the_clock()
         self._goals.finish(code, message)
         self.loop.halt(message)
 
@@ -469,11 +476,12 @@ def _not_in(troubles: Iterable[Trouble], others: Iterable[Trouble]) -> list[Trou
 
 
 def main() -> None:
-    # Signals are ours: the node must still be able to publish when it is told to stop.
+    # Signals are ours: the node must still be able to publish when it is told to stop, or when its terminal is gone.
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     interrupted = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: interrupted.set())
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN or number is not signal.SIGHUP:  # nohup
+            signal.signal(number, lambda *_: interrupted.set())
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     keep_freed_memory()
     try:

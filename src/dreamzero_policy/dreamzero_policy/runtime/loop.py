@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import numpy as np
+import ruckig
 from numpy.typing import NDArray
 
 from dreamzero_policy.runtime.chunk import Chunk, Judgement, Verdict, without_noise
@@ -203,7 +204,9 @@ class Loop:
         self._come_to_rest()
 
     def forget_plan(self) -> None:
-        """Something else may have moved the robot: the next chunk starts from where it is measured."""
+        """Something else may have moved the robot: the next chunk starts from where it is measured, once it rests."""
+        if self.plan is not None:
+            self._at_rest_ns = self.plan.end_ns
         self.plan = None
 
     def clock_jumped(self) -> None:
@@ -217,6 +220,8 @@ class Loop:
             self.plan = replace(self.plan, knots_ns=self.plan.knots_ns + jump_ns)
             self._come_to_rest()
             self._at_rest_ns = self.plan.end_ns
+        else:
+            self._at_rest_ns += jump_ns
         self.reset(f"the clock jumped by {jump_ns / NS_PER_S:+.1f} s: new epoch")
 
     @property
@@ -233,8 +238,10 @@ class Loop:
             self._take(answer)
         if self._pending is not None and self._pending.reply is not None and self._may_send(self._pending):
             self._conclude(self._pending)
-        if self.phase is Phase.THINKING:
+        if self.phase is Phase.THINKING and self._pending.reply is None:
             self._check_patience()
+        if self.phase in (Phase.IDLE, Phase.FAULT):
+            self._come_to_rest()  # where it was not possible at once
         if not may_observe:
             return
         if self.phase is Phase.IDLE:
@@ -307,7 +314,7 @@ class Loop:
         if instant_ns is None or not self.buffer.covers(instant_ns):
             return
         if self.world.now_ns() < self._at_rest_ns:
-            return  # the plan of before a clock jump is still being finished
+            return  # a plan that was forgotten, or is of before a clock jump, is still being finished
         if self.buffer.refused_camera:
             self._stay_ready()  # looks at what it says now; the good pictures that it sent before are no substitute
             return
@@ -549,11 +556,14 @@ class Loop:
         """Brake as soon as that stays inside the limits; if it never does, the plan's own tail is the way to rest."""
         now_ns = self.world.now_ns()
         first_ns = now_ns + self._first_point_ns
-        if self.plan is None or self.plan is self._resting:
+        if self.plan is None or self.plan is self._resting or self.plan.end_ns <= now_ns:
             return
         sent = self._as_sent(self.plan, now_ns)
         for begin_ns in range(first_ns, min(first_ns + BRAKE_WITHIN_NS, self.plan.end_ns), BRAKE_STEP_NS):
-            plan = sent.until(begin_ns).with_tail(self.limits.by_joint, self.scheduler.step_ns)
+            try:
+                plan = sent.until(begin_ns).with_tail(self.limits.by_joint, self.scheduler.step_ns)
+            except (ruckig.RuckigError, ValueError):  # no tail inside the limits from there
+                continue
             if plan.end_ns < self.plan.end_ns and self.limits.judge(plan):
                 self._execute(plan, now_ns)
                 self._resting = self.plan

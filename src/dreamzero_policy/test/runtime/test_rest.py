@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+import ruckig
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from dreamzero_policy.runtime.chunk import Judgement, Verdict
 from dreamzero_policy.runtime.contract import Contract, JointLimits
+from dreamzero_policy.runtime.embodiment import Embodiment
 from dreamzero_policy.runtime.limits import Limits
 from dreamzero_policy.runtime.loop import Loop
 from dreamzero_policy.runtime.observation import NS_PER_S
@@ -13,7 +16,7 @@ from dreamzero_policy.runtime.plan import Plan
 from dreamzero_policy.runtime.regime import RegimeSettings
 from dreamzero_policy.runtime.rest import longest_plan_s, stopping_s, too_long
 
-from .test_loop import Robot, Scripted, loop_of, rest_bound_ns
+from .test_loop import TICK_NS, Robot, Scripted, loop_of, rest_bound_ns, run
 from .test_plan import faded
 
 STEP_NS = NS_PER_S // 30
@@ -84,6 +87,59 @@ def test_braking_from_any_moment_of_an_accepted_plan_keeps_the_limits_and_the_ti
     loop.halt("stopped")
     assert limits.judge(loop.plan)
     assert loop.plan.end_ns <= max(now_ns, min(plan.end_ns, now_ns + within_ns + NS_PER_S // 20))
+
+
+def moving(robot: Robot, policy: Scripted) -> Loop:
+    """A loop whose robot is on its way."""
+    loop = loop_of(robot, policy)
+    loop.run("touch the red cube")
+    while not loop.moving:
+        run(loop, robot, 0.01)
+    return loop
+
+
+def test_a_brake_that_is_refused_when_it_is_asked_for_is_tried_again(
+    embodiment: Embodiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    robot = Robot(embodiment)
+    loop = moving(robot, Scripted(robot, value=0.3))
+    before = loop.plan
+    with monkeypatch.context() as refusing:
+        refusing.setattr(Limits, "judge", lambda *_: Judgement(Verdict.REJECTED_DURATION, "not now"))
+        loop.halt("stopped")
+        run(loop, robot, 0.02)
+    assert loop.plan is before
+    run(loop, robot, 0.02)
+    assert loop.plan.end_ns < before.end_ns and loop.limits.judge(loop.plan)
+
+
+def test_no_way_to_rest_that_can_be_computed_ends_no_node(
+    embodiment: Embodiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> Plan:
+        raise ruckig.RuckigError("no profile")
+
+    robot = Robot(embodiment)
+    loop = moving(robot, Scripted(robot, value=0.3))
+    before = loop.plan
+    monkeypatch.setattr(Plan, "with_tail", refuse)
+    loop.halt("stopped")
+    assert loop.plan is before  # whose own tail is the way to rest
+
+
+def test_a_window_opens_only_when_the_plan_that_was_forgotten_has_come_to_rest(embodiment: Embodiment) -> None:
+    robot = Robot(embodiment)
+    policy = Scripted(robot, value=0.3)
+    loop = moving(robot, policy)
+    loop.halt("deactivated")
+    at_rest_ns, asked = loop.plan.end_ns, len(policy.requests)
+    loop.forget_plan()
+    loop.run("touch the red cube")
+    while robot.ns < at_rest_ns - TICK_NS:
+        run(loop, robot, TICK_NS / NS_PER_S)
+        assert len(policy.requests) == asked
+    run(loop, robot, 0.5)
+    assert len(policy.requests) > asked
 
 
 @pytest.fixture(scope="module")
