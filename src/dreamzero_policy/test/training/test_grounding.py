@@ -1,9 +1,12 @@
 """Grounding: encoders learn to point, resume exactly, and the joint stage begins with them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from dreamzero_policy.data.pictures import PictureError, save_pictures
 from dreamzero_policy.model import checkpoint as checkpoints
@@ -165,6 +168,23 @@ def test_what_was_grounded_is_not_forgotten_while_joint_looks_on(tmp_path, fill_
     assert "transformer.blocks.0.attn2.add_k_proj.weight" in moved  # by looks and, from the third step on, by all
     assert not any(key.startswith(("text_encoder", "image_encoder")) for key in moved)
     assert not (tmp_path / "out" / "heads.safetensors").exists()
+
+
+def test_heads_of_the_exercise_are_kept_where_joint_goes_on_from_a_checkpoint(
+    tmp_path, fill_run, contract, make_pictures
+):
+    joint = {"steps": 0, "looks_every": 2, "looks_batch": 2}
+    recipe = Recipe.load(fill_run(tmp_path / "run", joint, grounding=STEPS))
+    run, pictures, out = tmp_path / "run", tmp_path / "pictures", tmp_path / "out"
+    pictures.mkdir()
+    save_pictures(pictures / "pictures_0.npz", contract, make_pictures(10, 128))
+    ground(recipe, pictures, run, Reporter())
+    train(recipe, "joint", run, out, Reporter(), pictures=pictures)
+    (run / "state.pt").unlink()
+    going_on = replace(recipe, grounding=None, joint=replace(recipe.joint, start=out))
+    trained = train(going_on, "joint", run, tmp_path / "on", Reporter(), pictures=pictures)
+    kept = load_file(run / "grounded" / "heads.safetensors")
+    assert kept and all(torch.equal(trained.masters[f"exercise.{key}"], tensor) for key, tensor in kept.items())
 
 
 def test_the_trunk_keeps_still_while_only_output_heads_learn(make_trainer):

@@ -21,6 +21,17 @@ def noised(batch: Batch, **settings) -> NoisyBatch:
     return corrupt(batch, TABLE, torch.Generator().manual_seed(0), NoiseSettings(**settings))
 
 
+def test_a_share_of_the_chunks_has_the_noise_that_sampling_begins_with():
+    def shares(from_noise: float) -> float:
+        settings = NoiseSettings(from_noise=from_noise)
+        video, action = draw_levels(2000, 3, settings, torch.Generator().manual_seed(0))
+        assert torch.equal(video[:, 1:], action)
+        return (TABLE.times[action] > 998).float().mean().item()
+
+    assert shares(0.0) == pytest.approx(0.01, abs=0.005)
+    assert shares(0.6) == pytest.approx(0.604, abs=0.03)
+
+
 def test_coupled_noise_has_one_level_for_the_video_and_the_actions_of_a_chunk(batch):
     noisy = noised(batch)
     for time, action in zip(noisy.video_time.tolist(), noisy.action_time.tolist(), strict=True):

@@ -79,6 +79,14 @@ def test_beginnings_are_first_chunks_half_of_them_of_whole_episodes(make_trainer
     assert 10 < kinds.count(1) < 30
 
 
+def test_every_window_of_an_attempt_with_advice_counts_as_one_that_begins_at_rest(make_trainer, make_window):
+    passing = [dataclasses.replace(make_window(2, i), prompts=("in motion",)) for i in range(20)]
+    attempt = make_window(2, 20)
+    advised = dataclasses.replace(attempt, history=attempt.latents + 1, prompts=("advised",))
+    batch = make_trainer(windows=[*passing, advised], batch=8, beginnings=1.0, openings=0.5).batch(0)
+    assert batch.prompts[8:] == ("advised",) * 8 and batch.prompts[:8].count("in motion") > 4
+
+
 def test_every_phrasing_is_drawn_and_the_draw_follows_from_seed_and_step(make_trainer, make_window):
     windows = [dataclasses.replace(make_window(1, i), prompts=("touch it", "reach for it", "tap it")) for i in range(3)]
     train, again = make_trainer(windows=windows), make_trainer(windows=windows)
