@@ -1,6 +1,5 @@
 """Processes of a run on one machine: started together, watched, measured, and gone afterwards whatever happens."""
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -12,9 +11,10 @@ from pathlib import Path
 
 import psutil
 
+from dreamzero_policy.runtime.orphans import die_with_parent
+
 STOP_TIMEOUT_S = 8.0
 LOG_TAIL_LINES = 12
-PR_SET_PDEATHSIG = 1
 
 
 class ProcessDied(RuntimeError):  # noqa: N818 (it tells what happened)
@@ -148,8 +148,3 @@ def _end(popen: subprocess.Popen) -> None:
             time.sleep(0.05)
         if psutil.pid_exists(pid):
             os.kill(pid, signal.SIGKILL)
-
-
-def die_with_parent() -> None:
-    """For a child that begins: SIGTERM from the kernel when its parent is gone, however that ended."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

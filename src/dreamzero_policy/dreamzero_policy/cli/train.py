@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from dreamzero_policy.cli.processes import die_with_parent
 from dreamzero_policy.runtime.allocator import keep_freed_memory
+from dreamzero_policy.runtime.orphans import die_with_parent
 from dreamzero_policy.training.grounding import ground, is_grounded
 from dreamzero_policy.training.prepare import prepare
 from dreamzero_policy.training.progress import Reporter

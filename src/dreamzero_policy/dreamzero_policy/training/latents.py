@@ -144,6 +144,9 @@ def encode_windows(
 ) -> Iterator[LatentWindow]:
     """Windows at random anchors of an episode, as long as they can be. The draw follows from seed and name.
 
+    How a task begins must be seen, so the first anchor is always there. Of an attempt with advice there are also those
+    behind every full window, where the node's loop opens the next one: every chunk is in one of them.
+
     Raises:
         EpisodeError: the episode is too short for a chunk, or has no picture where one is needed.
     """
@@ -153,8 +156,8 @@ def encode_windows(
         raise EpisodeError(f"episode {name}: {episode.steps} steps are too few for a chunk of {model.chunk.actions}")
     prompts = tuple(embodiment.prompt(phrasing) for phrasing in episode.phrasings)
     rng = np.random.default_rng((seed, *name.encode()))
-    # The first anchor is always there: how a task begins must be seen.
-    chosen = np.union1d(places[:1], rng.choice(places, min(count, len(places)), replace=False))
+    always = places[:1] if episode.advised is None else places[:: model.chunk.chunks_per_window]
+    chosen = np.union1d(always, rng.choice(places, min(count, len(places)), replace=False))
     for anchor in chosen:
         try:
             item = window(embodiment, episode, int(anchor), chunks_after(model, episode, int(anchor)))

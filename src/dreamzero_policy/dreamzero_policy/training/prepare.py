@@ -33,6 +33,7 @@ from dreamzero_policy.model.config import ModelConfig
 from dreamzero_policy.runtime.allocator import keep_freed_memory
 from dreamzero_policy.runtime.contract import Contract, load_contract
 from dreamzero_policy.runtime.embodiment import Embodiment, Statistics
+from dreamzero_policy.runtime.orphans import die_with_parent
 from dreamzero_policy.training.autoencoder import measure_latents, train_autoencoder, with_normalisation
 from dreamzero_policy.training.errors import TRAINING_ERRORS
 from dreamzero_policy.training.latents import LatentWindow, encode_windows, episodes_of, save_latents
@@ -140,7 +141,7 @@ def encode(recipe: Recipe, folder: Path, names: Sequence[str], side: Path, repor
     ]
     work = partial(encode_part, recipe, folder, side.parent)
     done, counts = len(names) - len(new), Counter()
-    pool = multiprocessing.get_context("spawn").Pool(min(processes, len(todo)))
+    pool = multiprocessing.get_context("spawn").Pool(min(processes, len(todo)), initializer=die_with_parent)
     with pool, reporter.stage(side.name, len(names), done) as stage:
         for encoded in pool.imap_unordered(work, todo):
             counts += encoded

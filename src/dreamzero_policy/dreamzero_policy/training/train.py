@@ -10,6 +10,7 @@ written. Under ``torchrun`` all processes train one model together (write `--fol
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from dreamzero_policy.model.config import ConfigError, ModelConfig
 from dreamzero_policy.runtime.allocator import keep_freed_memory
 from dreamzero_policy.runtime.contract import Contract, load_contract
 from dreamzero_policy.runtime.embodiment import Embodiment, Statistics
+from dreamzero_policy.runtime.orphans import die_with_parent
 from dreamzero_policy.training import ranks as processes
 from dreamzero_policy.training.dreams import dream, write_film
 from dreamzero_policy.training.errors import TRAINING_ERRORS
@@ -280,6 +282,8 @@ def main() -> None:
     parser.add_argument("--stage", choices=tuple(STATE_FILES), default="joint")
     parser.add_argument("--threads", type=int, default=1, help="of each process")
     options = parser.parse_args()
+    if "WORLD_SIZE" in os.environ:  # the launcher may be killed without a word to those that it started
+        die_with_parent()
     torch.set_num_threads(options.threads)
     keep_freed_memory()
     ranks = processes.join()

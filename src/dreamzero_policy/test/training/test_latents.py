@@ -17,6 +17,16 @@ CHUNKS = 3
 
 @pytest.fixture
 def attempt(contract, tmp_path):
+    return made_attempt(contract, tmp_path, CHUNKS)
+
+
+@pytest.fixture
+def long_attempt(contract, tmp_path):
+    """Of more chunks than a window has."""
+    return made_attempt(contract, tmp_path, contract.model.chunk.chunks_per_window + 2)
+
+
+def made_attempt(contract, tmp_path, chunks):
     """Of noise, every picture another."""
     rng, model = np.random.default_rng(0), contract.model
 
@@ -24,7 +34,7 @@ def attempt(contract, tmp_path):
         return rng.integers(0, 255, (count, *model.canvas_size_px, 3), dtype=np.uint8)
 
     draft = AdviceDraft(tmp_path / "attempt.npz", contract)
-    for chunk in range(CHUNKS):
+    for chunk in range(chunks):
         state = rng.normal(size=(model.chunk.actions + 1, len(model.state_joints)))
         action = rng.normal(size=(model.chunk.actions, model.action_width))
         draft.add(pictures(8 if chunk else 1), state, action, pictures(8))
@@ -51,6 +61,20 @@ def test_the_block_of_each_chunk_is_what_follows_on_what_was_seen_if_the_advice_
         rows = slice(24 * chunk, 24 * chunk + 24)
         actions = unclamped(contract).normalised_actions(attempt.action[rows], attempt.state[24 * chunk])
         np.testing.assert_allclose(window.action[chunk], actions, atol=1e-6)
+
+
+@torch.no_grad()
+def test_of_a_long_attempt_every_chunk_is_in_a_window_that_begins_where_the_loop_opens_one(
+    long_attempt, contract, make_config, make_autoencoder
+):
+    autoencoder = VideoAutoencoder(make_autoencoder(make_config()))
+    robot = unclamped(contract)
+    windows = list(encode_windows(autoencoder, robot, long_attempt, "attempt", 1, 0))
+    begun = {tuple(window.state[0].tolist()): window for window in windows}
+    memory = contract.model.chunk.chunks_per_window
+    for chunk, chunks in ((0, memory), (memory, 2)):
+        state = torch.from_numpy(robot.normalised_state(long_attempt.state[24 * chunk]))
+        assert begun[tuple(state.tolist())].chunks == chunks
 
 
 def test_a_draft_refuses_pictures_that_are_not_those_of_one_chunk(contract, tmp_path):

@@ -61,8 +61,10 @@ def test_two_processes_give_the_weights_of_one(tmp_path, fill_run, shard):
     assert moved > 0 and apart <= 0.01 * moved
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_processes_that_train_together_do_not_outlive_the_command(tmp_path, fill_run, how):
+@pytest.mark.parametrize(
+    ("who", "how"), [("command", signal.SIGTERM), ("command", signal.SIGKILL), ("launcher", signal.SIGKILL)]
+)
+def test_processes_that_train_together_do_not_outlive_who_started_them(tmp_path, fill_run, who, how):
     recipe = fill_run(tmp_path / "run", SETTINGS | {"steps": 100_000, "save_every": 1})
     command = subprocess.Popen(
         [
@@ -84,7 +86,8 @@ def test_processes_that_train_together_do_not_outlive_the_command(tmp_path, fill
         wait_until((recipe.parent / "state.pt").exists)
         family = psutil.Process(command.pid).children(recursive=True)
         assert len(family) >= 3  # the launcher and two that train
-        command.send_signal(how)
+        (launcher,) = psutil.Process(command.pid).children()
+        (command if who == "command" else launcher).send_signal(how)
         command.wait(timeout=60)
         wait_until(lambda: not any(each.is_running() for each in family))
     finally:
