@@ -199,6 +199,8 @@ class PlainRobot:
     def send(self, group: Group, numbers: list[float]) -> None:
         self._publishers[group].publish(JointState(name=COMMANDS[group][1], position=numbers))
 
+    def forget(self) -> None: ...
+
     def close(self) -> None: ...
 
 
