@@ -62,7 +62,7 @@ class Bridge(LifecycleNode):
         try:
             self._set_up()
         except (parameters.ParameterError, AdapterError, ValueError, OSError) as error:
-            self._tear_down()
+            self.tear_down()
             self._idle = str(error)
             return self._failed(f"configure failed: {error}")
         return super().on_configure(state)
@@ -80,13 +80,13 @@ class Bridge(LifecycleNode):
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: State) -> TransitionCallbackReturn:
-        self._tear_down()
+        self.tear_down()
         self._idle = "cleaned up"
         self._publish_status()
         return super().on_cleanup(state)
 
     def on_shutdown(self, state: State) -> TransitionCallbackReturn:
-        self._tear_down()
+        self.tear_down()
         return super().on_shutdown(state)
 
     def _failed(self, message: str) -> TransitionCallbackReturn:
@@ -121,11 +121,8 @@ class Bridge(LifecycleNode):
             return RobotSdk(self._hear)
         return RobotTopics(self, self._hear, values.safe_stop_type, self._on_safe_stop)
 
-    def end(self) -> None:
-        """Say good-bye to the robot."""
-        self._tear_down()
-
-    def _tear_down(self) -> None:
+    def tear_down(self) -> None:
+        """Stop the stream and say good-bye to the robot; nothing where that was done."""
         if self.guard is not None:
             self.guard.deactivate()
         while self._owned:
@@ -221,9 +218,9 @@ class Bridge(LifecycleNode):
 
 
 def main(kind: type[Bridge] = Bridge) -> None:
-    """Run the node until SIGINT or SIGTERM."""
+    """Run the node until a signal ends it."""
     keep_freed_memory()
-    run("bridge", kind, (ParameterException,), Bridge.end)
+    run("bridge", kind, (ParameterException,), Bridge.tear_down)
 
 
 if __name__ == "__main__":

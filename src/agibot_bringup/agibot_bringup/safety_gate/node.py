@@ -250,7 +250,7 @@ def _validity(values: parameters.Parameters) -> Assent | None:
 
 
 def main() -> None:
-    """Run the node until SIGINT or SIGTERM."""
+    """Run the node until a signal ends it."""
     keep_freed_memory()
     run("safety_gate", SafetyGate, (ParameterException, parameters.ParameterError, ContractError), SafetyGate.end)
 

@@ -157,7 +157,7 @@ def _fault(response: "GetStateValidity.Response") -> str:
 
 
 def main() -> None:
-    """Run the node until SIGINT or SIGTERM."""
+    """Run the node until a signal ends it."""
     run("state_validity", StateValidity, (ParameterException, ParameterError, ContractError))
 
 
