@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import psutil
 import pytest
+import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
@@ -19,6 +20,7 @@ from rclpy.action import ActionClient
 from rclpy.parameter import Parameter
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
 
 from dreamzero_msgs.action import RunPolicy
 from dreamzero_msgs.msg import PolicyStatus
@@ -167,12 +169,15 @@ class TestOneNode:
         node.robot.obeys, node.robot.names = True, JOINTS
         goes_on(node, label)
 
-    def test_a_controller_that_is_gone_holds_the_robot(self, node: Bench) -> None:
+    def test_a_controller_that_is_gone_holds_the_robot_though_a_recorder_listens(self, node: Bench) -> None:
         name = CONTRACT.site.controllers[3].name
+        recorder = rclpy.create_node("rosbag2_recorder")
+        recorder.create_subscription(JointTrajectory, f"{name}/joint_trajectory", lambda _: None, 10)
         # The one that is gone finishes what it was sent last: nobody can tell it anything.
         stops(node, lambda: node.robot.lose(name), "controller_gone", MAX_PLAN_S, DiagnosticStatus.WARN)
         node.robot.find(name)
         goes_on(node, "controller_gone")
+        recorder.destroy_node()
 
     def test_an_emergency_stop_brakes_at_once_is_latched_and_needs_its_reset(self, node: Bench) -> None:
         beyond_s = []

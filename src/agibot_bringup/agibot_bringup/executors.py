@@ -3,7 +3,6 @@
 The events executor spares every message a part of a millisecond. Humble has none.
 """
 
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -14,23 +13,21 @@ from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
+from dreamzero_policy.runtime.interruption import interruption
+
 Made = TypeVar("Made", bound=Node)
 
 SPIN_S = 0.02  # a signal is noticed within this
 LAST_CALLBACKS = 20  # handled after the end has begun, so that a last message can leave
 
 
-def interruption() -> threading.Event:
-    """Start rclpy; the event is set by SIGINT, SIGTERM and, unless it is ignored (`nohup`), by SIGHUP.
+def begin() -> threading.Event:
+    """Start rclpy; the event is set when the process is to end.
 
     Signals are ours: a node must still be able to publish when it is told to stop, or when its terminal is gone.
     """
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    interrupted = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN or number is not signal.SIGHUP:
-            signal.signal(number, lambda *_: interrupted.set())
-    return interrupted
+    return interruption()
 
 
 def run(
@@ -43,7 +40,7 @@ def run(
 
     What a node is refused for as it is made ends the process with a line that begins with its name.
     """
-    interrupted = interruption()
+    interrupted = begin()
     try:
         node = make()
     except refusals as error:

@@ -21,7 +21,6 @@ times as fast as real time.
 """
 
 import os
-import signal
 import sys
 import threading
 import time
@@ -55,6 +54,7 @@ from agibot_twin.tasks import Judge
 from agibot_twin.trajectory_controller import TrajectoryRefused
 from agibot_twin.world import CYCLE_NS, TwinWorld
 from dreamzero_policy.runtime.allocator import keep_freed_memory
+from dreamzero_policy.runtime.interruption import interruption
 
 IMAGE_SIZES = {320: (320, 240), 640: (640, 480)}
 LATE_NS = 5_000_000  # an instant published later than this counts as late
@@ -368,12 +368,10 @@ class TwinNode(Node):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM. Exit status 1 if the twin cannot start or its loop fails."""
+    """Run the node until a signal ends it. Exit status 1 if the twin cannot start or its loop fails."""
     keep_freed_memory()
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
-    asked_to_stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: asked_to_stop.set())
+    asked_to_stop = interruption()
     node = None
     try:
         node = TwinNode()

@@ -26,7 +26,7 @@ from std_msgs.msg import Bool
 from trajectory_msgs.msg import JointTrajectory
 
 from agibot_bringup.description import load_home
-from agibot_bringup.executors import interruption
+from agibot_bringup.executors import begin
 from agibot_bringup.go_home.motion import NoWay, braked, legs
 from agibot_bringup.safety_gate.messages import Outgoing
 from dreamzero_policy.runtime.contract import Contract, ContractError, Controller, load_contract
@@ -244,7 +244,7 @@ class GoHome(Node):
 
 def main() -> int:
     """Go home once."""
-    interrupted, node = interruption(), None
+    interrupted, node = begin(), None
     try:
         node = GoHome(interrupted)
         print(f"go_home: {node.run()}", flush=True)

@@ -10,6 +10,7 @@ relative or private.
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
@@ -33,6 +34,7 @@ from agibot_bringup.safety_gate.messages import received_bytes
 from agibot_bringup.safety_gate.trajectory import Reason
 from dreamzero_policy.runtime import kernels
 from dreamzero_policy.runtime.allocator import keep_freed_memory
+from dreamzero_policy.runtime.audience import Audience
 from dreamzero_policy.runtime.clock import ClockWatch
 from dreamzero_policy.runtime.contract import ContractError, Controller, load_contract
 from dreamzero_policy.runtime.geometry import checks_of
@@ -71,14 +73,16 @@ class SafetyGate(Node):
         self._hardware = contract.model.embodiment
         self._button = values.deadman_button
         self._clock_jump_ns = round(values.clock_jump_s * NS_PER_S)
-        self._clock_watch = ClockWatch(values.clock_jump_s)
+        self._clock_watch = ClockWatch(values.clock_step_s)
         self._outputs = {
             controller.name: self.create_publisher(JointTrajectory, f"{controller.name}/joint_trajectory", COMMAND)
             for controller in contract.site.controllers
         }
         self._writers = {controller.name: Writer(controller.joints) for controller in contract.site.controllers}
-        # state_validity hears what the controllers are sent, and is none of them.
-        self._listeners = 2 if values.require_state_validity else 1
+        self._audiences = {
+            name: Audience(output.get_subscription_count, partial(self._listeners, output.topic_name), values.observers)
+            for name, output in self._outputs.items()
+        }
         self.gate = Gate(
             contract, values.settings, _deadman(values), self._send, checks_of(contract), _validity(values)
         )
@@ -127,9 +131,11 @@ class SafetyGate(Node):
 
     def _now(self) -> tuple[int, int]:
         """Both clocks [ns]. A system clock that was set is noticed before anything is done by the new time."""
-        clock, monotonic_ns = self.get_clock(), time.monotonic_ns()
-        now_ns = clock.now().nanoseconds
-        if not clock.ros_time_is_active and self._clock_watch.jumped(now_ns, monotonic_ns):
+        clock = self.get_clock()
+        if clock.ros_time_is_active:
+            return clock.now().nanoseconds, time.monotonic_ns()
+        now_ns, monotonic_ns, stepped = self._clock_watch.read(lambda: clock.now().nanoseconds)
+        if stepped:
             self.gate.clock_jumped(now_ns)
         return now_ns, monotonic_ns
 
@@ -203,7 +209,13 @@ class SafetyGate(Node):
         self._publish_status()
 
     def _absent(self) -> Sequence[str]:
-        return [name for name, output in self._outputs.items() if output.get_subscription_count() < self._listeners]
+        """Controllers that nobody plays."""
+        monotonic_ns = time.monotonic_ns()
+        return [name for name, audience in self._audiences.items() if not audience.plays(monotonic_ns)]
+
+    def _listeners(self, topic: str) -> list[str]:
+        """Names of their nodes."""
+        return [listener.node_name for listener in self.get_subscriptions_info_by_topic(topic)]
 
     def _publish_status(self) -> None:
         """Where it has changed; who comes later hears the last one."""

@@ -12,6 +12,7 @@ from rclpy.node import Node
 
 from agibot_bringup.safety_gate.gate import Settings
 from agibot_bringup.safety_gate.trajectory import Bounds
+from dreamzero_policy.runtime.audience import OBSERVERS
 
 DEADMEN = ("joy", "heartbeat", "none")
 INPUTS = [
@@ -60,6 +61,12 @@ PARAMETERS: Table = {
         "With require_state_validity: longest silence on state_validity/valid [s].",
         (0.05, 10.0),
     ),
+    "observers": (
+        list(OBSERVERS),
+        "Nodes that listen on a controller's topic and play nothing: names, or shell patterns. A controller is there "
+        "when somebody else listens.",
+        None,
+    ),
     "engage_s": (
         1.0,
         "Time over which what is wanted is blended in, from the first trajectory of a controller after the gate was "
@@ -87,9 +94,10 @@ PARAMETERS: Table = {
         "The source counts as silent when the robot has stood at the end of the last trajectory for so long [s].",
         (0.05, 600.0),
     ),
+    "clock_step_s": (0.05, "A system clock that is set by more than this closes the gate [s].", (0.02, 60.0)),
     "clock_jump_s": (
         0.5,
-        "A clock that is set by more than this closes the gate [s]; a simulated one also by any step backwards.",
+        "A simulated clock that goes forwards by more than this at once closes the gate [s]; backwards by any step.",
         (0.02, 60.0),
     ),
 }
@@ -113,6 +121,8 @@ class Parameters:
     estop_timeout_s: float
     require_state_validity: bool
     state_validity_timeout_s: float
+    observers: tuple[str, ...]
+    clock_step_s: float
     clock_jump_s: float
     settings: Settings
 
@@ -155,6 +165,8 @@ def read(node: Node, share: Path) -> Parameters:
         estop_timeout_s=values["estop_timeout_s"],
         require_state_validity=values["require_state_validity"],
         state_validity_timeout_s=values["state_validity_timeout_s"],
+        observers=tuple(values["observers"]),
+        clock_step_s=values["clock_step_s"],
         clock_jump_s=values["clock_jump_s"],
         settings=Settings(
             engage_s=values["engage_s"],

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import rclpy
+from trajectory_msgs.msg import JointTrajectory
 
 from agibot_bringup.state_validity.parameters import PARAMETERS
 
@@ -116,12 +117,15 @@ def test_without_an_answer_the_robot_comes_to_rest_and_the_gate_stays_closed(
     assert not stand.ask("open").success
 
 
-def test_that_the_lookout_listens_hides_no_controller_that_is_gone(start: Callable[..., Guarded]) -> None:
+def test_that_lookout_and_recorder_listen_hides_no_controller_that_is_gone(start: Callable[..., Guarded]) -> None:
     stand = start()
     stand.serve()
+    recorder = rclpy.create_node("rosbag2_recorder", context=stand.context)
+    recorder.create_subscription(JointTrajectory, f"{ARM.name}/joint_trajectory", lambda _: None, 10)
     stand.open()
     stand.node.destroy_subscription(stand.controllers[ARM.name])
     stand.spin_until(lambda: stand.statuses[-1] == f"closed: controllers: nobody listens as {ARM.name}")
+    recorder.destroy_node()
 
 
 def test_another_service_and_group_can_be_asked(start: Callable[..., Guarded]) -> None:

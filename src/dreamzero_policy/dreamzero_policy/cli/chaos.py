@@ -10,8 +10,6 @@ is over. All faults are dealt like cards: each comes once before any comes again
 
 import os
 import random
-import signal
-import threading
 import time
 import uuid
 from collections import Counter, defaultdict
@@ -26,6 +24,7 @@ from rich.table import Table
 from dreamzero_policy.cli.processes import Processes
 from dreamzero_policy.cli.share import shipped_contract
 from dreamzero_policy.runtime.contract import save_contract
+from dreamzero_policy.runtime.interruption import interruption
 from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.rest import longest_plan_s
 
@@ -74,9 +73,7 @@ def run_chaos(
 
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
-    interrupted = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: interrupted.set())
+    interrupted = interruption()
     marker = uuid.uuid4().hex
     environment = dict(os.environ, OMP_WAIT_POLICY="PASSIVE", PYTHONUNBUFFERED="1", OPENBLAS_NUM_THREADS="1")
     contract = shipped_contract()

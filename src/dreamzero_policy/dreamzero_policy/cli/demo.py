@@ -9,7 +9,6 @@ send one RunPolicy goal after the other, come to rest, stop the processes, write
 import importlib.metadata
 import os
 import platform
-import signal
 import socket
 import threading
 import time
@@ -28,6 +27,7 @@ from dreamzero_policy.cli.processes import Processes
 from dreamzero_policy.cli.share import shipped_contract
 from dreamzero_policy.cli.summary import RunRecord, write_summary
 from dreamzero_policy.runtime.contract import Contract, save_contract
+from dreamzero_policy.runtime.interruption import interruption
 
 NODE = "/policy_node"
 START_TIMEOUT_S = 180.0
@@ -76,9 +76,7 @@ def run_demo(options: DemoOptions, console: Console) -> dict:
     options.folder.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
-    interrupted = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: interrupted.set())
+    interrupted = interruption()
     console.print(f"ROS_DOMAIN_ID={os.environ['ROS_DOMAIN_ID']}  logs and results in {options.folder}", style="dim")
     environment = dict(os.environ, OMP_WAIT_POLICY="PASSIVE", PYTHONUNBUFFERED="1", OPENBLAS_NUM_THREADS="1")
     contract = contract_for(options)

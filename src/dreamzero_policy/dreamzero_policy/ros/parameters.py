@@ -8,6 +8,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 
 from dreamzero_policy.inference.remote.settings import ENCODINGS, LANGUAGES, RemoteSettings, RemoteSettingsError
+from dreamzero_policy.runtime.audience import OBSERVERS
 from dreamzero_policy.runtime.regime import REGIMES, WAYS
 from dreamzero_policy.runtime.surprise import ACTIONS, SurpriseSettings
 
@@ -105,6 +106,11 @@ PARAMETERS = (
     ),
     Parameter("require_controllers", True, "Wait until somebody listens on every controller's topic before observing."),
     Parameter(
+        "observers",
+        list(OBSERVERS),
+        "With require_controllers: nodes that listen there and play nothing, by name or shell pattern.",
+    ),
+    Parameter(
         "require_estop",
         False,
         "Nothing moves before the topic estop was heard to be released, and its silence is a stop.",
@@ -117,10 +123,11 @@ PARAMETERS = (
         0.0,
         60.0,
     ),
+    Parameter("clock_step_s", 0.05, "A system clock that is set by more than this starts a new epoch [s].", 0.02, 60.0),
     Parameter(
         "clock_jump_s",
         0.5,
-        "A clock that is set by more than this starts a new epoch [s]; a simulated one also by any step backwards.",
+        "A simulated clock that goes forwards by more than this at once starts a new epoch [s]; backwards by any step.",
         0.02,
         60.0,
     ),
@@ -282,9 +289,11 @@ class Parameters:
     prompt: str
     image_transport: str
     require_controllers: bool
+    observers: tuple[str, ...]
     require_estop: bool
     estop_timeout_s: float
     frozen_camera_s: float
+    clock_step_s: float
     clock_jump_s: float
     device: str
     dtype: str
@@ -346,6 +355,7 @@ def read(node: Node, share: Path) -> Parameters:
         tokenizer=Path(values["tokenizer"]) if values["tokenizer"] else None,
         base_checkpoint=Path(values["base_checkpoint"]) if values["base_checkpoint"] else None,
         blend_s=blend_s,
+        observers=tuple(values["observers"]),
         surprise=SurpriseSettings(
             *(values.pop(f"surprise_{name}") for name in ("action", "percentile", "blocks", "hold_s"))
         ),

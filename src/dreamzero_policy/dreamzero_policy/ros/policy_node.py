@@ -10,10 +10,8 @@ server (`backends.py`).
 """
 
 import gc
-import signal
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -51,6 +49,7 @@ from dreamzero_policy.runtime.clock import ClockWatch
 from dreamzero_policy.runtime.contract import Contract, load_contract
 from dreamzero_policy.runtime.emergency_stop import EmergencyStop
 from dreamzero_policy.runtime.faults import Fault, Outcome, Trouble
+from dreamzero_policy.runtime.interruption import interruption
 from dreamzero_policy.runtime.loop import Loop, LoopSettings, Phase
 from dreamzero_policy.runtime.observation import ObservationBuffer, ObservationError
 from dreamzero_policy.runtime.regime import RegimeSettings
@@ -110,7 +109,7 @@ class PolicyNode(ManagedNode):
         self.get_logger().info(f"model ready: {self._served.introduction}; kernels of the splice: {kernels.told()}")
         self._surprise = self._watch_for_surprise()
         self.buffer = ObservationBuffer(self._served.embodiment, settings.frozen_camera_s)
-        self._world = RosWorld(self, self.contract, self._served.checkpoint_hash)
+        self._world = RosWorld(self, self.contract, self._served.checkpoint_hash, self._settings.observers)
         self.loop = Loop(
             self._served.embodiment,
             self.buffer,
@@ -137,7 +136,7 @@ class PolicyNode(ManagedNode):
             on_surprise=self._on_surprise,
             sends_images=backend.sends_images,
         )
-        self._clock_watch = ClockWatch(settings.clock_jump_s)
+        self._clock_watch = ClockWatch(settings.clock_step_s)
         self._estop.demand(settings.estop_timeout_s if settings.require_estop else None)
         self._subscribe()
         self._offer()
@@ -324,7 +323,7 @@ class PolicyNode(ManagedNode):
     def _look_at_the_clock(self) -> None:
         """To be called before anything is done by the present time."""
         clock = self.get_clock()
-        if not clock.ros_time_is_active and self._clock_watch.jumped(clock.now().nanoseconds, time.monotonic_ns()):
+        if not clock.ros_time_is_active and self._clock_watch.read(lambda: clock.now().nanoseconds)[2]:
             self._clock_jumped()
 
     def _progress(self) -> None:
@@ -478,10 +477,7 @@ def _not_in(troubles: Iterable[Trouble], others: Iterable[Trouble]) -> list[Trou
 def main() -> None:
     # Signals are ours: the node must still be able to publish when it is told to stop, or when its terminal is gone.
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    interrupted = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN or number is not signal.SIGHUP:  # nohup
-            signal.signal(number, lambda *_: interrupted.set())
+    interrupted = interruption()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     keep_freed_memory()
     try:

@@ -33,6 +33,7 @@ from dreamzero_policy.ros.executors import single_threaded_executor
 from dreamzero_policy.ros.messages import to_stamp
 from dreamzero_policy.ros.parameters import Parameter, ParameterError
 from dreamzero_policy.runtime.contract import ContractError, load_contract
+from dreamzero_policy.runtime.interruption import interruption
 from dreamzero_policy.runtime.observation import NS_PER_S
 
 SENSOR = QoSProfile(depth=60, reliability=qos.EVENT.reliability)
@@ -185,9 +186,7 @@ def _play(node: ReplayNode, interrupted: threading.Event) -> int:
 
 def main() -> None:
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    interrupted = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: interrupted.set())
+    interrupted = interruption()
     try:
         code = _play(ReplayNode(), interrupted)
     except (ParameterError, ParameterException, ContractError, EpisodeError) as error:

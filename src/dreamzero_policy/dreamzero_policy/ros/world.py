@@ -1,5 +1,9 @@
 """The ROS world: plans go out as joint trajectories, chunks and predicted video as messages."""
 
+import time
+from collections.abc import Sequence
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
@@ -10,6 +14,7 @@ from dreamzero_msgs.msg import ActionChunk
 from dreamzero_policy.ros import qos
 from dreamzero_policy.ros.messages import chunk_message, image_message
 from dreamzero_policy.ros.trajectory_cdr import trajectory_bytes
+from dreamzero_policy.runtime.audience import Audience
 from dreamzero_policy.runtime.chunk import Chunk
 from dreamzero_policy.runtime.contract import Contract
 from dreamzero_policy.runtime.faults import Fault, Trouble
@@ -19,12 +24,19 @@ from dreamzero_policy.runtime.plan import Plan
 class RosWorld:
     """A `runtime.world.World` on the node's clock and publishers."""
 
-    def __init__(self, node: Node, contract: Contract, checkpoint_hash: str) -> None:
+    def __init__(self, node: Node, contract: Contract, checkpoint_hash: str, observers: Sequence[str]) -> None:
+        """`observers` are nodes that listen to trajectories and are no controllers."""
         self._node, self._contract, self._checkpoint_hash = node, contract, checkpoint_hash
         self._joints = contract.model.commanded_joints
         self._trajectories = {
             controller: node.create_publisher(JointTrajectory, f"{controller.name}/joint_trajectory", qos.TRAJECTORY)
             for controller in contract.site.controllers
+        }
+        self._audiences = {
+            controller: Audience(
+                publisher.get_subscription_count, partial(self._listeners, publisher.topic_name), observers
+            )
+            for controller, publisher in self._trajectories.items()
         }
         self._chunks = node.create_publisher(ActionChunk, "~/chunk", qos.EVENT)
         self._video = node.create_publisher(Image, "~/predicted_image", qos.EVENT)
@@ -52,15 +64,20 @@ class RosWorld:
 
     def absent_controllers(self) -> list[Trouble]:
         """One for every controller that nobody plays."""
+        monotonic_ns = time.monotonic_ns()
         return [
             Trouble(
                 Fault.CONTROLLER_GONE,
                 f"controller {controller.name}",
-                f"controller {controller.name}: nobody listens on {publisher.topic_name}",
+                f"controller {controller.name}: nobody who plays it listens on {publisher.topic_name}",
             )
             for controller, publisher in self._trajectories.items()
-            if publisher.get_subscription_count() == 0
+            if not self._audiences[controller].plays(monotonic_ns)
         ]
+
+    def _listeners(self, topic: str) -> list[str]:
+        """Names of their nodes."""
+        return [listener.node_name for listener in self._node.get_subscriptions_info_by_topic(topic)]
 
     def destroy(self) -> None:
         for publisher in (*self._trajectories.values(), self._chunks, self._video):
