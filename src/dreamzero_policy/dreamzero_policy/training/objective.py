@@ -4,7 +4,8 @@ Teacher forcing over `[clean video | noisy video | actions | states]`; what nois
 Decisions:
 
 * squared errors of the velocities are weighted by the table's bell around t = 500;
-* an item's video loss is the mean over its own latent frames, its action loss the mean over its own chunks. A batch is
+* an item's video loss is the mean over its own latent frames (with `first_frame` false without frame 0, which no
+  sampler ever asks for: it is what a session begins with), its action loss the mean over its own chunks. A batch is
   the mean of its items, so padding and the lengths of neighbours do not matter;
 * the action loss of a row is the mean over the columns that the contract uses (`valid`), or over all columns of the
   padded vector with no error in the others, as the released weights were trained (`release`): the same gradient times
@@ -47,7 +48,10 @@ class Losses:
 
 
 def losses(video: Tensor | None, action: Tensor, noisy: NoisyBatch, action_loss: str = "valid") -> Losses:
-    """Weighted squared errors of predicted velocities; ``video`` None means that it has no loss."""
+    """Weighted squared errors of predicted velocities; ``video`` None means that it has no loss.
+
+    ``video`` may be without frame 0, which then has no loss.
+    """
     valid = noisy.batch.chunk_valid.float()
     chunks = valid.shape[1]
     columns = noisy.batch.action_valid
@@ -57,11 +61,10 @@ def losses(video: Tensor | None, action: Tensor, noisy: NoisyBatch, action_loss:
     action_part = _mean_of_items(error * noisy.action_weight, valid)
     if video is None:
         return Losses(None, action_part)
-    frame_valid = torch.cat(
-        [torch.ones_like(valid[:, :1]), valid.repeat_interleave((video.shape[2] - 1) // chunks, 1)], dim=1
-    )
-    error = (video - noisy.video_target).square().mean((1, 3, 4)) * noisy.video_weight
-    return Losses(_mean_of_items(error, frame_valid), action_part)
+    asked, frames_per_chunk = video.shape[2], (noisy.video_target.shape[2] - 1) // chunks
+    frame_valid = torch.cat([torch.ones_like(valid[:, :1]), valid.repeat_interleave(frames_per_chunk, 1)], dim=1)
+    error = (video - noisy.video_target[:, :, -asked:]).square().mean((1, 3, 4)) * noisy.video_weight[:, -asked:]
+    return Losses(_mean_of_items(error, frame_valid[:, -asked:]), action_part)
 
 
 @torch.no_grad()

@@ -75,6 +75,7 @@ class JointSettings(NoiseSettings):
     seed: int = 0
     action_loss: str = "valid"
     action_weight: float = 1.0
+    first_frame: bool = True  # is denoised too, as released
     train_encoders: bool = True
     heads_first: int = 0  # steps
     looks_every: int = 0  # steps; 0 never

@@ -33,6 +33,7 @@ from dreamzero_policy.training.dreams import dream, write_film
 from dreamzero_policy.training.errors import TRAINING_ERRORS
 from dreamzero_policy.training.export import TOKENIZER, export
 from dreamzero_policy.training.latents import LatentWindow, collate, load_side
+from dreamzero_policy.training.noise import NoiseSettings
 from dreamzero_policy.training.objective import Losses
 from dreamzero_policy.training.progress import Reporter
 from dreamzero_policy.training.ranks import Ranks
@@ -43,6 +44,7 @@ from dreamzero_policy.training.trainer import Trainer
 
 STATE_FILES = {"joint": "state.pt", "flash": "flash.pt"}
 VALIDATED = 64  # windows at most
+VALIDATED_AT = {"": 0.0, "_first": 1.0}  # what is put behind a loss's name: share of the chunks at the first step
 DREAM_STEPS = 4
 
 
@@ -228,7 +230,10 @@ class Course:
         self.export()
 
     def validate(self) -> None:
-        """Losses of held-out windows by the averaged weights, always with the same noise."""
+        """Losses of held-out windows by the averaged weights, always with the same noise, whatever the run trains with.
+
+        They are errors of the clean sample: at all levels alike, and at the first step of sampling.
+        """
         trainer = self.trainer
         spread = self.held_out[:: max(1, len(self.held_out) // VALIDATED)][:VALIDATED]
         chosen = sorted(spread, key=lambda item: item.chunks)
@@ -238,9 +243,16 @@ class Course:
             for first in range(0, len(chosen), size):
                 part = chosen[first : first + size]
                 batch = collate(part, trainer.config).on(trainer.ranks.device)
-                found = trainer.losses_of(batch, torch.Generator().manual_seed(first))
-                for key, number in numbers_of(found).items():
-                    sums[key] = sums.get(key, 0.0) + number * len(part) / len(chosen)
+                for suffix, share in VALIDATED_AT.items():
+                    noise = NoiseSettings(
+                        video_weighting="sample",
+                        action_weighting="sample",
+                        from_noise=share,
+                        video_loss=trainer.settings.video_loss,
+                    )
+                    found = trainer.losses_of(batch, torch.Generator().manual_seed(first), noise)
+                    for key, number in numbers_of(found).items():
+                        sums[key + suffix] = sums.get(key + suffix, 0.0) + number * len(part) / len(chosen)
         if sums:
             self.reporter.curves(f"{self.place.stage}/validation", trainer.step, sums)
             words = "  ".join(f"{key} {number:.4f}" for key, number in sums.items())

@@ -28,7 +28,7 @@ from dreamzero_policy.runtime.embodiment import Embodiment
 from dreamzero_policy.training.autoencoder import warm_cosine
 from dreamzero_policy.training.exercise import EXERCISE, Exercise
 from dreamzero_policy.training.latents import Batch, LatentWindow, collate
-from dreamzero_policy.training.noise import BLIND_NOISE, NoisyBatch, corrupt
+from dreamzero_policy.training.noise import BLIND_NOISE, NoiseSettings, NoisyBatch, corrupt
 from dreamzero_policy.training.objective import Losses, ignore_padding, losses, silence_video
 from dreamzero_policy.training.ranks import Ranks, fill, own, whole
 from dreamzero_policy.training.settings import JointSettings
@@ -218,9 +218,9 @@ class Trainer:
         with torch.set_grad_enabled(enabled), autocast:
             return self.image.encode(first_frame)
 
-    def losses_of(self, batch: Batch, generator: torch.Generator) -> Losses:
-        """Of a batch that this process alone looks at."""
-        return self._losses(self._noisy(batch, generator))
+    def losses_of(self, batch: Batch, generator: torch.Generator, noise: NoiseSettings | None = None) -> Losses:
+        """Of a batch that this process alone looks at; with other noise than the run's own, if it is given."""
+        return self._losses(self._noisy(batch, generator, noise or self.settings))
 
     def velocities(self, noisy: NoisyBatch, *, want_video: bool = True) -> tuple[Tensor | None, Tensor]:
         """What the transformer says, float32: the video's velocity if it is wanted, and the actions'."""
@@ -239,6 +239,7 @@ class Trainer:
                 self.conditioning(noisy.batch),
                 state_attention=self.config.sampler.state_attention,
                 want_video=want_video,
+                first_frame=self.settings.first_frame,
             )
         return None if video is None else video.float(), action.float()
 
@@ -263,9 +264,9 @@ class Trainer:
         for _, parameter in self.parameters():
             parameter.grad = None
 
-    def _noisy(self, batch: Batch, generator: torch.Generator) -> NoisyBatch:
+    def _noisy(self, batch: Batch, generator: torch.Generator, noise: NoiseSettings) -> NoisyBatch:
         padding_is_noise = self.config.transformer.predicts == "velocity"
-        return corrupt(batch, self.table, generator, self.settings, padding_is_noise=padding_is_noise)
+        return corrupt(batch, self.table, generator, noise, padding_is_noise=padding_is_noise)
 
     def _losses(self, noisy: NoisyBatch) -> Losses:
         return losses(*self.velocities(noisy, want_video=self.settings.video_loss), noisy, self.settings.action_loss)
@@ -274,7 +275,7 @@ class Trainer:
         """Gradients of this process's share of the batch; losses of all of it."""
         batch = self.batch(self.step).on(self.ranks.device)
         generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + self.step)
-        noisy = self._noisy(batch, generator)
+        noisy = self._noisy(batch, generator, self.settings)
         rows, share = self.ranks.rows(len(batch.prompts))
         found = self._losses(noisy if self.ranks.size == 1 else noisy.part(rows)).scaled(share)
         total = found.weighted(self.settings.action_weight)

@@ -7,13 +7,14 @@ two equal. It is quicker because of the structure that the general pass ignores:
   small attention without a mask instead of a share of a large one with most pairs masked away;
 * the clean frames of the last chunk are seen by nobody and are left out; of the last layer only the keys and values of
   clean frames are needed, and of noisy frames too where no video is asked for;
+* the noisy frame 0 of a window is seen by nobody and sees nothing: who wants no loss of it, leaves it out;
 * tokens that share a time lie together, so that scales, shifts and gates broadcast instead of being copied to every
   token;
 * padding behind a prompt is one and the same key many times over: it is one key whose score is raised by the logarithm
   of how often it stands there.
 
-Tokens come in three groups of equal segments: the clean past [B, 1, P, D], the noisy frames [B, F, T, D] and the
-control tokens [B, n, A + 1, D], where a segment is the actions of a chunk and its state.
+Tokens come in three groups of equal segments: the clean past [B, 1, P, D], the noisy frames [B, F, T, D] (frame 0
+among them or not) and the control tokens [B, n, A + 1, D], where a segment is the actions of a chunk and its state.
 
 Letters: B batch, F latent frames, n chunks, T tokens of a frame, A actions of a chunk, H heads, D width.
 """
@@ -77,6 +78,7 @@ class Layer(NamedTuple):
 
     phases: Groups  # [segments x tokens, head_dim / 2] each
     past_bias: Tensor  # [P, P]
+    lead: int  # noisy frames before those of the first chunk: 1 or 0
     chunks: int
     frames_per_chunk: int
     solitary_state: bool
@@ -94,6 +96,7 @@ def window_velocities(
     *,
     state_attention: str,
     want_video: bool = True,
+    first_frame: bool = True,
 ) -> tuple[Tensor | None, Tensor]:
     """Velocities of all chunks of a window, each given the clean past. Layouts without image condition only.
 
@@ -101,11 +104,13 @@ def window_velocities(
         history, noisy: latents [B, C, F, h, w], F = 1 + chunks x frames_per_chunk.
         action: noisy [B, n x A, action_dim]; state: [B, n, state_dim].
         video_time: [B, F]; action_time: [B, n], one for all actions of a chunk and its state. 1000 is noise.
+        first_frame: whether frame 0, which is no chunk's, is denoised too.
 
     Returns:
-        Video velocity as ``noisy``, or None, and action velocity as ``action``.
+        Video velocity as ``noisy`` (without its frame 0 where that is not denoised), or None, and action velocity as
+        ``action``.
     """
-    frames, chunks = noisy.shape[2], state.shape[1]
+    chunks = state.shape[1]
     rows, columns = transformer._grid(*noisy.shape[3:])
     x, embedded = window_tokens(
         transformer,
@@ -118,13 +123,15 @@ def window_velocities(
         conditioning,
         state_attention=state_attention,
         want_video=want_video,
+        first_frame=first_frame,
     )
     per_chunk = action.shape[1] // chunks
     predicted = transformer._to_action(x.control[:, :, :per_chunk].flatten(1, 2))
     velocity = transformer.velocity(predicted, action, action_time.repeat_interleave(per_chunk, 1)[..., None])
     if not want_video:
         return None, velocity
-    predicted = _to_video(transformer, x.video, embedded[:, 1 : 1 + frames], rows, columns)
+    noisy, video_time = _asked(noisy, video_time, first_frame)
+    predicted = _to_video(transformer, x.video, embedded[:, 1 : 1 + noisy.shape[2]], rows, columns)
     return transformer.velocity(predicted, noisy, video_time[:, None, :, None, None]), velocity
 
 
@@ -140,6 +147,7 @@ def window_tokens(
     *,
     state_attention: str,
     want_video: bool = True,
+    first_frame: bool = True,
     looks: list[Look] | None = None,
 ) -> tuple[Groups, Tensor]:
     """The tokens of :func:`window_velocities` after the last layer, and the embedded times [B, U, D].
@@ -151,24 +159,34 @@ def window_tokens(
     per_chunk, frames_per_chunk = action.shape[1] // chunks, (frames - 1) // chunks
     rows, columns = transformer._grid(*noisy.shape[3:])
     clean = history[:, :, : frames - frames_per_chunk]
+    noisy, video_time = _asked(noisy, video_time, first_frame and want_video)
+    asked = noisy.shape[2]
     actions = transformer.action_encoder(
         action, Times(action_time, torch.arange(chunks, device=action.device).repeat_interleave(per_chunk))
     )
     control = torch.cat([actions.unflatten(1, (chunks, per_chunk)), transformer.state_encoder(state)[:, :, None]], 2)
     x = Groups(
         transformer._video_tokens(clean, None)[:, None].float(),
-        transformer._video_tokens(noisy, None).unflatten(1, (frames, rows * columns)).float(),
+        transformer._video_tokens(noisy, None).unflatten(1, (asked, rows * columns)).float(),
         control.float(),
     )
     layer = _layer(
-        transformer.layout, chunks, frames_per_chunk, rows, columns, state_attention, x.video.dtype, x.video.device
+        transformer.layout,
+        frames - asked == 0,
+        chunks,
+        frames_per_chunk,
+        rows,
+        columns,
+        state_attention,
+        x.video.dtype,
+        x.video.device,
     )
     times = torch.cat([torch.zeros_like(video_time[:, :1]), video_time, action_time], dim=1)
     embedded, projected = _embed(transformer, times)
     embedder = transformer.condition_embedder
     text = embedder.text_embedder(conditioning.text).index_select(0, conditioning.rows)
     context = (text, conditioning.text_bias, embedder.image_embedder(conditioning.image))
-    sizes = (1, frames, chunks)
+    sizes = (1, asked, chunks)
     checkpointed = transformer.gradient_checkpointing and torch.is_grad_enabled()
     for number, block in enumerate(transformer.blocks):
         last = number + 1 == len(transformer.blocks)
@@ -233,21 +251,22 @@ def run_layer(
 def look(queries: Groups, keys: Groups, values: Groups, layer: Layer, wanted: Groups) -> Groups:
     """Self-attention: [B, H, tokens, head_dim] of each group to what it saw, [B, tokens, D]."""
     past = attend(queries.past, keys.past, values.past, layer.past_bias) if wanted.past else None
-    tokens = keys.video.shape[2] // (1 + layer.chunks * layer.frames_per_chunk)  # of a frame
+    tokens = keys.video.shape[2] // (layer.lead + layer.chunks * layer.frames_per_chunk)  # of a frame
     rows = keys.control.shape[2] // layer.chunks
     first = slice(0, tokens)
     video, control = [], []
-    if wanted.video:
+    if wanted.video and layer.lead:
         video.append(attend(queries.video[:, :, first], keys.video[:, :, first], values.video[:, :, first]))
     asking = rows - 1 if layer.solitary_state else rows
     for chunk in range(layer.chunks):
-        begin = tokens * (1 + chunk * layer.frames_per_chunk)
-        own, ours = slice(begin, begin + tokens * layer.frames_per_chunk), slice(chunk * rows, (chunk + 1) * rows)
+        before = tokens * chunk * layer.frames_per_chunk  # without frame 0
+        begin, ours = before + tokens * layer.lead, slice(chunk * rows, (chunk + 1) * rows)
+        own = slice(begin, begin + tokens * layer.frames_per_chunk)
         query = queries.control[:, :, ours][:, :, :asking]
         if wanted.video:
             query = torch.cat([queries.video[:, :, own], query], dim=2)
         key, value = (
-            torch.cat([kv.past[:, :, :begin], kv.video[:, :, own], kv.control[:, :, ours]], dim=2)
+            torch.cat([kv.past[:, :, : before + tokens], kv.video[:, :, own], kv.control[:, :, ours]], dim=2)
             for kv in (keys, values)
         )
         seen = attend(query, key, value)
@@ -318,9 +337,15 @@ def _to_video(transformer: WorldActionTransformer, x: Tensor, embedded: Tensor, 
     return transformer._to_video(x.flatten(1, 2), per_token, x.shape[1], rows, columns)
 
 
+def _asked(noisy: Tensor, video_time: Tensor, first_frame: bool) -> tuple[Tensor, Tensor]:
+    """The noisy frames that are denoised, [B, C, F, h, w] and their times [B, F]."""
+    return (noisy, video_time) if first_frame else (noisy[:, :, 1:], video_time[:, 1:])
+
+
 @lru_cache(maxsize=32)
 def _layer(
     layout: TokenLayout,
+    first_frame: bool,
     chunks: int,
     frames_per_chunk: int,
     rows: int,
@@ -336,9 +361,11 @@ def _layer(
         [actions.phase.unflatten(0, (chunks, -1)), states.phase.unflatten(0, (chunks, 1))], dim=1
     ).flatten(0, 1)
     hidden = past.chunk[None, :] > past.chunk[:, None]
+    left_out = 0 if first_frame else 1
     return Layer(
-        Groups(past.phase, layout.video(NOISY, 0, frames, rows, columns, device).phase, control),
+        Groups(past.phase, layout.video(NOISY, left_out, frames - left_out, rows, columns, device).phase, control),
         torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill(hidden, -torch.inf),
+        1 - left_out,
         chunks,
         frames_per_chunk,
         state_attention == "training",

@@ -77,3 +77,11 @@ def test_the_release_loss_is_diluted_by_the_columns_that_are_not_used(noisy):
 def test_without_video_loss_the_total_is_the_actions(noisy):
     found = losses(None, torch.zeros_like(noisy.action_target), noisy)
     assert found.video is None and found.total is found.action
+
+
+def test_without_frame_0_the_video_loss_is_the_mean_over_the_frames_of_chunks(noisy):
+    video, action = torch.zeros_like(noisy.video_target), noisy.action_target
+    error = noisy.video_target.square().mean((1, 3, 4)) * noisy.video_weight
+    expected = (error[0, 1:3].mean() + error[1, 1:5].mean()) / 2
+    assert losses(video[:, :, 1:], action, noisy).video.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert losses(video, action, noisy).video.item() != pytest.approx(expected.item(), rel=1e-3)

@@ -81,7 +81,7 @@ def test_episodes_become_checkpoints_and_a_second_run_does_nothing_again(place, 
         for file in ("contract.yaml", "statistics.json", "training.yaml"):
             assert (place / name / file).is_file()
     assert list((run / "dreams").glob("joint_*.mp4")) and list((run / "tensorboard").iterdir())
-    assert "validation" in said
+    assert all(word in said for word in ("validation  video", "  action ", "  video_first ", "  action_first "))
 
     before = {path: path.stat().st_mtime_ns for path in run.glob("*/*.npz")}
     again = train(place)

@@ -1,5 +1,7 @@
 """The training pass gives what the transformer's own forward gives, velocities and gradients."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -85,6 +87,26 @@ def test_actions_alone_are_the_actions_of_the_whole_pass(train, noisy):
         none, alone = train.velocities(noisy, want_video=False)
     assert none is None
     assert torch.allclose(alone, whole, rtol=1e-4, atol=1e-4)
+
+
+def test_without_frame_0_the_others_are_as_with_it(train, noisy):
+    with torch.no_grad():
+        video, action = train.velocities(noisy)
+        train.settings = replace(train.settings, first_frame=False)
+        others, alone = train.velocities(noisy)
+    assert torch.allclose(others, video[:, :, 1:], rtol=1e-4, atol=1e-4)
+    assert torch.allclose(alone, action, rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_without_frame_0_are_those_of_the_general_pass_whose_frame_0_has_no_loss(train, noisy):
+    train.settings = replace(train.settings, first_frame=False)
+    found = gradients(train, train.velocities(noisy), noisy)
+    whole, action = general(train, noisy)
+    expected = gradients(train, (whole[:, :, 1:], action), noisy)
+    assert set(found) == set(expected)
+    largest = max(gradient.norm() for gradient in expected.values())
+    for key, gradient in expected.items():
+        assert (found[key] - gradient).norm() <= 1e-3 * gradient.norm() + 1e-6 * max(1.0, largest), key
 
 
 def test_looks_are_what_the_control_tokens_of_every_layer_take_from_the_picture(train, noisy):
