@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import rclpy
 from builtin_interfaces.msg import Duration
+from rclpy.clock import Clock, ClockType
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
@@ -211,6 +212,22 @@ def test_a_planner_moves_while_the_gate_is_closed_then_the_gate_lets_the_robot_g
     assert stand.ask("safety_gate/close").success  # and back to the planner
     stand.spin_until(lambda: stand.status.startswith("closed"))
     stand.send_away()
+
+
+def test_where_a_stop_is_required_nothing_moves_before_it_was_heard_to_be_released(stand: Stand) -> None:
+    estop = stand.node.create_publisher(Bool, "estop", 10)
+    stand.send_away()
+    refused = stand.go_home("require_estop:=true", "wait_s:=8.0")
+    output = stand.finish(refused)
+    assert refused.returncode == 1 and "estop is silent, and require_estop is set within 8 s" in output
+    assert stand.sent == []
+    beat = stand.node.create_timer(
+        0.05, lambda: estop.publish(Bool(data=False)), clock=Clock(clock_type=ClockType.STEADY_TIME)
+    )
+    process = stand.go_home("require_estop:=true", "estop_timeout_s:=1.0")
+    output = stand.finish(process)
+    assert process.returncode == 0, output
+    stand.node.destroy_timer(beat)
 
 
 @pytest.mark.parametrize("how", ["interrupt", "the terminal is gone", "estop"])

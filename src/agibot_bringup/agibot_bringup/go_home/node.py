@@ -29,16 +29,17 @@ from agibot_bringup.description import load_home
 from agibot_bringup.executors import begin
 from agibot_bringup.go_home.motion import NoWay, braked, legs
 from agibot_bringup.safety_gate.messages import Outgoing
+from agibot_bringup.standing import Standing
 from dreamzero_policy.runtime.contract import Contract, ContractError, Controller, load_contract
 from dreamzero_policy.runtime.embodiment import Floats
+from dreamzero_policy.runtime.emergency_stop import EmergencyStop
+from dreamzero_policy.runtime.faults import Fault
 from dreamzero_policy.runtime.geometry import KeepsClearOfItself, checks_of, installed
 from dreamzero_policy.runtime.limits import Limits
 from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.plan import Plan
 
 OUTPUTS = ("controllers", "gate")
-STILL_S = 0.3  # a robot that moved by no more than STILL for so long stands
-STILL = 0.003  # [rad, m]
 SENT = Duration(seconds=1.0)
 ARRIVE_S = 3.0  # after a leg's end the joints must be where it ends within so long
 
@@ -63,6 +64,12 @@ PARAMETERS = {
         "of this robot (package agibot_twin).",
         (0.0, 0.2),
     ),
+    "require_estop": (
+        False,
+        "Nothing moves before the topic estop was heard to be released, and its silence is a stop.",
+        None,
+    ),
+    "estop_timeout_s": (0.5, "With require_estop: longest silence on estop [s].", (0.05, 60.0)),
     "max_trajectory_s": (
         10.0,
         "A longer way is cut into legs [s]. Not above the gate's. So long the robot moves on if this node is killed.",
@@ -86,7 +93,8 @@ class GoHome(Node):
             if allowed is not None:
                 descriptor.floating_point_range = [FloatingPointRange(from_value=allowed[0], to_value=allowed[1])]
             self.declare_parameter(name, default, descriptor)
-        self._interrupted, self._stop_heard = interrupted, False
+        self._interrupted, self._estop = interrupted, EmergencyStop()
+        self._estop.demand(self._value("estop_timeout_s") if self._value("require_estop") else None)
         path = self._value("contract") or Path(get_package_share_directory("dreamzero")) / "config" / "agibot_g1.yaml"
         self._contract: Contract = load_contract(Path(path))
         self._joints = self._contract.model.commanded_joints
@@ -99,8 +107,7 @@ class GoHome(Node):
         ]
         self._senders = self._create_senders()
         self._positions: Floats | None = None
-        self._heard_s = self._since_still_s = -np.inf
-        self._reference = np.full(len(self._joints), np.nan)  # anything heard is a change from it
+        self._heard_s, self._standing = -np.inf, Standing()
         sensor = QoSProfile(depth=20, reliability=ReliabilityPolicy.BEST_EFFORT)
         self.create_subscription(JointState, self._contract.site.joint_states.topic, self._on_joint_states, sensor)
         self.create_subscription(Bool, "estop", self._on_estop, 10)
@@ -133,11 +140,10 @@ class GoHome(Node):
             return
         self._positions = np.array([positions[joint] for joint in self._joints])
         self._heard_s = time.monotonic()
-        if not (np.abs(self._positions - self._reference) <= STILL).all():
-            self._reference, self._since_still_s = self._positions, self._heard_s
+        self._standing.hear(self._positions, time.monotonic_ns())
 
     def _on_estop(self, message: Bool) -> None:
-        self._stop_heard = self._stop_heard or message.data
+        self._estop.hear(message.data)
 
     # Done
 
@@ -169,13 +175,15 @@ class GoHome(Node):
 
     def _ready(self) -> str:
         """What is still missing; empty if nothing is."""
-        if self._stop_heard:
-            raise Stopped("estop is pressed")
+        if (stop := self._estop.trouble()) is not None:
+            if stop.fault is Fault.ESTOP:
+                raise Stopped("estop is pressed")
+            return "estop is silent, and require_estop is set"
         if self._positions is None:
             return f"no {self._contract.site.joint_states.topic} with all of the contract's joints"
         if alone := [sender.topic_name for _, sender in self._senders if sender.get_subscription_count() == 0]:
             return f"nobody listens on {', '.join(alone)}"
-        if time.monotonic() - self._since_still_s < STILL_S:
+        if not self._standing.stands(time.monotonic_ns()):
             return "the robot moves: something else commands it"
         return ""
 
@@ -210,8 +218,8 @@ class GoHome(Node):
     def _trouble(self) -> str:
         if self._interrupted.is_set():
             return "interrupted"
-        if self._stop_heard:
-            return "estop is pressed"
+        if (stop := self._estop.trouble()) is not None:
+            return "estop is pressed" if stop.fault is Fault.ESTOP else "estop is silent, and require_estop is set"
         silent_s, allowed_s = time.monotonic() - self._heard_s, self._contract.site.tolerances.silence_s
         return (
             f"joint states are silent for {silent_s:.2f} s, allowed are {allowed_s:g}" if silent_s > allowed_s else ""

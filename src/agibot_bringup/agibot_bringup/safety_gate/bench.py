@@ -52,6 +52,8 @@ def added(contract: Contract, count: int) -> Stopwatch:
     pose = np.array([middle[joints.index(joint)] for joint in widest.joints])
     now_ns = begin_ns = NS_PER_S
     gate.hear_joint_states(joints, middle, now_ns, now_ns)
+    now_ns += NS_PER_S  # it has stood
+    gate.hear_joint_states(joints, middle, now_ns, now_ns)
     gate.open(now_ns, now_ns)
     watch = Stopwatch()
     for _ in range(count):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import ruckig
+from numpy.typing import NDArray
 
 from agibot_bringup.safety_gate.engage import Engagement
 from agibot_bringup.safety_gate.trajectory import Rejected
@@ -54,6 +55,7 @@ class Channel:
         self._tail_step_ns = round(contract.model.step_s * NS_PER_S)
         self._tracking = contract.site.tolerances.tracking
         self._grippers = np.array([joint in contract.site.grippers for joint in controller.joints])
+        self._settled: Floats | None = None  # where the joints came to stand behind the last motion, once they do
 
     # Where the robot is
 
@@ -68,21 +70,39 @@ class Channel:
     def place(self, measured: Floats, now_ns: int) -> None:
         """Begin anew, from rest where the joints are; the next trajectory is engaged.
 
-        Where the controller was sent by this gate, and is, its command is the pose, since from there it goes on. A
-        gripper that holds an object stands away from its command by intention.
+        Where the controller was sent by this gate, and is, its command is the pose, since from there it goes on.
         """
         pose = measured
         if self.command is not None:
-            last = self.command.positions[-1]
-            pose = np.where((np.abs(measured - last) > self._tracking) & ~self._grippers, measured, last)
-        self.command, self._engagement = Plan.rest(pose, now_ns), None
+            pose = np.where(self._away(measured), measured, self.command.positions[-1])
+        self.command, self._engagement, self._settled = Plan.rest(pose, now_ns), None, measured
+
+    def settles(self, now_ns: int) -> bool:
+        """Whether the joints stand behind the last motion by now, and where is not known yet."""
+        return self.command is not None and self._settled is None and self.command.end_ns + SETTLED_NS <= now_ns
+
+    def settle(self, measured: Floats) -> None:
+        """They stand there."""
+        self._settled = measured
 
     def moved(self, measured: Floats, now_ns: int) -> bool:
         """Whether something else moved the joints, that stand for long enough to tell."""
         if self.command is None or self.command.end_ns + SETTLED_NS > now_ns:
             return False
-        away = np.abs(measured - self.command.positions[-1]) > self._tracking
-        return bool((away & ~self._grippers).any())
+        return bool(self._away(measured).any())
+
+    def _away(self, measured: Floats) -> NDArray[np.bool_]:
+        """Joints that are not where their command brought them.
+
+        A gripper that holds an object stands away from its command by intention, and closes further when it loses it:
+        it may be anywhere between its command and where it came to stand.
+        """
+        last = self.command.positions[-1]
+        if self._settled is None:
+            return (np.abs(measured - last) > self._tracking) & ~self._grippers
+        stood = np.where(self._grippers, self._settled, last)
+        low, high = np.minimum(stood, last) - self._tracking, np.maximum(stood, last) + self._tracking
+        return (measured < low) | (measured > high)
 
     def shift(self, jump_ns: int) -> None:
         """The clock was set: the robot is where it was, only the time of day is another."""
@@ -123,7 +143,7 @@ class Channel:
 
     def take(self, way: Way) -> None:
         """From now on the controller goes this way."""
-        self.command, self._engagement = way.command, way.engagement
+        self.command, self._engagement, self._settled = way.command, way.engagement, None
 
     def brake(self, now_ns: int) -> Way | None:
         """The way to rest inside the limits; None if no other is found than the one that is being followed."""

@@ -2,10 +2,10 @@
 
     source ──► wanted trajectory ──► interlocks ──► engage ──► limits ──► controllers
 
-It is opened by a person's word, and only while every interlock is good: the deadman is held, no emergency stop is
-latched, joint states come, every controller listens, and the states ahead are valid, where somebody looks at them. Any
-of them going bad closes it, and it stays closed until it is opened again. What is being executed when it closes is
-replaced by the way to rest inside the limits; nothing else is ever sent while it is closed.
+It is opened by a person's word, only to a robot that stands, and only while every interlock is good: the deadman is
+held, no emergency stop is latched, joint states come, every controller listens, and the states ahead are valid, where
+somebody looks at them. Any of them going bad closes it, and it stays closed until it is opened again. What is being
+executed when it closes is replaced by the way to rest inside the limits; nothing else is ever sent while it is closed.
 
 A source that falls silent needs no reaction: every trajectory that passes ends at rest. The gate tells of it.
 """
@@ -20,6 +20,7 @@ import numpy as np
 from agibot_bringup.safety_gate.channel import Channel, Way
 from agibot_bringup.safety_gate.interlocks import Assent, Interlock, JointStates
 from agibot_bringup.safety_gate.trajectory import Bounds, Reason, Received, ReceivedArrays, Rejected, wanted
+from agibot_bringup.standing import STILL_S
 from dreamzero_policy.runtime.contract import Contract, Controller
 from dreamzero_policy.runtime.emergency_stop import EmergencyStop
 from dreamzero_policy.runtime.geometry import Check
@@ -96,6 +97,10 @@ class Gate:
         self.watch(now_ns, monotonic_ns)
         self.joint_states.hear(names, positions, monotonic_ns)
         self.watch(now_ns, monotonic_ns)
+        if self.joint_states.interlock(monotonic_ns) is None:
+            for channel in self.channels.values():
+                if channel.settles(now_ns):
+                    channel.settle(self.joint_states.of(channel.controller.joints))
 
     def hear_deadman(self, held: bool, now_ns: int, monotonic_ns: int) -> None:
         """The button, or a beat."""
@@ -136,6 +141,8 @@ class Gate:
             return "; ".join(interlock.text for interlock in interlocks)
         if self._moving(now_ns):
             return "the robot is still coming to rest"
+        if not self.joint_states.stand(monotonic_ns):
+            return f"the robot has not stood still for {STILL_S:g} s: something else moves it"
         for channel in self.channels.values():
             channel.place(self.joint_states.of(channel.controller.joints), now_ns)
         self.opened, self.rejecting, self._followed = True, False, False

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from agibot_bringup.standing import Standing
 from dreamzero_policy.runtime.embodiment import Floats
 from dreamzero_policy.runtime.observation import NS_PER_S
 
@@ -61,6 +62,7 @@ class JointStates:
         self._heard_ns: int | None = None
         self._bad = ""
         self._positions: Mapping[str, float] = {}
+        self._standing = Standing()
 
     def hear(self, names: Sequence[str], positions: Sequence[float], monotonic_ns: int) -> None:
         """rad and m."""
@@ -74,10 +76,15 @@ class JointStates:
         self._bad = f"{bad[0]} is {measured[bad[0]]}" if bad else ""
         if not bad:
             self._positions, self._heard_ns = measured, monotonic_ns
+            self._standing.hear(self.of(self._joints), monotonic_ns)
 
     def of(self, joints: Sequence[str]) -> Floats:
         """The last good positions [J] of some of the commanded joints; they have been heard."""
         return np.array([self._positions[joint] for joint in joints])
+
+    def stand(self, monotonic_ns: int) -> bool:
+        """Whether none of the commanded joints moves."""
+        return self._standing.stands(monotonic_ns)
 
     def interlock(self, monotonic_ns: int) -> Interlock | None:
         if self._bad:

@@ -41,12 +41,19 @@ class Scene:
         lookout = Assent("state_validity", LOOKOUT_NS / NS_PER_S, "the lookout", "says no")
         self.gate = Gate(contract, SETTINGS, holder, self._send, checks, lookout)
         self.held = self.looking = True
-        self.tick()
+        self.feels: dict[str, float] = {}  # joints that something keeps where they are not told to be
+        self._felt: list[float] = []  # positions that were heard last
+        self._moved_ns = self.ns
+        self.pass_time(0.4)  # it has stood for long enough to be opened
 
     def _send(self, controller: Controller, plan: Plan, now_ns: int) -> None:
         assert now_ns == self.ns
         self.sent.append((now_ns, controller.name, plan))
         self.commands[controller.name].append(carried_out(self.commands[controller.name][-1], plan, now_ns))
+
+    def move(self, name: str, positions: np.ndarray) -> None:
+        """Something else brings a controller's joints there at once."""
+        self.commands[name].append(Plan.rest(positions, self.ns))
 
     def positions(self, name: str, at_ns: int | None = None) -> np.ndarray:
         return self.commands[name][-1].sample([self.ns if at_ns is None else at_ns])[0][0]
@@ -63,7 +70,10 @@ class Scene:
         self.ns += TICK_NS
         names = [joint for controller in self.controllers for joint in controller.joints]
         values = [value for controller in self.controllers for value in self.positions(controller.name).tolist()]
+        values = [self.feels.get(name, value) for name, value in zip(names, values, strict=True)]
         self.gate.hear_joint_states(names, values, self.ns, self.ns)
+        if values != self._felt:
+            self._felt, self._moved_ns = values, self.ns
         if held is not None:
             self.held = held
         self.gate.hear_deadman(self.held, self.ns, self.ns)
@@ -84,6 +94,11 @@ class Scene:
     def wave(self, amplitude: float, seconds: float = 2.0, offset: float = 0.0) -> Received:
         """The arms there and back, smoothly, from where they are."""
         return wave(self.arms.joints, self.positions(self.arms.name) + offset, amplitude, seconds)
+
+    @property
+    def stands(self) -> bool:
+        """For long enough to be opened."""
+        return self.ns - self._moved_ns > 350_000_000
 
     def moving(self) -> bool:
         return any(commands[-1].end_ns > self.ns for commands in self.commands.values())

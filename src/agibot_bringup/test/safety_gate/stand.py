@@ -106,6 +106,7 @@ class Stand(Processes):
         )
         # Whether the gate sees all controllers, the joints and the button is what it is asked next.
         self.spin_until(lambda: any(not self._interlocks(array) for array in self.diagnoses[-1:]))
+        self.spin(0.35)  # the robot has stood for long enough
 
     def _interlocks(self, array: DiagnosticArray) -> str:
         return next(pair.value for pair in array.status[0].values if pair.key == "interlocks")

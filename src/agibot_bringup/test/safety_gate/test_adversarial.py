@@ -28,6 +28,7 @@ MESSAGES = int(os.environ.get("GATE_MESSAGES", "2000"))  # to the stopped gate
 LENGTH = 500  # of a stream
 WHILE_STOPPED, WHILE_OPEN = 50, 3  # messages of an episode
 NAN = float("nan")
+STANDS_NS = 350_000_000  # and the gate may be opened
 
 
 class Stand:
@@ -158,6 +159,9 @@ class Stand:
         self.reset()
         self.hear()
         while self.moving:
+            self.tick()
+        rest_ns = self.steady_ns
+        while self.steady_ns - rest_ns < STANDS_NS:
             self.tick()
         assert not self.cause and self.gate.open(*self.clocks) == ""
 

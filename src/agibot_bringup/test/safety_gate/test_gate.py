@@ -8,12 +8,12 @@ import pytest
 from agibot_bringup.safety_gate.bench import added
 from agibot_bringup.safety_gate.gate import State
 from agibot_bringup.safety_gate.trajectory import Point, Reason, Received
-from dreamzero_policy.runtime.contract import Contract
+from dreamzero_policy.runtime.contract import Contract, Controller
 from dreamzero_policy.runtime.geometry import KeepsClearOfItself
 from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.rest import stopping_s
 
-from .scene import DEADMAN_NS, HEAD, LOOKOUT_NS, TICK_NS, WAIST, Scene, require_inside, wave
+from .scene import DEADMAN_NS, HEAD, LEFT, LOOKOUT_NS, TICK_NS, WAIST, Scene, require_inside, wave
 
 
 @pytest.fixture
@@ -175,6 +175,63 @@ def test_the_gate_does_not_open_before_the_robot_has_come_to_rest(scene: Scene) 
     assert "still coming to rest" in scene.open()
     scene.pass_time(1.0)
     assert scene.open() == ""
+
+
+def test_it_does_not_open_to_a_robot_that_something_else_moves(scene: Scene) -> None:
+    pose = scene.positions(scene.arms.name)
+    for step in range(1, 51):
+        scene.move(scene.arms.name, pose + 0.001 * step)  # 0.1 rad/s
+        scene.tick()
+    assert "has not stood still for 0.3 s" in scene.open() and not scene.gate.opened
+    scene.pass_time(0.35)
+    assert scene.open() == ""
+
+
+def test_a_gripper_that_something_else_moved_is_engaged_from_where_it_is(scene: Scene) -> None:
+    """The policy closes it, the gate is closed, something else opens it, and the policy wants it open."""
+    gripper = scene.controllers[LEFT]
+    (lower,), (upper,) = scene.limits[gripper.name].lower, scene.limits[gripper.name].upper
+    closed, opened = lower + 0.02, upper - 0.02
+    assert scene.open() == ""
+    go_to(scene, gripper, closed)
+    scene.gate.close("~/close was called", scene.ns)
+    scene.move(gripper.name, np.array([opened]))
+    scene.pass_time(1.0)
+    assert scene.open() == ""
+    assert scene.take(to_rest(gripper, opened)) is None
+    _, name, plan = scene.sent[-1]
+    assert name == gripper.name and np.abs(plan.positions - opened).max() < 1e-9
+
+
+def test_a_gripper_that_holds_something_goes_on_from_its_command_and_not_from_where_it_was_stopped(
+    scene: Scene,
+) -> None:
+    """Begun anew from where the object stops it, it would let go."""
+    gripper = scene.controllers[LEFT]
+    (lower,) = scene.limits[gripper.name].lower
+    told, held = lower + 0.02, lower + 0.2
+    assert scene.open() == ""
+    go_to(scene, gripper, told, until=held)
+    scene.gate.close("~/close was called", scene.ns)
+    scene.pass_time(1.0)
+    assert scene.open() == ""
+    assert scene.take(to_rest(gripper, told)) is None
+    assert np.abs(scene.sent[-1][2].positions - told).max() < 1e-9
+
+
+def go_to(scene: Scene, gripper: Controller, position: float, until: float | None = None) -> None:
+    """Through the gate, in steps that it lets pass; where the gripper is kept by something, it is measured there."""
+    while abs((at := scene.positions(gripper.name)[0]) - position) > 1e-6:
+        step = float(np.clip(position - at, -0.1, 0.1))
+        assert scene.take(to_rest(gripper, at + step)) is None
+        scene.pass_time(1.5)
+    if until is not None:
+        scene.feels[gripper.joints[0]] = until
+    scene.pass_time(1.0)
+
+
+def to_rest(controller: Controller, position: float) -> Received:
+    return Received(controller.joints, [Point(NS_PER_S, [position] * len(controller.joints), [0.0])])
 
 
 def test_it_opens_only_while_all_interlocks_are_good(scene: Scene) -> None:

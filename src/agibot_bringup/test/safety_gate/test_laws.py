@@ -245,7 +245,7 @@ class Witness:
         scene.gate.hear_estop(False, scene.ns, scene.ns)
         assert scene.gate.estop.reset() == ""
         self.hold()
-        while scene.moving() and not self.permitted:
+        while (scene.moving() or not scene.stands) and not self.permitted:
             self.tick(10)
         assert scene.open() == ""
         self.permitted = True
@@ -255,7 +255,8 @@ class Witness:
         stopped = scene.gate.estop.trouble() is not None
         refusal = scene.open()
         if not self.permitted:
-            assert bool(refusal) == (stopped or not scene.held or self.silent or scene.moving())
+            cause = stopped or not scene.held or self.silent or scene.moving()
+            assert refusal if cause else not refusal or not scene.stands
             self.permitted = not refusal
 
     def blind(self) -> None:
