@@ -5,7 +5,7 @@
 For the first day with a robot: units and signs of every joint, one at a time. The motion goes to the safety gate, on
 wanted/<controller>/joint_trajectory (remap it to leave the gate out), as a smooth trajectory of four seconds that names
 all joints of the controller and ends where it began. Ends with status 0 if joint_states showed the joint going that way
-and that far, and no other joint moving along.
+and that far, and no other joint moving along. Where it did not, what the gate said last is told too.
 """
 
 import argparse
@@ -18,9 +18,10 @@ import rclpy
 from builtin_interfaces.msg import Duration
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
-from rclpy.qos import qos_profile_sensor_data
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import JointState
+from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from agibot_bringup.description import load_controllers
@@ -30,6 +31,7 @@ LARGEST = 0.2  # rad, m: a check, not a motion
 CONNECT_S = 10.0
 FOLLOWED = 0.8  # of the way
 STILL = 0.01  # rad, m: another joint that moves more was moved along
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 def there_and_back(joints: tuple[str, ...], start: dict[str, float], joint: str, amount: float) -> JointTrajectory:
@@ -51,7 +53,7 @@ def there_and_back(joints: tuple[str, ...], start: dict[str, float], joint: str,
 
 
 class Nudge(Node):
-    """Watches joint_states while one trajectory is followed."""
+    """Watches joint_states and the gate while one trajectory is followed."""
 
     def __init__(self, joint: str, amount: float) -> None:
         super().__init__("nudge")
@@ -60,9 +62,11 @@ class Nudge(Node):
         self._now: dict[str, float] = {}
         self._farthest: dict[str, float] = {}
         self._start: dict[str, float] | None = None
+        self._gate_said = ""
         topic = f"wanted/{self._controller}/joint_trajectory"
         self._publisher = self.create_publisher(JointTrajectory, topic, 1)
         self.create_subscription(JointState, "joint_states", self._on_states, qos_profile_sensor_data)
+        self._gate = self.create_subscription(String, "safety_gate/status", self._on_gate, LATCHED)
 
     def run(self) -> tuple[bool, str]:
         """Whether the robot did it, and a sentence for a person."""
@@ -84,15 +88,22 @@ class Nudge(Node):
         others = {name: far for name, far in self._farthest.items() if name != self._joint and abs(far) > STILL}
         said = f"{self._joint} was told {self._amount:+.4f} and went {moved:+.4f}"
         if abs(moved) < STILL * min(1.0, abs(self._amount) / STILL) / 2:
-            return False, f"{said}: it did not move. Is the gate open, the deadman held, the bridge active?"
+            return False, f"{said}: it did not move. {self._gate_word()}. Is the bridge active?"
         if moved * self._amount < 0:
             return False, f"{said}: THE WRONG WAY. Stop, and look at reversed_joints or the gripper's ends"
         if others:
             listed = ", ".join(f"{name} {far:+.4f}" for name, far in sorted(others.items()))
             return False, f"{said}, but others moved along: {listed}. Stop, and look at the order of the joints"
         if not FOLLOWED <= moved / self._amount <= 2 - FOLLOWED:
-            return False, f"{said}: not that far. Stop, and look at the unit"
+            return False, f"{said}: not that far. Stop, and look at the unit. {self._gate_word()}"
         return True, f"{said}: as it should"
+
+    def _gate_word(self) -> str:
+        topic = self._gate.topic_name
+        return f"{topic} says: {self._gate_said}" if self._gate_said else f"Nothing is heard on {topic}"
+
+    def _on_gate(self, message: String) -> None:
+        self._gate_said = message.data
 
     def _on_states(self, message: JointState) -> None:
         self._now |= dict(zip(message.name, message.position, strict=True))

@@ -14,11 +14,14 @@ import rclpy
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import JointState
+from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
 from agibot_bringup.description import load_controllers, load_home
 from agibot_bringup.nudge import there_and_back
+from agibot_bringup.safety_gate import reports
 from agibot_bringup.safety_gate.messages import received
+from agibot_bringup.safety_gate.node import LATCHED
 from dreamzero_policy.runtime.contract import Contract, load_contract
 
 from .safety_gate.scene import Scene
@@ -46,6 +49,7 @@ class Head:
         topic = "wanted/head_controller/joint_trajectory"
         self.node.create_subscription(JointTrajectory, topic, self._follow, 1)
         self.node.create_timer(0.02, self._report)
+        self._gate = self.node.create_publisher(String, "safety_gate/status", LATCHED)
         self.received: list[JointTrajectory] = []
 
     def _follow(self, message: JointTrajectory) -> None:
@@ -62,6 +66,10 @@ class Head:
             home = np.array([HOME[YAW], HOME[PITCH]])
             pose |= dict(zip((YAW, PITCH), (home + self._does(told - home)).tolist(), strict=True))
         self._states.publish(JointState(name=list(pose), position=list(pose.values())))
+
+    def gate_says(self, line: str) -> None:
+        """Once, as the gate does it: who comes later hears it too."""
+        self._gate.publish(String(data=line))
 
     def nudged(self, *arguments: str) -> tuple[int, str]:
         """Exit status of the tool, and what it said."""
@@ -143,6 +151,33 @@ def test_the_gate_lets_a_nudge_through(contract: Contract, joint: str, amount: f
         scene.pass_time(0.1)
         farthest = max(farthest, scene.positions(controller.name)[column] - start[joint])
     assert farthest == pytest.approx(amount, rel=0.02)  # engaging blends in the beginning alone
+
+
+def test_what_the_gate_rejected_is_told_with_its_reason(contract: Contract, head: Callable[..., Head]) -> None:
+    scene = Scene(contract)
+    scene.pass_time(0.1)
+    assert scene.open() == ""
+    start = dict(zip((YAW, PITCH), scene.positions("head_controller").tolist(), strict=True))
+    to_limit = contract.site.limits[PITCH].upper - start[PITCH]
+    assert scene.take(received(there_and_back((YAW, PITCH), start, PITCH, to_limit + 0.05))) is not None
+    robot = head(lambda offsets: offsets * 0)
+    robot.gate_says("open: trajectories pass")
+    robot.gate_says(line := reports.status_line(scene.gate, scene.ns))
+    status, said = robot.nudged(PITCH, "0.05")
+    assert status == 1 and f"did not move. /safety_gate/status says: {line}. Is the bridge active?" in said, said
+    assert line.startswith("open: the last trajectory was rejected, 3 position:")
+
+
+def test_a_gate_that_closes_on_the_way_is_told(head: Callable[..., Head]) -> None:
+    robot = head(lambda offsets: offsets * 0.5)
+    robot.gate_says("closed: deadman: button 4 of joy is released")
+    status, said = robot.nudged(YAW, "0.05")
+    assert status == 1 and "not that far" in said and "closed: deadman: button 4 of joy is released" in said, said
+
+
+def test_where_no_gate_is_heard_that_is_told(head: Callable[..., Head]) -> None:
+    status, said = head(lambda offsets: offsets * 0).nudged(YAW, "0.05")
+    assert status == 1 and "Nothing is heard on /safety_gate/status" in said, said
 
 
 def test_more_than_a_nudge_is_refused(head: Callable[..., Head]) -> None:
