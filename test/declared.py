@@ -34,11 +34,11 @@ class Declared:
 
 
 @contextmanager
-def running(module: str, arguments: Sequence[str]) -> Iterator[tuple[Node, subprocess.Popen]]:
-    """A node's process, and a node beside it on a domain of their own."""
+def running(module: str, arguments: Sequence[str], own: Sequence[str] = ()) -> Iterator[tuple[Node, subprocess.Popen]]:
+    """A node's process, and a node beside it on a domain of their own. `own` are arguments that are not ROS's."""
     domain = random.SystemRandom().randint(61, 100)
     process = subprocess.Popen(
-        [sys.executable, "-m", module, "--ros-args", *arguments],
+        [sys.executable, "-m", module, *own, "--ros-args", *arguments],
         env=dict(os.environ, ROS_DOMAIN_ID=str(domain), OMP_NUM_THREADS="1"),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

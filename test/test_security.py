@@ -38,6 +38,13 @@ NODES = {
         [*CONTRACT, "-p", "output:=gate", "-p", "wait_s:=600.0"],
         "/wanted/joint_trajectory",
     ),
+    "nudge": ("agibot_bringup.nudge", [], "/wanted/joint_trajectory"),
+    "await_hardware": (
+        "agibot_bringup.await_joint_states",
+        ["-r", "__node:=await_hardware", "-r", "joint_states:=robot_joint_states"],
+        "/rosout",
+    ),
+    "await_controllers": ("agibot_bringup.await_joint_states", ["-r", "__node:=await_controllers"], "/rosout"),
     "policy_node": (
         "dreamzero_policy.ros.policy_node",
         [
@@ -48,6 +55,8 @@ NODES = {
         "/diagnostics",
     ),
 }
+
+NUDGED = ("idx11_head_joint1", "0.05")
 
 # Said by nodes that have no enclave here: the robot, ros2_control, and nobody (a joystick that rumbles).
 NOT_OURS = {
@@ -60,7 +69,7 @@ NOT_OURS = {
 @pytest.mark.parametrize("name", NODES)
 def test_a_node_may_do_what_it_declares_and_nothing_else(name: str) -> None:
     module, arguments, last = NODES[name]
-    with running(module, arguments) as (watcher, process):
+    with running(module, arguments, NUDGED if name == "nudge" else ()) as (watcher, process):
         declared = settled(watcher, process, name, last)
     compare(name, declared)
 

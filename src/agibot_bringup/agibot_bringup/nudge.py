@@ -3,9 +3,10 @@
     ros2 run agibot_bringup nudge idx11_head_joint1 0.05              # rad (lift: m)
 
 For the first day with a robot: units and signs of every joint, one at a time. The motion goes to the safety gate, on
-wanted/<controller>/joint_trajectory (remap it to leave the gate out), as a smooth trajectory of four seconds that names
-all joints of the controller and ends where it began. Ends with status 0 if joint_states showed the joint going that way
-and that far, and no other joint moving along. Where it did not, what the gate said last is told too.
+wanted/joint_trajectory (remap it to the controller's topic to leave the gate out), as a smooth trajectory of four
+seconds that names all joints of the controller and ends where it began. Ends with status 0 if joint_states showed the
+joint going that way and that far, and no other joint moving along. Where it did not, what the gate said last is told
+too.
 """
 
 import argparse
@@ -58,13 +59,12 @@ class Nudge(Node):
     def __init__(self, joint: str, amount: float) -> None:
         super().__init__("nudge")
         self._joint, self._amount = joint, amount
-        self._controller, self._joints = next((n, j) for n, j in load_controllers().items() if joint in j)
+        self._joints = next(joints for joints in load_controllers().values() if joint in joints)
         self._now: dict[str, float] = {}
         self._farthest: dict[str, float] = {}
         self._start: dict[str, float] | None = None
         self._gate_said = ""
-        topic = f"wanted/{self._controller}/joint_trajectory"
-        self._publisher = self.create_publisher(JointTrajectory, topic, 1)
+        self._publisher = self.create_publisher(JointTrajectory, "wanted/joint_trajectory", 1)
         self.create_subscription(JointState, "joint_states", self._on_states, qos_profile_sensor_data)
         self._gate = self.create_subscription(String, "safety_gate/status", self._on_gate, LATCHED)
 

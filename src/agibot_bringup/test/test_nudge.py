@@ -46,7 +46,7 @@ class Head:
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
         self._states = self.node.create_publisher(JointState, "joint_states", 10)
-        topic = "wanted/head_controller/joint_trajectory"
+        topic = "wanted/joint_trajectory"
         self.node.create_subscription(JointTrajectory, topic, self._follow, 1)
         self.node.create_timer(0.02, self._report)
         self._gate = self.node.create_publisher(String, "safety_gate/status", LATCHED)
