@@ -14,7 +14,7 @@ from launch import LaunchDescription
 
 ARGUMENTS = (
     ("namespace", "", "Namespace of all nodes and topics."),
-    ("use_sim_time", "false", "Run on the twin's /clock instead of the wall clock."),
+    ("use_sim_time", "false", "Run on the twin's <namespace>/clock instead of the wall clock."),
     ("seed", "0", "Seed of the scene."),
     ("viewer", "false", "Open MuJoCo's viewer."),
     ("prompt", "touch the red cube with the left hand", "Instruction to follow from the start."),
@@ -34,6 +34,7 @@ ARGUMENTS = (
 
 def generate_launch_description() -> LaunchDescription:
     argument = {name: LaunchConfiguration(name) for name, _, _ in ARGUMENTS}
+    clock = [("/clock", "clock")]  # the namespace's own
     logging = ["--ros-args", "--log-level", argument["log_level"]]
     return LaunchDescription(
         [
@@ -48,6 +49,7 @@ def generate_launch_description() -> LaunchDescription:
                 namespace=argument["namespace"],
                 output="screen",
                 arguments=logging,
+                remappings=clock,
                 parameters=[
                     {"seed": argument["seed"], "viewer": argument["viewer"], "publish_clock": argument["use_sim_time"]}
                 ],
@@ -60,6 +62,7 @@ def generate_launch_description() -> LaunchDescription:
                 output="screen",
                 arguments=logging,
                 additional_env={"OMP_WAIT_POLICY": "PASSIVE"},
+                remappings=clock,
                 parameters=[
                     PathJoinSubstitution([FindPackageShare("dreamzero"), "config", "policy.yaml"]),
                     {

@@ -44,12 +44,34 @@ OUTPUTS = (
 ARGUMENTS = (
     ("twin", "true", "With hardware:=topic: start the twin as that hardware."),
     ("namespace", "", "Namespace of all nodes and topics."),
-    ("frame_prefix", "", "Put before every frame on /tf, with its slash: keeps the frames of several robots apart."),
-    ("use_sim_time", "false", "Take time from /clock; a twin that is started here makes it."),
-    ("contract", PathJoinSubstitution([STACK, "config", "agibot_g1.yaml"]), "Contract file."),
-    ("checkpoint", PathJoinSubstitution([STACK, "checkpoints", "agibot_g1_tiny"]), "Checkpoint folder."),
-    ("policy_params_file", PathJoinSubstitution([STACK, "config", "policy.yaml"]), "Parameters of the policy."),
-    ("prompt", "", "Instruction that is followed from the policy's activation on; empty waits for one."),
+    (
+        "frame_prefix",
+        "",
+        "Put before every frame on /tf and of the twin's pictures, with its slash: keeps the frames of several robots "
+        "apart.",
+    ),
+    ("use_sim_time", "false", "Take time from <namespace>/clock; a twin that is started here makes it."),
+    (
+        "contract",
+        PathJoinSubstitution([STACK, "config", "agibot_g1.yaml"]),
+        "Contract file of policy, gate and bridge, whatever their parameter files say.",
+    ),
+    (
+        "checkpoint",
+        PathJoinSubstitution([STACK, "checkpoints", "agibot_g1_tiny"]),
+        "Checkpoint folder, whatever policy_params_file says.",
+    ),
+    (
+        "policy_params_file",
+        PathJoinSubstitution([STACK, "config", "policy.yaml"]),
+        "Parameters of the policy. contract, checkpoint and prompt have the values of these arguments.",
+    ),
+    (
+        "prompt",
+        "",
+        "Instruction that is followed from the policy's activation on, whatever policy_params_file says; empty waits "
+        "for one.",
+    ),
     ("activate", "false", "Activate the policy as soon as it is configured."),
     ("gate", "true", "Put the safety gate between policy and controllers."),
     ("gate_params_file", PathJoinSubstitution([BRINGUP, "config", "safety_gate.yaml"]), "Parameters of the gate."),
@@ -57,7 +79,11 @@ ARGUMENTS = (
     ("deadman_topic", "joy", "Topic of the deadman."),
     ("controllers_timeout_s", "120.0", "Longest wait for the controllers' first joint states [s]."),
     ("record", "false", "Record everything with ros2 bag."),
-    ("bag", "robot_bag", "Folder of the bag."),
+    (
+        "bag",
+        PythonExpression(["'_'.join('robot_bag/", LaunchConfiguration("namespace"), "'.replace('/', ' ').split())"]),
+        "Folder of the bag: by default robot_bag, and for a robot in a namespace robot_bag_<namespace>.",
+    ),
     ("log_level", "info", "Log level of the nodes."),
 )
 
@@ -66,6 +92,7 @@ def generate_launch_description() -> LaunchDescription:
     """Hardware and controllers at once; the policy when joint states come from them."""
     hardware = LaunchConfiguration("hardware")
     argument = {name: LaunchConfiguration(name) for name, _, _ in ARGUMENTS}
+    clock = ("/clock", "clock")  # the namespace's own
     logging = ["--ros-args", "--log-level", argument["log_level"]]
     use_sim_time = ParameterValue(argument["use_sim_time"], value_type=bool)
     of_the_robot = {name: argument[name] for name in ("namespace", "frame_prefix", "use_sim_time")}
@@ -93,7 +120,7 @@ def generate_launch_description() -> LaunchDescription:
                 "prompt": ParameterValue(argument["prompt"], value_type=str),
             },
         ],
-        remappings=[(topic, [wanted, topic]) for topic in OUTPUTS],
+        remappings=[clock, *((topic, [wanted, topic]) for topic in OUTPUTS)],
         output="screen",
     )
 
@@ -133,7 +160,7 @@ def generate_launch_description() -> LaunchDescription:
             ),
             IncludeLaunchDescription(
                 PythonLaunchDescriptionSource(PathJoinSubstitution([BRINGUP, "launch", "description.launch.py"])),
-                launch_arguments=(of_the_robot | {"hardware": hardware}).items(),
+                launch_arguments=(of_the_robot | {"hardware": hardware, "prefix": ""}).items(),
                 condition=IfCondition(is_twin),
             ),
             Node(
@@ -145,10 +172,12 @@ def generate_launch_description() -> LaunchDescription:
                 parameters=[
                     PathJoinSubstitution([FindPackageShare("agibot_twin"), "config", "twin.yaml"]),
                     {
+                        "frame_prefix": ParameterValue(argument["frame_prefix"], value_type=str),
                         "publish_clock": use_sim_time,
                         "hardware_topics": ParameterValue(is_topic, value_type=bool),
                     },
                 ],
+                remappings=[clock],
                 output="screen",
                 condition=IfCondition(needs_twin),
                 on_exit=_end_all("the twin has ended"),
@@ -194,7 +223,7 @@ def generate_launch_description() -> LaunchDescription:
 def _after_success(*actions: object) -> Callable[[object, object], list[object]]:
     """What follows a process that was waited for; if it failed, everything ends."""
 
-    failed = _end_all("no joint states come from the controllers")
+    failed = _end_all("no joint states come from the controllers: see what bridge, spawner or twin said above")
     return lambda event, context: list(actions) if event.returncode == 0 else failed(event, context)
 
 

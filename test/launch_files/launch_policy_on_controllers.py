@@ -17,6 +17,7 @@ import launch_testing.asserts
 import launch_testing.markers
 import numpy as np
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
@@ -75,8 +76,10 @@ class TestPolicyOnControllers(unittest.TestCase):
         cls.pictures = [cv2.imencode(".jpg", picture)[1].tobytes() for picture in pictures]
         cls.joints: dict[str, float] = {}
         cls.chunks: list[ActionChunk] = []
+        cls.passed = 0  # trajectories that the gate let through, as it says itself
         cls.node.create_subscription(JointState, "joint_states", cls.hear_joints, 10)
         cls.node.create_subscription(ActionChunk, "policy_node/chunk", cls.chunks.append, 10)
+        cls.node.create_subscription(DiagnosticArray, "/diagnostics", cls.hear_diagnostics, 10)
         cls.frames = 0
 
     @classmethod
@@ -88,6 +91,12 @@ class TestPolicyOnControllers(unittest.TestCase):
     @classmethod
     def hear_joints(cls, message: JointState) -> None:
         cls.joints |= dict(zip(message.name, message.position, strict=True))
+
+    @classmethod
+    def hear_diagnostics(cls, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.name.endswith("safety_gate: gate"):
+                cls.passed = int({pair.key: pair.value for pair in status.values}["passed"])
 
     def spin_until(self, condition: Callable[[], bool], what: str) -> None:
         until = time.monotonic() + TIMEOUT_S
@@ -123,8 +132,10 @@ class TestPolicyOnControllers(unittest.TestCase):
             self.node.create_timer(1 / 30, lambda: self.film(cameras))
         self.spin_until(lambda: len(self.joints) >= 20, "all joints are heard")
         self.spin_until(lambda: self.call(Trigger, "safety_gate/open", Trigger.Request()).success, "the gate opens")
-        before = dict(self.joints)
-        self.spin_until(lambda: len(self.accepted()) >= CHUNKS, f"{CHUNKS} chunks are accepted")
+        before, unheard = dict(self.joints), len(self.accepted())  # a closed gate lets nothing through
+        self.spin_until(lambda: len(self.accepted()) - unheard >= CHUNKS, f"{CHUNKS} chunks are accepted")
+        trajectories = CHUNKS * len(CONTROLLERS - {"joint_state_broadcaster"})  # a chunk is one for each controller
+        self.spin_until(lambda: self.passed >= trajectories, f"{trajectories} trajectories have passed the gate")
         self.assertEqual([chunk.chunk_index for chunk in self.chunks], list(range(len(self.chunks))))
         moved = max(abs(self.joints[joint] - before[joint]) for joint in before)
         self.assertGreater(moved, 1e-3, "the robot has moved")

@@ -224,6 +224,7 @@ class Node(Action):
         self.environment, self.on_exit = additional_env or {}, on_exit
 
     def execute(self, context: Context) -> None:
+        assert not hasattr(self, "namespace"), f"{self.executable} is started by the same action a second time"
         if self.on_exit is not None:
             context.handlers.append(OnProcessExit(self, self.on_exit))
         self.namespace = text(self._namespace, context)
@@ -304,6 +305,7 @@ class OnStateTransition:
     goal_state: str
     entities: list[Action]
     start_state: str | None = None
+    handle_once: bool = False
 
 
 @dataclass(frozen=True)
@@ -415,11 +417,13 @@ class Run:
         return self._follow(h.on_exit(Exited(status), self.context) for h in handlers)
 
     def state_changes(self, node: Node, start: str, goal: str) -> "Run":
-        return self._follow(
-            h.entities
+        handlers = [
+            h
             for h in self._handlers(OnStateTransition)
             if h.target_lifecycle_node is node and h.goal_state == goal and h.start_state in (None, start)
-        )
+        ]
+        self.context.handlers = [h for h in self.context.handlers if not (h in handlers and h.handle_once)]
+        return self._follow(h.entities for h in handlers)
 
     def _handlers(self, kind: type) -> Iterator[Any]:
         return (handler for handler in self.context.handlers if isinstance(handler, kind))

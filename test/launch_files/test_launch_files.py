@@ -17,6 +17,7 @@ DEMO = ROOT / "launch" / "demo.launch.py"
 REPLAY = ROOT / "launch" / "replay.launch.py"
 BRINGUP = SHARES["agibot_bringup"]
 CONTROL = BRINGUP / "launch" / "control.launch.py"
+TWIN = SHARES["agibot_twin"] / "launch" / "twin.launch.py"
 FILES = [
     *sorted((ROOT / "launch").glob("*.launch.py")),
     *sorted(file for share in SHARES.values() if share != ROOT for file in share.glob("launch/*.launch.py")),
@@ -67,26 +68,30 @@ def known_parameters(node: Node) -> set[str] | None:
     elif node.executable == "twin_node":
         from agibot_twin.twin_node import PARAMETERS
     elif node.executable == "await_joint_states":
-        PARAMETERS = ("timeout_s", "listeners")
+        PARAMETERS = ("timeout_s", "require_listener")
     else:
         return None
     return {getattr(parameter, "name", parameter) for parameter in PARAMETERS} | {"use_sim_time"}
 
 
+def whole(run: Run) -> Run:
+    """With all that follows when everything goes well."""
+    everything = list(run.context.started)
+    for node in run.nodes:
+        everything += run.process_starts(node).context.started
+        everything += run.process_exits(node, 0).context.started
+        everything += run.state_changes(node, "activating", "active").context.started
+    run.context.started = everything
+    return run
+
+
 def all_runs() -> list[Run]:
-    """Every file with every choice of hardware, and all that follows when everything goes well."""
+    """Every file with every choice of hardware."""
     runs = []
     for file in FILES:
         declared = Run(file).context.declared
         for hardware in declared["hardware"][1] if "hardware" in declared else ("",):
-            run = Run(file, {"hardware": hardware} if hardware else {})
-            everything = list(run.context.started)
-            for node in run.nodes:
-                everything += run.process_starts(node).context.started
-                everything += run.process_exits(node, 0).context.started
-                everything += run.state_changes(node, "activating", "active").context.started
-            run.context.started = everything
-            runs.append(run)
+            runs.append(whole(Run(file, {"hardware": hardware} if hardware else {})))
     return runs
 
 
@@ -143,7 +148,8 @@ def test_parameter_files_reach_their_nodes_in_a_namespace_too() -> None:
 
 
 @pytest.mark.parametrize("release", SPAWNER)
-def test_the_spawner_knows_its_options_on_every_distribution(release: str) -> None:
+def test_the_spawner_knows_its_options_on_every_distribution(release: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROS_DISTRO", release)
     options = {argument for argument in Run(CONTROL).node("spawner").arguments if argument.startswith("--")}
     assert options <= set(SPAWNER[release]["options"])
 
@@ -157,11 +163,12 @@ def test_mock_hardware_needs_nothing_but_its_controllers() -> None:
     assert options[:3] == ["--controller-manager", "controller_manager", "--activate-as-group"]
     # Not by the manager alone: from Lyrical on it keeps its parameter files to itself (ros2_control pull request 3016).
     given = [str(file) for file in run.node("ros2_control_node").files]
-    assert options[3:] == [part for file in given for part in ("--param-file", file)] and len(given) == 2
+    assert options[3:7] == [part for file in given for part in ("--param-file", file)] and len(given) == 2
+    assert options[7:] == ["--controller-ros-args", "-r /clock:=clock"]  # nor does it hand on its remappings
     manager = run.node("ros2_control_node")
     config = BRINGUP / "config"
     assert manager.files == [config / "controllers.yaml", config / "controllers.jazzy.yaml"]
-    assert manager.remappings == {"~/robot_description": "robot_description"}
+    assert manager.remappings == {"~/robot_description": "robot_description", "/clock": "clock"}
     assert "hardware:=mock" in run.node("robot_state_publisher").parameters["robot_description"]
     assert run.ends_all(manager)
 
@@ -177,7 +184,7 @@ def test_controllers_of_topic_hardware_start_once_it_reports() -> None:
     assert run.executables() == ["robot_state_publisher", "ros2_control_node", "await_joint_states"]
     waiting = run.node("await_joint_states")
     assert waiting.remappings == {"joint_states": "robot_joint_states"} and waiting.parameters["timeout_s"] == 60.0
-    assert waiting.parameters["listeners"] == 1  # the hardware itself
+    assert waiting.parameters["require_listener"] is True  # the hardware itself
     assert run.process_exits(waiting, 0).executables() == ["spawner"] and changes(run) == []
 
 
@@ -193,6 +200,13 @@ def test_the_bridge_is_configured_then_activated_then_the_controllers_start() ->
     assert run.ends_all(bridge)
 
 
+def test_a_bridge_that_is_activated_again_finds_its_controllers_and_starts_no_others() -> None:
+    run = Run(CONTROL, {"hardware": "robot"})
+    bridge = run.node("bridge")
+    assert run.state_changes(bridge, "activating", "active").executables() == ["spawner"]
+    assert run.state_changes(bridge, "activating", "active").executables() == []
+
+
 def test_with_the_hardware_left_to_a_person_nothing_is_activated() -> None:
     run = Run(CONTROL, {"hardware": "robot", "activate_hardware": "false"})
     waiting = run.node("await_joint_states")
@@ -200,9 +214,16 @@ def test_with_the_hardware_left_to_a_person_nothing_is_activated() -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "what"), [(CONTROL, "the hardware reports no joint states"), (ROBOT, "no joint states come from")]
+    ("file", "what"),
+    [
+        (
+            CONTROL,
+            "no joint states, or ros2_control hears none: see what await_hardware and bridge said",
+        ),
+        (ROBOT, "no joint states come from the controllers: see what bridge, spawner or twin said"),
+    ],
 )
-def test_what_does_not_come_ends_everything(file: Path, what: str) -> None:
+def test_what_does_not_come_ends_everything_and_the_reason_says_who_knows_more(file: Path, what: str) -> None:
     run = Run(file, {"hardware": "topic"})
     waiting = [node for node in run.nodes if node.executable == "await_joint_states"][-1]
     run.process_exits(waiting, 1)
@@ -241,7 +262,7 @@ def test_each_hardware_starts_its_own_and_the_rest_is_the_same(hardware: str, st
 
 def test_the_twin_is_hardware_where_ros2_control_has_the_controllers() -> None:
     twin = Run(ROBOT, {"hardware": "topic", "use_sim_time": "true"}).node("twin_node")
-    assert twin.parameters == {"publish_clock": True, "hardware_topics": True}
+    assert twin.parameters == {"publish_clock": True, "hardware_topics": True, "frame_prefix": ""}
     assert Run(ROBOT, {"hardware": "twin"}).node("twin_node").parameters["hardware_topics"] is False
     assert "twin" not in names(Run(ROBOT, {"hardware": "topic", "twin": "false"}))
 
@@ -260,11 +281,13 @@ def test_the_policy_is_configured_when_the_controllers_report_and_activated_on_r
 def test_the_gate_stands_between_policy_and_controllers_unless_it_is_left_out() -> None:
     gate = yaml.safe_load((BRINGUP / "config" / "safety_gate.yaml").read_text())["/**/safety_gate"]["ros__parameters"]
     through = Run(ROBOT).node("policy_node").remappings
+    assert through.pop("/clock") == "clock"
     assert set(through) == {f"{name}/joint_trajectory" for name in CONTROLLERS - {"joint_state_broadcaster"}}
     assert all(target == f"wanted/{origin}" and target in gate["inputs"] for origin, target in through.items())
     without = Run(ROBOT, {"gate": "false"})
     assert "safety_gate" not in names(without)
-    assert all(origin == target for origin, target in without.node("policy_node").remappings.items())
+    past = without.node("policy_node").remappings
+    assert all(past[origin] == origin for origin in through)
 
 
 def test_moveit_is_asked_about_the_states_ahead_on_request_and_the_gate_waits_for_it() -> None:
@@ -320,20 +343,60 @@ def test_simulated_time_reaches_every_node() -> None:
                 assert node.parameters["use_sim_time" if node.name != "twin" else "publish_clock"] is True
 
 
-def test_a_bag_is_recorded_on_request() -> None:
-    def recorders(run: Run) -> list[list[str]]:
-        return [process.command for process in run.context.started if isinstance(process, ExecuteProcess)]
+@pytest.mark.parametrize("hardware", ["mock", "twin", "topic", "robot"])
+def test_a_prefix_of_joints_that_no_controller_knows_does_not_reach_the_description(hardware: str) -> None:
+    for run in (whole(Run(ROBOT, {"hardware": hardware, "prefix": "x_"})), Run(TWIN, {"prefix": "x_"})):
+        assert " prefix:= " in run.node("robot_state_publisher").parameters["robot_description"]
 
+
+def test_every_node_makes_or_takes_the_time_of_its_namespace() -> None:
+    for run in all_runs():
+        for node in run.nodes:
+            if {"use_sim_time", "publish_clock"} & set(node.parameters):
+                assert node.remappings.get("/clock") == "clock", f"{run.file.name}: {node.executable}"
+
+
+@pytest.mark.parametrize("hardware", ["mock", "twin", "topic", "robot"])
+def test_two_robots_have_no_node_topic_clock_frame_or_bag_in_common(hardware: str) -> None:
+    def robot(name: str) -> Run:
+        own = {"namespace": name, "frame_prefix": f"{name}/"}
+        return whole(Run(ROBOT, own | {"hardware": hardware, "use_sim_time": "true", "record": "true"}))
+
+    left, right = robot("left_lab"), robot("right_lab")
+    assert names(left) == names(right)
+    for run, name in ((left, "left_lab"), (right, "right_lab")):
+        assert recorders(run)[0][-1] == f"robot_bag_{name}"
+        for node in run.nodes:
+            assert node.namespace == name, node.executable
+            assert not any(topic.startswith("/") for topic in node.remappings.values()), node.executable
+            assert node.parameters.get("frame_prefix", f"{name}/") == f"{name}/", node.executable
+    framed = {node.executable for node in left.nodes if "frame_prefix" in node.parameters}
+    assert framed == {"robot_state_publisher"} | ({"twin_node"} & set(left.executables()))
+
+
+def recorders(run: Run) -> list[list[str]]:
+    return [process.command for process in run.context.started if isinstance(process, ExecuteProcess)]
+
+
+@pytest.mark.parametrize(
+    ("namespace", "bag"), [("", "robot_bag"), ("/lab", "robot_bag_lab"), ("site/lab", "robot_bag_site_lab")]
+)
+def test_a_bag_is_named_after_the_robot_unless_a_person_names_it(namespace: str, bag: str) -> None:
+    assert recorders(Run(ROBOT, {"record": "true", "namespace": namespace}))[0][-1] == bag
+
+
+def test_a_bag_is_recorded_on_request() -> None:
     assert recorders(Run(ROBOT)) == []
     (command,) = recorders(Run(ROBOT, {"record": "true", "bag": "run7"}))
     assert command == ["ros2", "bag", "record", "--all", "--storage", "mcap", "--output", "run7"]
 
 
 def test_the_twins_own_launch_file_describes_a_robot_without_ros2_control() -> None:
-    run = Run(SHARES["agibot_twin"] / "launch" / "twin.launch.py", {"hardware_topics": "true"})
+    run = Run(TWIN, {"hardware_topics": "true", "frame_prefix": "lab/"})
     assert run.executables() == ["twin_node", "robot_state_publisher"]
     assert run.node("twin_node").parameters["hardware_topics"] is True
     assert "hardware:=twin" in run.node("robot_state_publisher").parameters["robot_description"]
+    assert {node.parameters["frame_prefix"] for node in run.nodes} == {"lab/"}
 
 
 def test_the_demo_starts_twin_policy_and_recorder() -> None:

@@ -11,6 +11,7 @@ ros2 launch agibot_bringup control.launch.py hardware:=mock
 Several robots: a namespace and a frame_prefix each.
 """
 
+import os
 from collections.abc import Callable
 
 from launch.actions import (
@@ -34,6 +35,9 @@ from lifecycle_msgs.msg import Transition
 
 from launch import LaunchDescription
 
+CLOCK = ("/clock", "clock")  # the namespace's own
+# Humble's spawner has no such option; there controllers have the remappings of the manager's process.
+CONTROLLERS_CLOCK = [] if os.environ.get("ROS_DISTRO") == "humble" else ["--controller-ros-args", "-r /clock:=clock"]
 CONFIG = [FindPackageShare("agibot_bringup"), "config"]
 CONTROLLERS = [
     "joint_state_broadcaster",
@@ -46,7 +50,7 @@ CONTROLLERS = [
 ARGUMENTS = (
     ("namespace", "", "Namespace of all nodes and topics."),
     ("frame_prefix", "", "Put before every frame on /tf, with its slash: keeps the frames of several robots apart."),
-    ("use_sim_time", "false", "Take time from /clock."),
+    ("use_sim_time", "false", "Take time from <namespace>/clock."),
     ("controllers_file", PathJoinSubstitution([*CONFIG, "controllers.yaml"]), "Parameters of the controllers."),
     (
         "controllers_overlay",
@@ -88,8 +92,9 @@ def generate_launch_description() -> LaunchDescription:
             arguments=[
                 *CONTROLLERS,
                 *("--controller-manager", "controller_manager", "--activate-as-group"),
-                # From Lyrical on the manager no longer hands its own parameter files on to its controllers.
+                # From Lyrical on the manager no longer hands its own parameter files and remappings on to controllers.
                 *("--param-file", argument["controllers_file"], "--param-file", argument["controllers_overlay"]),
+                *CONTROLLERS_CLOCK,
             ],
             output="screen",
             condition=condition,
@@ -106,6 +111,7 @@ def generate_launch_description() -> LaunchDescription:
             argument["bridge_site_file"],
             {"contract": ParameterValue(argument["contract"], value_type=str)} | use_sim_time,
         ],
+        remappings=[CLOCK],
         output="screen",
         condition=IfCondition(hardware_is("robot")),
         on_exit=_end_all("the bridge to the robot has ended"),
@@ -120,8 +126,10 @@ def generate_launch_description() -> LaunchDescription:
         executable="await_joint_states",
         name="await_hardware",
         namespace=argument["namespace"],
-        # One other listener: controllers that start before the hardware has heard a state begin at no number.
-        parameters=[{"timeout_s": ParameterValue(argument["robot_timeout_s"], value_type=float), "listeners": 1}],
+        # The listener is the hardware: controllers that start before it has heard a state begin at no number.
+        parameters=[
+            {"timeout_s": ParameterValue(argument["robot_timeout_s"], value_type=float), "require_listener": True}
+        ],
         remappings=[("joint_states", "robot_joint_states")],
         output="screen",
         condition=IfCondition(hardware_is("topic", "robot")),
@@ -148,6 +156,7 @@ def generate_launch_description() -> LaunchDescription:
                 ),
                 launch_arguments={
                     "hardware": argument["hardware"],
+                    "prefix": "",  # controllers and contract have none
                     "namespace": argument["namespace"],
                     "frame_prefix": argument["frame_prefix"],
                     "use_sim_time": argument["use_sim_time"],
@@ -158,7 +167,8 @@ def generate_launch_description() -> LaunchDescription:
                 executable="ros2_control_node",
                 namespace=argument["namespace"],
                 parameters=[argument["controllers_file"], argument["controllers_overlay"], use_sim_time],
-                remappings=[("~/robot_description", "robot_description")],  # Humble listens on the private name
+                # Humble listens for the description on the private name.
+                remappings=[("~/robot_description", "robot_description"), CLOCK],
                 output="screen",
                 on_exit=_end_all("ros2_control has ended"),
             ),
@@ -179,7 +189,11 @@ def generate_launch_description() -> LaunchDescription:
             ),
             RegisterEventHandler(
                 OnStateTransition(
-                    target_lifecycle_node=bridge, start_state="activating", goal_state="active", entities=[spawner()]
+                    target_lifecycle_node=bridge,
+                    start_state="activating",
+                    goal_state="active",
+                    entities=[spawner()],
+                    handle_once=True,  # whoever activates the bridge again finds the controllers there
                 )
             ),
         ]
@@ -189,7 +203,9 @@ def generate_launch_description() -> LaunchDescription:
 def _after_success(*actions: object) -> Callable[[object, object], list[object]]:
     """What follows a process that was waited for; if it failed, everything ends."""
 
-    failed = _end_all("the hardware reports no joint states")
+    failed = _end_all(
+        "the hardware reports no joint states, or ros2_control hears none: see what await_hardware and bridge said"
+    )
     return lambda event, context: list(actions) if event.returncode == 0 else failed(event, context)
 
 

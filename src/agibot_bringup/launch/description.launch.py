@@ -40,7 +40,9 @@ def generate_launch_description() -> LaunchDescription:
                 description="Put before every frame on /tf, with its slash: keeps the frames of several robots apart.",
             ),
             DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node."),
-            DeclareLaunchArgument("use_sim_time", default_value="false", description="Take time from /clock."),
+            DeclareLaunchArgument(
+                "use_sim_time", default_value="false", description="Take time from <namespace>/clock."
+            ),
             Node(
                 package="robot_state_publisher",
                 executable="robot_state_publisher",
@@ -52,6 +54,7 @@ def generate_launch_description() -> LaunchDescription:
                         "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool),
                     }
                 ],
+                remappings=[("/clock", "clock")],
                 output="screen",
             ),
         ]

@@ -37,11 +37,14 @@ def generate_launch_description() -> LaunchDescription:
         PathJoinSubstitution([SHARE, "moveit", "joint_limits.yaml"]),
         PathJoinSubstitution([SHARE, "moveit", LaunchConfiguration("planning")]),
     ]
+    clock = [("/clock", "clock")]  # the namespace's own
     execute = {"allow_trajectory_execution": ParameterValue(LaunchConfiguration("execute"), value_type=bool)}
     return LaunchDescription(
         [
             DeclareLaunchArgument("namespace", default_value="", description="Namespace of the nodes and controllers."),
-            DeclareLaunchArgument("use_sim_time", default_value="false", description="Take time from /clock."),
+            DeclareLaunchArgument(
+                "use_sim_time", default_value="false", description="Take time from <namespace>/clock."
+            ),
             DeclareLaunchArgument(
                 "planning", default_value="ompl.yaml", description="Planners: ompl.yaml, or ompl_humble.yaml on Humble."
             ),
@@ -58,6 +61,7 @@ def generate_launch_description() -> LaunchDescription:
                 output="screen",
                 arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
                 parameters=[*robot, PathJoinSubstitution([SHARE, "moveit", "controllers.yaml"]), execute],
+                remappings=clock,
             ),
             Node(
                 package="rviz2",
@@ -67,6 +71,7 @@ def generate_launch_description() -> LaunchDescription:
                 output="log",
                 arguments=["--display-config", PathJoinSubstitution([SHARE, "moveit", "moveit.rviz"])],
                 parameters=robot,
+                remappings=clock,
                 condition=IfCondition(LaunchConfiguration("rviz")),
             ),
         ]

@@ -21,11 +21,14 @@ def generate_launch_description() -> LaunchDescription:
         "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool),
         "contract": ParameterValue(LaunchConfiguration("contract"), value_type=str),
     }
+    clock = [("/clock", "clock")]  # the namespace's own
     logging = ["--ros-args", "--log-level", LaunchConfiguration("log_level")]
     return LaunchDescription(
         [
             DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node and its topics."),
-            DeclareLaunchArgument("use_sim_time", default_value="false", description="Take time from /clock."),
+            DeclareLaunchArgument(
+                "use_sim_time", default_value="false", description="Take time from <namespace>/clock."
+            ),
             DeclareLaunchArgument(
                 "params_file",
                 default_value=PathJoinSubstitution([*config, "safety_gate.yaml"]),
@@ -67,6 +70,7 @@ def generate_launch_description() -> LaunchDescription:
                         ),
                     },
                 ],
+                remappings=clock,
             ),
             Node(
                 package="agibot_bringup",
@@ -76,6 +80,7 @@ def generate_launch_description() -> LaunchDescription:
                 output="screen",
                 arguments=logging,
                 parameters=[LaunchConfiguration("state_validity_params_file"), of_both],
+                remappings=clock,
                 condition=IfCondition(LaunchConfiguration("state_validity")),
             ),
         ]

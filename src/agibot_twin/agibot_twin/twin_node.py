@@ -109,6 +109,12 @@ PARAMETERS = {
         None,
         True,
     ),
+    "frame_prefix": (
+        "",
+        "Put before the frames of pictures, with its slash: those on /tf have it too.",
+        None,
+        True,
+    ),
     "viewer": (False, "Open MuJoCo's interactive viewer (needs a display).", None, True),
 }
 
@@ -164,7 +170,7 @@ class TwinNode(Node):
                 ]
             self.declare_parameter(name, default, descriptor)
 
-    def _value(self, name: str) -> bool | int | float:
+    def _value(self, name: str) -> bool | int | float | str:
         return self.get_parameter(name).value
 
     def _image_size(self) -> tuple[int, int]:
@@ -179,13 +185,14 @@ class TwinNode(Node):
         self._joint_publisher = self.create_publisher(JointState, states, SENSOR)
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", SENSOR)
         self._clock_publisher = self.create_publisher(ClockMessage, "/clock", SENSOR) if self._simulated_time else None
-        self._compressed, self._raw, self._info, self._intrinsics = {}, {}, {}, {}
+        self._compressed, self._raw, self._info, self._intrinsics, self._frames = {}, {}, {}, {}, {}
         for name, optics in self._world.cameras.items():
             topic = f"{name}/color/image_raw"
             self._compressed[name] = self.create_publisher(CompressedImage, f"{topic}/compressed", SENSOR)
             self._raw[name] = self.create_publisher(Image, topic, SENSOR)
             self._info[name] = self.create_publisher(CameraInfo, f"{name}/color/camera_info", SENSOR)
             self._intrinsics[name] = Intrinsics.of(optics, self._world.image_size)
+            self._frames[name] = f"{self._value('frame_prefix')}{optics.optical_frame}"
         for name in self._world.controllers:
             self.create_subscription(
                 JointTrajectory, f"{name}/joint_trajectory", partial(self._on_trajectory, name), COMMAND
@@ -341,7 +348,7 @@ class TwinNode(Node):
     def _publish_pictures(self, stamp_ns: int, pictures: dict[str, Picture]) -> None:
         quality = self._value("jpeg_quality")
         for name, picture in pictures.items():
-            frame_id = self._world.cameras[name].optical_frame
+            frame_id = self._frames[name]
             self._compressed[name].publish(messages.compressed_image(stamp_ns, frame_id, picture, quality))
             if self._raw[name].get_subscription_count():
                 self._raw[name].publish(messages.raw_image(stamp_ns, frame_id, picture))

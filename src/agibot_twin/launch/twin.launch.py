@@ -16,7 +16,14 @@ def generate_launch_description() -> LaunchDescription:
         [
             DeclareLaunchArgument("namespace", default_value="", description="Namespace of all nodes and topics."),
             DeclareLaunchArgument(
-                "use_sim_time", default_value="false", description="Let the twin make time and publish /clock."
+                "frame_prefix",
+                default_value="",
+                description="Put before frames on /tf and of pictures, with its slash: keeps several robots apart.",
+            ),
+            DeclareLaunchArgument(
+                "use_sim_time",
+                default_value="false",
+                description="Let the twin make time and publish <namespace>/clock.",
             ),
             DeclareLaunchArgument(
                 "params_file",
@@ -37,12 +44,14 @@ def generate_launch_description() -> LaunchDescription:
                 parameters=[
                     LaunchConfiguration("params_file"),
                     {
+                        "frame_prefix": ParameterValue(LaunchConfiguration("frame_prefix"), value_type=str),
                         "seed": ParameterValue(LaunchConfiguration("seed"), value_type=int),
                         "hardware_topics": ParameterValue(LaunchConfiguration("hardware_topics"), value_type=bool),
                         "viewer": ParameterValue(LaunchConfiguration("viewer"), value_type=bool),
                         "publish_clock": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool),
                     },
                 ],
+                remappings=[("/clock", "clock")],
                 output="screen",
             ),
             IncludeLaunchDescription(
@@ -51,6 +60,8 @@ def generate_launch_description() -> LaunchDescription:
                 ),
                 launch_arguments={
                     "hardware": "twin",
+                    "prefix": "",
+                    "frame_prefix": LaunchConfiguration("frame_prefix"),
                     "namespace": LaunchConfiguration("namespace"),
                     "use_sim_time": LaunchConfiguration("use_sim_time"),
                 }.items(),

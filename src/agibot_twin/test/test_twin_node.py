@@ -194,6 +194,18 @@ def test_reset_brings_the_robot_home(start: Callable[..., Twin]) -> None:
     assert stamps == sorted(stamps)  # time never runs backwards
 
 
+def test_pictures_of_a_prefixed_robot_are_in_its_own_frames(start: Callable[..., Twin]) -> None:
+    twin = start("frame_prefix:=left_lab/")
+    heard = [
+        twin.collect(CompressedImage, "head/color/image_raw/compressed"),
+        twin.collect(Image, "hand_left/color/image_raw"),
+        twin.collect(CameraInfo, "hand_right/color/camera_info"),
+    ]
+    twin.spin_until(lambda: all(heard))
+    frames = [messages[0].header.frame_id for messages in heard]
+    assert frames == [f"left_lab/{name}_color_optical_frame" for name in CAMERAS]
+
+
 def test_simulated_time_starts_at_zero_and_drives_all_stamps(start: Callable[..., Twin]) -> None:
     twin = start("publish_clock:=true", "real_time_factor:=0.0")
     clock = twin.collect(Clock, "/clock", RELIABLE)
