@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import rclpy
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
@@ -49,7 +50,7 @@ def run(
     executor.add_node(node)
     try:
         while not interrupted.is_set():
-            executor.spin_once(timeout_sec=SPIN_S)
+            spin_once(executor, node)
     finally:
         if end is not None:
             end(node)
@@ -58,6 +59,19 @@ def run(
         executor.shutdown()
         node.destroy_node()
         rclpy.try_shutdown()
+
+
+def spin_once(executor: Executor, node: Node) -> None:
+    """As the executor does; a lifecycle transition that the node's state does not have is refused by that word alone.
+
+    rclpy raises there, out of the service, and would end the process.
+    """
+    try:
+        executor.spin_once(timeout_sec=SPIN_S)
+    except RCLError as error:
+        if "transition" not in str(error).lower():
+            raise
+        node.get_logger().error(f"refused: {error}")
 
 
 def quickest_executor() -> Executor:

@@ -194,6 +194,9 @@ class PlainRobot:
     def _on_report(self, hear: Hear, group: Group, message: JointState) -> None:
         hear(group, list(message.position), list(message.velocity))
 
+    def objection(self) -> str:
+        return ""
+
     def poll(self) -> None: ...
 
     def send(self, group: Group, numbers: list[float]) -> None:

@@ -10,11 +10,17 @@ Hear = Callable[[Group, Sequence[float], Sequence[float] | None], None]
 
 
 class AdapterError(RuntimeError):
-    """The robot cannot be spoken to; the message says what is missing."""
+    """The robot cannot be spoken to; the message says what is missing or failed, and what to do."""
 
 
 class Adapter(Protocol):
-    """One way to speak to the robot. `hear` is called in the executor's thread, by a message or by `poll`."""
+    """One way to speak to the robot. `hear` is called in the executor's thread, by a message or by `poll`.
+
+    `poll`, `send` and `close` raise AdapterError where the robot does not take or answer it.
+    """
+
+    def objection(self) -> str:
+        """Why this way must not be used to command the robot now; empty where nothing is known against it."""
 
     def poll(self) -> None:
         """Ask for reports, where they do not come by themselves. Called at the bridge's rate."""

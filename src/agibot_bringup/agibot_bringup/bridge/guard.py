@@ -5,7 +5,9 @@ monotonic nanoseconds, handed in.
 
 Inactive, states pass and commands do not. Active, a finite command goes out at once, and the last one again and again,
 since the robot takes set points and needs a stream. Whatever cannot be right stops the stream: the robot then keeps its
-last set point. A stop is latched until `reset`. Nothing is clamped, and nothing is filled in for what is missing.
+last set point. A stop is latched until `reset`; one that somebody called for (`latch.py`) outlasts a deactivation too,
+while one that was found here does not, since an activation judges all that a reset does. Nothing is clamped, and
+nothing is filled in for what is missing.
 """
 
 import math
@@ -14,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from agibot_bringup.bridge.latch import Latch
 from agibot_bringup.bridge.units import LIFT, Entry, Group, Table
 
 NS_PER_S = 1_000_000_000
@@ -55,21 +58,30 @@ class Reading:
     heard_ns: int
 
 
+Extent = tuple[tuple[float, ...], tuple[float, ...]]  # lowest and highest positions of a group
+
+
 class Guard:
     """See the module's docstring."""
 
-    def __init__(self, table: Table, ranges: Mapping[str, tuple[float, float]], settings: Settings) -> None:
-        """`ranges`: lowest and highest position of every joint of the table, rad or m."""
+    def __init__(
+        self, table: Table, ranges: Mapping[str, tuple[float, float]], settings: Settings, latch: Latch | None = None
+    ) -> None:
+        """`ranges`: lowest and highest position of every joint of the table, rad or m. `latch`: one that was there
+        before, and will be after.
+        """
         self._table, self._ranges, self.settings = table, ranges, settings
+        self.latch = latch or Latch()
         self.joints = tuple(entry.joint for entries in table.values() for entry in entries)
         self.readings: dict[Group, Reading] = {}
         self.broken: dict[Group, str] = {}  # reports that were no positions, and why
+        self.deaf = ""  # why the robot cannot be heard at all; empty while it can
         self.counts: Counter[str] = Counter()
         self.active = False
         self.refused = ""  # why the last activation was
         self.stopped = ""  # why; empty while it is not
-        self.latched = ""  # a stop that somebody called for and that is still pressed
         self._commanded: dict[Group, tuple[float, ...]] = {}
+        self._reported: dict[Group, Extent] = {}  # since the activation, until a group is commanded
         self._sent_ns: dict[Group, int] = {}
         self._command_heard_ns = 0
         self._period_ns = round(settings.period_s * NS_PER_S)
@@ -99,8 +111,18 @@ class Guard:
             passed_s = (now_ns - before.heard_ns) / NS_PER_S
             velocities = tuple((p - q) / passed_s for p, q in zip(positions, before.positions, strict=True))
         self.readings[group] = Reading(tuple(raw), positions, velocities, now_ns)
-        if self.active and not self.stopped and (outside := self._outside(group)):
-            self.stop(f"feedback: {outside}")
+        if self.active and not self.stopped:
+            if outside := self._outside(group):
+                self.stop(f"feedback: {outside}")
+            elif group not in self._commanded:
+                lowest, highest = self._reported.get(group, (positions, positions))
+                self._reported[group] = tuple(map(min, lowest, positions)), tuple(map(max, highest, positions))
+
+    def hear_nothing(self, why: str) -> None:
+        """The robot could not be asked; `why` empty: it could."""
+        self.deaf = why
+        if why:
+            self.stop(f"{why}, then call ~/reset")
 
     def states(self, now_ns: int) -> tuple[tuple[str, ...], list[float], list[float]] | None:
         """Joints, positions and speeds as ros2_control is told them; None while something is missing or in doubt."""
@@ -114,10 +136,11 @@ class Guard:
 
     # What is asked
 
-    def activate(self, now_ns: int) -> str:
-        """Let commands pass from now on. Why that is refused; empty if it is done."""
-        self.refused = self._objection(now_ns)
+    def activate(self, now_ns: int, objection: str = "") -> str:
+        """Let commands pass from now on. Why that is refused; empty if it is done. `objection`: the adapter's."""
+        self.refused = self.latch.reason or objection or self._objection(now_ns)
         self.active = not self.refused
+        self._reported = {group: (reading.positions, reading.positions) for group, reading in self.readings.items()}
         return self.refused
 
     def deactivate(self) -> None:
@@ -125,24 +148,28 @@ class Guard:
         self._forget()
 
     def stop(self, why: str) -> None:
-        """Send nothing more until `reset`."""
+        """Something is wrong: send nothing more until `reset`, or until the next activation finds nothing wrong."""
         if self.active and not self.stopped:
             self.stopped = why
             self._forget()
 
-    def call_for_stop(self, pressed: bool, what: str) -> None:
-        """A stop from outside: holds until it was released and `reset` was called."""
-        if pressed:
-            self.latched = what
-            self.stop(what)
-        elif self.latched == what:
-            self.latched = ""
+    def call_for_stop(self, why: str) -> None:
+        """Somebody wants a stop: neither a command nor an activation passes until `reset`."""
+        self.latch.call(why)
+        self.stop(why)
 
-    def reset(self, now_ns: int) -> str:
-        """Let commands pass again after a stop. Why that is refused; empty if it is done."""
-        reason = self._objection(now_ns)
+    def press_stop(self, pressed: bool, why: str) -> None:
+        """The same, and no `reset` passes until it is released."""
+        self.latch.press(pressed, why)
+        if pressed:
+            self.stop(why)
+
+    def reset(self, now_ns: int, objection: str = "") -> str:
+        """Forget a stop. Why that is refused; empty if it is done. `objection`: the adapter's."""
+        reason = self.latch.pressed or objection or self._objection(now_ns)
         if not reason:
-            self.stopped = ""
+            self.stopped = self.refused = ""
+            self.latch.reset()
         return reason
 
     def _forget(self) -> None:
@@ -221,9 +248,7 @@ class Guard:
     # What is wrong
 
     def _objection(self, now_ns: int) -> str:
-        """Why the robot must not be commanded."""
-        if self.latched:
-            return self.latched
+        """Why the robot must not be commanded, by what it reports."""
         if missing := self._missing(now_ns):
             return missing
         doubts = [
@@ -235,6 +260,8 @@ class Guard:
         return "; ".join(doubts)
 
     def _missing(self, now_ns: int) -> str:
+        if self.deaf:
+            return self.deaf
         for group in self._table:
             if group in self.broken:
                 return self.broken[group]
@@ -257,10 +284,13 @@ class Guard:
     def _refusal(self, group: Group, target: Sequence[float]) -> str:
         before = self._commanded.get(group)
         measured = self.readings[group].positions
+        outermost = (measured, *self._reported.get(group, ())) if before is None else (measured, before)
         for index, (entry, value) in enumerate(zip(self._table[group], target, strict=True)):
             lower, upper = self._ranges[entry.joint]
-            # A joint that stands a little beyond its range may be held there, and goes no further.
-            if not min(lower, measured[index]) <= value <= max(upper, measured[index]):
+            # A joint that stands a little beyond its range may be held there, also while its reading flickers, and goes
+            # no further.
+            stood = [positions[index] for positions in outermost]
+            if not min(lower, *stood) <= value <= max(upper, *stood):
                 return f"{entry.joint} to {value:g}, its range is {lower:g} … {upper:g}"
             if group in GRIPPERS:  # one that holds an object stands away from its command by intention
                 continue

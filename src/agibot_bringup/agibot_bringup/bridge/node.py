@@ -4,12 +4,13 @@
     robot_joint_states   ◄── Guard ◄── adapter ◄── /hal/… or the SDK
 
 configure connects, and states pass from then on; activate checks what the robot reports against the declared ranges and
-lets commands pass; deactivate stops the stream. ~/stop, a true on estop and the robot's SafeStop stop it at once and
-latch; ~/reset lets commands pass again. Everything is decided in `guard.py`.
+lets commands pass, unless somebody else commands the robot; deactivate stops the stream. ~/stop, a true on estop and
+the robot's SafeStop stop it at once and latch, in any state of the node; ~/reset lets commands pass again. Everything
+is decided in `guard.py`.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
@@ -25,6 +26,7 @@ from std_srvs.srv import Trigger
 from agibot_bringup.bridge import parameters, reports
 from agibot_bringup.bridge.adapter import Adapter, AdapterError
 from agibot_bringup.bridge.guard import Guard
+from agibot_bringup.bridge.latch import Latch
 from agibot_bringup.bridge.sdk import RobotSdk
 from agibot_bringup.bridge.topics import RobotTopics
 from agibot_bringup.bridge.units import Group, unit_table
@@ -47,7 +49,7 @@ class Bridge(LifecycleNode):
         self.guard: Guard | None = None
         self._adapter: Adapter | None = None
         self._owned: list[tuple] = []  # destroyer and what it destroys
-        self._pressed = False  # the last thing heard on estop, in any state of the node
+        self._latch = Latch()  # one for every guard that is made
         self._idle, self._shown = "not configured yet", ""
         self._status = self.create_publisher(String, "~/status", LATCHED)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", EVENT)
@@ -69,7 +71,7 @@ class Bridge(LifecycleNode):
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
         self._adapter.forget()
-        if reason := self.guard.activate(time.monotonic_ns()):
+        if reason := self.guard.activate(time.monotonic_ns(), self._adapter.objection()):
             return self._failed(f"activate refused: {reason}")
         self._publish_status()
         return super().on_activate(state)
@@ -104,8 +106,7 @@ class Bridge(LifecycleNode):
             raise parameters.ParameterError(f"{values.contract} has no limits for {missing}")
         ranges = {joint: (limits[joint].lower, limits[joint].upper) for joint in joints}
         self._hardware = contract.model.embodiment
-        self.guard = Guard(self._table, ranges, values.settings)
-        self.guard.call_for_stop(self._pressed, ESTOP)
+        self.guard = Guard(self._table, ranges, values.settings, self._latch)
         self._states = self.create_publisher(JointState, "robot_joint_states", COMMAND)
         self._own(self.destroy_publisher, self._states)
         self._adapter = self._connect(values)
@@ -119,7 +120,8 @@ class Bridge(LifecycleNode):
     def _connect(self, values: parameters.Parameters) -> Adapter:
         if values.adapter == "sdk":
             return RobotSdk(self._hear)
-        return RobotTopics(self, self._hear, values.safe_stop_type, self._on_safe_stop)
+        alone = values.require_sole_command
+        return RobotTopics(self, self._hear, values.safe_stop_type, self._on_safe_stop, alone)
 
     def tear_down(self) -> None:
         """Stop the stream and say good-bye to the robot; nothing where that was done."""
@@ -129,7 +131,10 @@ class Bridge(LifecycleNode):
             destroy, thing = self._owned.pop()
             destroy(thing)
         if self._adapter is not None:
-            self._adapter.close()
+            try:
+                self._adapter.close()
+            except AdapterError as error:  # what is left of it goes with the process
+                self.get_logger().error(str(error))
         self._adapter = self.guard = None
 
     def _own(self, destroy: object, thing: object) -> None:
@@ -153,44 +158,61 @@ class Bridge(LifecycleNode):
     def _on_command(self, message: JointState) -> None:
         if self.guard is None:
             return
-        for group, numbers in self.guard.hear_command(message.name, message.position, time.monotonic_ns()):
-            self._adapter.send(group, numbers)
+        self._send(self.guard.hear_command(message.name, message.position, time.monotonic_ns()))
 
     def _tick(self) -> None:
         if self.guard is None:
             return
-        self._adapter.poll()
-        for group, numbers in self.guard.due(time.monotonic_ns()):
-            self._adapter.send(group, numbers)
+        try:
+            self._adapter.poll()
+        except AdapterError as error:
+            self.guard.hear_nothing(str(error))
+        else:
+            self.guard.hear_nothing("")
+        self._send(self.guard.due(time.monotonic_ns()))
         self._publish_status()
+
+    def _send(self, targets: Iterable[tuple[Group, list[float]]]) -> None:
+        try:
+            for group, numbers in targets:
+                self._adapter.send(group, numbers)
+        except AdapterError as error:
+            self.guard.stop(f"{error}, then call ~/reset")
 
     # Stops
 
     def _on_estop(self, message: Bool) -> None:
-        self._pressed = message.data
-        if self.guard is not None:
-            self.guard.call_for_stop(message.data, ESTOP)
+        if self.guard is None:
+            self._latch.press(message.data, ESTOP)
+        else:
+            self.guard.press_stop(message.data, ESTOP)
         self._publish_status()
 
     def _on_safe_stop(self) -> None:
-        if self.guard is None:
-            return
-        self.guard.stop("the robot's SafeStop was called; call ~/reset when it is over")
-        self._publish_status()
+        self._call_for_stop("the robot's SafeStop was called; call ~/reset when it is over")
 
     def _on_stop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        if self.guard is not None:
-            self.guard.stop("~/stop was called; call ~/reset")
-        self._publish_status()
+        self._call_for_stop("~/stop was called; call ~/reset")
         response.success, response.message = True, "nothing is sent to the robot"
         return response
 
+    def _call_for_stop(self, why: str) -> None:
+        if self.guard is None:
+            self._latch.call(why)
+        else:
+            self.guard.call_for_stop(why)
+        self._publish_status()
+
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        response.message = "not configured" if self.guard is None else self.guard.reset(time.monotonic_ns())
+        if self.guard is None:
+            response.message = "not configured"
+        else:
+            response.message = self.guard.reset(time.monotonic_ns(), self._adapter.objection())
         response.success = not response.message
         if response.success:
             self._adapter.forget()
-            response.message = "commands pass; the first must begin where the robot is"
+            passing = "commands pass; the first must begin where the robot is"
+            response.message = passing if self.guard.active else "not stopped any more; commands pass once it is active"
         self._publish_status()
         return response
 

@@ -62,6 +62,11 @@ PARAMETERS: dict[str, tuple[Any, str, tuple[float, float] | None]] = {
         "Joints that the robot counts the other way round, by their URDF names; [''] for none.",
         None,
     ),
+    "require_sole_command": (
+        True,
+        "Refuse to be activated while another node publishes on a topic that commands the robot. Topics only.",
+        None,
+    ),
     "safe_stop_type": (
         "genie_msgs/msg/SafeStopRequest",
         "Message type of /MotionControlService/SafeStop/request; empty: it is not listened to. Topics only.",
@@ -80,6 +85,7 @@ class Parameters:
 
     contract: Path
     adapter: str
+    require_sole_command: bool
     safe_stop_type: str
     settings: Settings
     units: Units
@@ -106,6 +112,7 @@ def read(node: Node, share: Path) -> Parameters:
     return Parameters(
         contract=Path(values["contract"] or share / "config" / "agibot_g1.yaml"),
         adapter=values["adapter"],
+        require_sole_command=values["require_sole_command"],
         safe_stop_type=values["safe_stop_type"],
         settings=Settings(
             period_s=1 / values["rate_hz"],

@@ -17,7 +17,7 @@ LEVELS = {State.STOPPED: DiagnosticStatus.ERROR, State.HOLDING: DiagnosticStatus
 def status_line(guard: Guard, now_ns: int) -> str:
     """`<state>: <sentence>`. States are those of `guard.State`; the sentence is for a person."""
     state = guard.state(now_ns)
-    return f"{state.value}: {guard.stopped or guard.refused or SENTENCES[state]}"
+    return f"{state.value}: {guard.stopped or guard.latch.reason or guard.deaf or guard.refused or SENTENCES[state]}"
 
 
 def diagnostics(name: str, hardware: str, guard: Guard, table: Table, now_ns: int) -> DiagnosticArray:

@@ -17,6 +17,7 @@ from agibot_bringup.bridge.adapter import AdapterError, Hear
 from agibot_bringup.bridge.units import Group
 
 MODULE = "a2d_sdk.robot"
+REMEDY = "see that the robot is on and can be reached from here"
 GRIPPERS = (Group.LEFT_GRIPPER, Group.RIGHT_GRIPPER)
 
 
@@ -27,7 +28,7 @@ class RobotSdk:
         """Connect.
 
         Raises:
-            AdapterError: the SDK is not installed.
+            AdapterError: the SDK is not installed, or does not connect.
         """
         try:
             module = import_module(MODULE)
@@ -35,10 +36,17 @@ class RobotSdk:
             raise AdapterError(
                 f"adapter is sdk, but {MODULE} is not installed ({error}): install the maker's SDK, or use topics"
             ) from error
-        self._robot: Any = module.RobotDds()
+        try:
+            self._robot: Any = module.RobotDds()
+        except Exception as error:  # nobody states what the SDK raises
+            raise AdapterError(f"SDK: RobotDds() failed ({error!r}): {REMEDY}, then configure again") from error
         self._hear = hear
         self._heard_at: dict[str, int] = {}
         self._grippers: dict[Group, float] = {}
+
+    def objection(self) -> str:
+        """None: the SDK does not tell who else uses it."""
+        return ""
 
     def poll(self) -> None:
         for call, groups in (
@@ -47,7 +55,7 @@ class RobotSdk:
             ("head_joint_states", (Group.HEAD,)),
             ("waist_joint_states", (Group.WAIST,)),
         ):
-            numbers, stamp_ns = getattr(self._robot, call)()
+            numbers, stamp_ns = self._ask(call)
             if not len(numbers) or self._heard_at.get(call) == stamp_ns:
                 continue  # nothing yet, or nothing new
             self._heard_at[call] = stamp_ns
@@ -57,23 +65,37 @@ class RobotSdk:
                 for group, share in zip(GRIPPERS, shares, strict=True):
                     self._hear(group, share, None)
             else:
-                self._hear(groups[0], list(numbers), None)
+                self._hear(groups[0], numbers, None)
 
     def send(self, group: Group, numbers: Sequence[float]) -> None:
         """The SDK takes both grippers in one call: it is made once both were commanded."""
         if group is Group.ARMS:
-            self._robot.move_arm(list(numbers))
+            self._call("move_arm", list(numbers))
         elif group is Group.HEAD:
-            self._robot.move_head(list(numbers))
+            self._call("move_head", list(numbers))
         elif group is Group.WAIST:
-            self._robot.move_waist(list(numbers))
+            self._call("move_waist", list(numbers))
         else:
             self._grippers[group] = numbers[0]
             if len(self._grippers) == len(GRIPPERS):
-                self._robot.move_gripper([self._grippers[gripper] for gripper in GRIPPERS])
+                self._call("move_gripper", [self._grippers[gripper] for gripper in GRIPPERS])
 
     def forget(self) -> None:
         self._grippers.clear()
 
     def close(self) -> None:
-        self._robot.shutdown()
+        self._call("shutdown")
+
+    def _call(self, name: str, *numbers: list[float]) -> Any:
+        try:
+            return getattr(self._robot, name)(*numbers)
+        except Exception as error:
+            raise AdapterError(f"SDK: {name}() failed ({error!r}): {REMEDY}") from error
+
+    def _ask(self, name: str) -> tuple[list[float], int]:
+        answer = self._call(name)
+        try:
+            numbers, stamp_ns = answer
+            return [float(number) for number in numbers], stamp_ns
+        except (TypeError, ValueError) as error:
+            raise AdapterError(f"SDK: {name}() gave {answer!r}, expected (numbers, ns): {REMEDY}") from error

@@ -13,6 +13,7 @@ Not checked on a robot: all of this, the order where messages carry no names, an
 which nobody publishes (the parameter safe_stop_type). The names are the maker's and absolute; a remapping moves them.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
@@ -60,19 +61,22 @@ SAFE_STOP = "/MotionControlService/SafeStop/request"
 class RobotTopics:
     """See the module's docstring."""
 
-    def __init__(self, node: Node, hear: Hear, safe_stop_type: str, on_safe_stop: Callable[[], None]) -> None:
-        """`safe_stop_type` empty: SafeStop is not listened to.
+    def __init__(
+        self, node: Node, hear: Hear, safe_stop_type: str, on_safe_stop: Callable[[], None], alone: bool = True
+    ) -> None:
+        """`safe_stop_type` empty: SafeStop is not listened to. `alone`: nobody else may command the robot.
 
         Raises:
-            AdapterError: a message type is not installed.
+            AdapterError: a message type is not installed, or has other fields than those that are read.
         """
-        self._node, self._hear = node, hear
+        self._node, self._hear, self._alone = node, hear, alone
         types = {group: message_type(kind) for group, (_, kind, _, _) in MOTORS.items()}
+        speeds = {group: _has_speeds(kind, MOTORS[group][2]) for group, kind in types.items()}
         safe_stop = message_type(safe_stop_type) if safe_stop_type else None
         self._subscriptions = [
             node.create_subscription(JointState, "/hal/arm_joint_state", self._on_arms, REPORT),
             *(
-                node.create_subscription(types[group], topic, self._motors(group, field, names), REPORT)
+                node.create_subscription(types[group], topic, self._motors(group, field, names, speeds[group]), REPORT)
                 for group, (topic, _, field, names) in MOTORS.items()
             ),
         ]
@@ -82,6 +86,19 @@ class RobotTopics:
         self._publishers = {
             group: node.create_publisher(JointState, topic, COMMAND) for group, (topic, _) in COMMANDS.items()
         }
+
+    def objection(self) -> str:
+        """Who else commands the robot: another stack, or a tool that was forgotten."""
+        if not self._alone:
+            return ""
+        others: dict[tuple[str, ...], list[str]] = {}
+        for publisher in self._publishers.values():
+            if names := self._others_on(publisher.topic_name):
+                others.setdefault(names, []).append(publisher.topic_name)
+        told = [f"{', '.join(names)} publishes on {', '.join(topics)} as well" for names, topics in others.items()]
+        return (
+            f"{'; '.join(told)}: one alone may command the robot (require_sole_command), end the other" if told else ""
+        )
 
     def poll(self) -> None:
         """Reports come by themselves."""
@@ -101,19 +118,27 @@ class RobotTopics:
             self._node.destroy_publisher(publisher)
         self._subscriptions, self._publishers = [], {}
 
+    def _others_on(self, topic: str) -> tuple[str, ...]:
+        names = [_full_name(i.node_namespace, i.node_name) for i in self._node.get_publishers_info_by_topic(topic)]
+        own = _full_name(self._node.get_namespace(), self._node.get_name())
+        if own in names:
+            names.remove(own)  # once: a second stack's bridge has the same name
+        return tuple(sorted(names))
+
     def _on_arms(self, message: JointState) -> None:
         order = _order(message.name, ARM_NAMES)
         speeds = _ordered(message.velocity, order) if len(message.velocity) else None
         self._hear(Group.ARMS, _ordered(message.position, order), speeds)
 
-    def _motors(self, group: Group, field: str, names: Sequence[str]) -> Callable[[Any], None]:
+    def _motors(self, group: Group, field: str, names: Sequence[str], speeds: bool) -> Callable[[Any], None]:
         def on_message(message: Any) -> None:
             motors = getattr(message, field)
             if group in (Group.LEFT_GRIPPER, Group.RIGHT_GRIPPER):
                 motors = motors[:1]  # a dexterous hand has more; the gripper's motor is the first
             order = _order(getattr(message, "name", ()), names)
             positions = _ordered([motor.position for motor in motors], order)
-            self._hear(group, positions, _ordered([motor.velocity for motor in motors], order))
+            velocities = _ordered([motor.velocity for motor in motors], order) if speeds else None
+            self._hear(group, positions, velocities)
 
         return on_message
 
@@ -132,6 +157,27 @@ def message_type(name: str) -> type:
             f"message type {name} is not installed ({error}): source the robot's own messages, or see "
             "docs/how-to/first-day-with-the-robot.md"
         ) from error
+
+
+def _has_speeds(kind: type, field: str) -> bool:
+    """Whether the motors in a field of a message report a velocity.
+
+    Raises:
+        AdapterError: there is no such field, or its entries have no position.
+    """
+    fields = kind.get_fields_and_field_types()
+    motor = re.search(r"(\w+)/(\w+)", fields.get(field, ""))  # sequence<genie_msgs/MotorState>
+    motor_fields = message_type("/msg/".join(motor.groups())).get_fields_and_field_types() if motor else {}
+    if "position" not in motor_fields:
+        raise AdapterError(
+            f"{kind.__name__} is read at {field}[].position, and has {fields} with {motor_fields}: source the messages "
+            "of the robot's own software, or correct MOTORS in bridge/topics.py"
+        )
+    return "velocity" in motor_fields
+
+
+def _full_name(namespace: str, name: str) -> str:
+    return f"{namespace.rstrip('/')}/{name}"
 
 
 def _order(given: Sequence[str], wanted: Sequence[str]) -> list[int] | None:

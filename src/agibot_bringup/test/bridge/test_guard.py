@@ -5,7 +5,7 @@ import math
 import pytest
 
 from agibot_bringup.bridge.guard import NS_PER_S, State
-from agibot_bringup.bridge.units import LEFT_GRIPPER, LIFT, Group
+from agibot_bringup.bridge.units import LEFT_GRIPPER, LIFT, PITCH, Group
 
 from .scene import TICK_NS, Scene
 
@@ -86,6 +86,46 @@ def test_a_command_beyond_the_range_stops_but_a_joint_beyond_it_may_be_held(scen
     assert f"{ARM} to 3.16, its range is -3.14 … 3.14" in scene.guard.stopped
 
 
+# An open gripper's report of 34.9 is 0.7859 rad and of 35.0 is 0.7850; the contract's range ends between them.
+END_STOPS = [(LEFT_GRIPPER, 0.7859, 0.7850), (PITCH, 0.5237, 0.5234), (LIFT, -0.0004, 0.0002)]
+
+
+@pytest.mark.parametrize(("joint", "beyond", "within"), END_STOPS)
+def test_a_joint_is_held_at_its_end_stop_while_the_reading_flickers(
+    scene: Scene, joint: str, beyond: float, within: float
+) -> None:
+    scene.pose[joint] = beyond
+    scene.active().command(**{joint: beyond})
+    scene.sent.clear()
+    for reading in (within, beyond, within, within):
+        scene.pose[joint] = reading
+        scene.tick()
+        assert set(scene.command(**{joint: beyond})) == set(Group) and scene.guard.stopped == ""
+    assert scene.command(**{joint: beyond + math.copysign(1e-4, beyond)}) == []  # no further
+    assert f"{joint} to" in scene.guard.stopped and "its range is" in scene.guard.stopped
+
+
+@pytest.mark.parametrize(("joint", "beyond", "within"), END_STOPS)
+def test_a_first_command_may_be_any_pose_that_was_read_since_the_activation(
+    scene: Scene, joint: str, beyond: float, within: float
+) -> None:
+    scene.pose[joint] = within
+    scene.active()
+    for reading in (beyond, within):  # the controllers begin at the one, and the other has been heard since
+        scene.pose[joint] = reading
+        scene.tick()
+    assert set(scene.command(**{joint: beyond})) == set(Group)
+
+
+def test_a_joint_that_came_back_into_its_range_does_not_leave_it_again(scene: Scene) -> None:
+    scene.pose[ARM] = 3.15
+    scene.active().command()
+    scene.pose[ARM] = 3.13
+    scene.tick()
+    assert Group.ARMS in scene.command()
+    assert scene.command(**{ARM: 3.15}) == [] and "its range is -3.14 … 3.14" in scene.guard.stopped
+
+
 @pytest.mark.parametrize("group", Group)
 def test_a_group_that_falls_silent_stops_the_stream_in_time(scene: Scene, group: Group) -> None:
     scene.active().command()
@@ -141,11 +181,11 @@ def test_feedback_that_leaves_its_range_while_active_stops(scene: Scene) -> None
 
 def test_a_stop_is_latched_and_a_reset_begins_where_the_robot_is(scene: Scene) -> None:
     scene.active().command()
-    scene.guard.stop("SafeStop")
+    scene.guard.call_for_stop("SafeStop")
     scene.sent.clear()
     scene.tick(20)
     assert scene.command() == [] and scene.sent == [] and scene.guard.stopped == "SafeStop"
-    scene.guard.stop("another")
+    scene.guard.call_for_stop("another")
     assert scene.guard.stopped == "SafeStop"  # the first reason is the one that is told
     scene.pose[ARM] += 1.0  # somebody moved the arm by hand
     scene.tick()
@@ -156,16 +196,80 @@ def test_a_stop_is_latched_and_a_reset_begins_where_the_robot_is(scene: Scene) -
 
 
 def test_a_stop_that_is_still_called_for_is_not_reset(scene: Scene) -> None:
-    scene.guard.call_for_stop(True, "estop")
-    scene.tick()
-    assert scene.guard.activate(scene.ns) == "estop"
-    scene.guard.call_for_stop(False, "estop")
     scene.active().command()
-    scene.guard.call_for_stop(True, "estop")
+    scene.guard.press_stop(True, "estop")
     assert scene.guard.reset(scene.ns) == "estop" and scene.command() == []
-    scene.guard.call_for_stop(False, "estop")
+    scene.guard.press_stop(False, "estop")
     assert scene.command() == []  # released is not reset
     assert scene.guard.reset(scene.ns) == ""
+    assert Group.ARMS in scene.command()
+
+
+def test_a_stop_called_for_before_the_activation_keeps_it_away_until_a_reset(scene: Scene) -> None:
+    scene.tick()
+    scene.guard.call_for_stop("SafeStop")
+    assert scene.guard.state(scene.ns) is State.INACTIVE and scene.guard.activate(scene.ns) == "SafeStop"
+    scene.guard.deactivate()
+    assert scene.guard.activate(scene.ns) == "SafeStop"
+    assert scene.guard.reset(scene.ns) == "" and scene.command() == []  # a reset activates nothing
+    assert scene.guard.activate(scene.ns) == ""
+
+
+def test_an_estop_that_was_released_before_the_activation_keeps_it_away_until_a_reset(scene: Scene) -> None:
+    scene.tick()
+    scene.guard.press_stop(True, "estop")
+    assert scene.guard.activate(scene.ns) == scene.guard.reset(scene.ns) == "estop"
+    scene.guard.press_stop(False, "estop")
+    assert scene.guard.activate(scene.ns) == "estop"
+    assert scene.guard.reset(scene.ns) == "" and scene.guard.activate(scene.ns) == ""
+
+
+def test_a_stop_called_for_outlasts_a_deactivation(scene: Scene) -> None:
+    scene.active().command()
+    scene.guard.call_for_stop("~/stop was called")
+    scene.guard.deactivate()
+    assert scene.guard.activate(scene.ns) == "~/stop was called" and scene.command() == []
+    scene.guard.call_for_stop("SafeStop")
+    assert scene.guard.reset(scene.ns) == "" and scene.guard.activate(scene.ns) == ""
+
+
+def test_a_stop_that_was_called_for_after_another_outlasts_a_deactivation_too(scene: Scene) -> None:
+    scene.active().command()
+    scene.guard.stop("feedback: silent")
+    scene.guard.call_for_stop("SafeStop")
+    assert scene.guard.stopped == "feedback: silent"
+    scene.guard.deactivate()
+    assert scene.guard.activate(scene.ns) == "SafeStop"
+
+
+def test_a_silence_ends_by_an_activation_which_asks_for_all_that_a_reset_does(scene: Scene) -> None:
+    scene.active().command()
+    scene.silent.add(Group.HEAD)
+    scene.tick(50)
+    scene.guard.deactivate()
+    assert scene.guard.activate(scene.ns).startswith("head: silent for")
+    scene.silent.clear()
+    scene.active()
+    assert Group.HEAD in scene.command()
+
+
+def test_what_the_adapter_objects_to_is_neither_activated_nor_reset(scene: Scene) -> None:
+    scene.tick()
+    assert scene.guard.activate(scene.ns, "another commands it") == "another commands it" == scene.guard.refused
+    scene.active().command()
+    scene.guard.stop("feedback: silent")
+    assert scene.guard.reset(scene.ns, "another commands it") == "another commands it" and scene.guard.stopped
+    assert scene.guard.reset(scene.ns) == ""
+
+
+def test_a_robot_that_cannot_be_asked_stops_and_is_not_activated_until_it_can(scene: Scene) -> None:
+    scene.active().command()
+    scene.guard.hear_nothing("SDK: no answer")
+    assert scene.guard.stopped == "SDK: no answer, then call ~/reset" and scene.guard.states(scene.ns) is None
+    scene.guard.deactivate()
+    assert scene.guard.activate(scene.ns) == "SDK: no answer"
+    scene.guard.hear_nothing("")
+    assert scene.guard.activate(scene.ns) == ""
 
 
 def test_speeds_that_the_robot_does_not_report_are_those_of_its_positions(scene: Scene) -> None:

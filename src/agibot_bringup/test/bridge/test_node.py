@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import rclpy
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
+from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, Empty
 from std_srvs.srv import Trigger
 
@@ -57,6 +59,10 @@ class Stand(Processes):
         self.robot.again()
         self.change(DEACTIVATE)
 
+    def reset(self) -> None:
+        """Granted as soon as the robot reports."""
+        self.spin_until(lambda: self.ask("reset").success)
+
     def quiet(self, seconds: float = 0.5) -> bool:
         """Nothing reaches the robot any more."""
         self.spin(0.1)  # what was on its way
@@ -81,6 +87,7 @@ def running() -> Iterator[Stand]:
 def stand(running: Stand) -> Iterator[Stand]:
     yield running
     running.deactivate()
+    running.reset()  # whatever stop a test called for
 
 
 def test_states_pass_before_commands_do_and_commands_reach_the_robot_in_its_units(stand: Stand) -> None:
@@ -182,6 +189,73 @@ def test_safe_stop_and_the_emergency_stop_end_the_stream_until_a_reset(stand: St
     stand.spin_until(lambda: stand.ask("reset").success)
     stand.spin_until(lambda: bool(stand.robot.told))
     assert stand.ask("stop").success and stand.quiet()
+
+
+def test_a_stop_that_was_called_for_outlasts_deactivation_and_clean_up(stand: Stand) -> None:
+    stand.activate()
+    assert stand.ask("stop").success and stand.change(DEACTIVATE)
+    assert not stand.change(ACTIVATE)
+    stand.spin_until(lambda: stand.statuses[-1] == "inactive: ~/stop was called; call ~/reset")
+    assert stand.change(CLEANUP) and stand.change(CONFIGURE)
+    stand.spin_until(lambda: stand.robot.connected and bool(stand.robot.states))
+    assert not stand.change(ACTIVATE)
+    stand.reset()
+    stand.spin_until(lambda: stand.statuses[-1] == "inactive: states pass, commands do not")
+    stand.activate()
+
+
+@pytest.mark.parametrize("stop", ["SafeStop", "~/stop", "estop"])
+def test_a_stop_amid_the_start_keeps_the_activation_away(stand: Stand, stop: str) -> None:
+    if stop == "SafeStop":
+        stand.spin_until(lambda: stand.safe_stop.get_subscription_count() == 1)
+        stand.safe_stop.publish(Empty())
+    else:
+        assert stand.change(CLEANUP)  # these are heard before the robot can be
+        if stop == "estop":
+            stand.spin_until(lambda: stand.estop.get_subscription_count() == 1)
+            stand.estop.publish(Bool(data=True))
+            stand.estop.publish(Bool(data=False))
+            stand.spin(0.5)
+        else:
+            assert stand.ask("stop").success
+        assert stand.change(CONFIGURE)
+    stand.spin_until(lambda: stand.statuses[-1].startswith("inactive") and stop in stand.statuses[-1])
+    stand.spin_until(lambda: stand.robot.connected and bool(stand.robot.states))
+    assert not stand.change(ACTIVATE) and "~/reset" in stand.statuses[-1]
+    stand.reset()
+    stand.activate()
+
+
+def test_a_transition_that_its_state_does_not_have_is_refused_and_the_bridge_lives(stand: Stand) -> None:
+    stand.activate()
+    client = stand.node.create_client(ChangeState, "bridge/change_state")
+    client.call_async(ChangeState.Request(transition=Transition(id=CONFIGURE)))  # rclpy gives no answer to it
+    stand.spin(0.5)
+    stand.deactivate()
+    stand.activate()
+
+
+@pytest.mark.parametrize("other", ["forgotten_tool", "bridge"])
+def test_a_robot_that_somebody_else_commands_is_not_activated(stand: Stand, other: str) -> None:
+    stand.activate()
+    stand.deactivate()
+    node = rclpy.create_node(other, context=stand.context)  # a second stack's bridge has the name of the first
+    try:
+        node.create_publisher(JointState, "/wbc/head_command", 10)
+        stand.spin_until(lambda: stand.node.count_publishers("/wbc/head_command") == 2)
+
+        def refused() -> bool:
+            """Once the bridge's process has seen it too."""
+            if stand.change(ACTIVATE):
+                stand.change(DEACTIVATE)
+            return f"/{other} publishes on /wbc/head_command as well" in stand.statuses[-1]
+
+        stand.spin_until(refused)
+        stand.robot.commanding = {}
+        assert stand.quiet()
+    finally:
+        node.destroy_node()
+    stand.activate()
 
 
 def test_cleaned_up_amid_reports_and_commands_the_node_lives_and_can_be_configured_again(stand: Stand) -> None:

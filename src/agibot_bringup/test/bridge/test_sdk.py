@@ -104,6 +104,29 @@ def test_a_report_that_is_not_there_yet_is_not_heard_and_one_of_another_length_i
     assert (Group.LEFT_GRIPPER, [1.0, 2.0, 3.0]) in heard
 
 
+def test_a_robot_that_does_not_connect_is_told_with_what_to_do(
+    installed: list[RobotDds], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise TimeoutError("no robot at 192.0.2.1")
+
+    monkeypatch.setattr(sys.modules["a2d_sdk.robot"], "RobotDds", refuse)
+    with pytest.raises(
+        AdapterError, match=r"RobotDds\(\) failed \(TimeoutError\('no robot at 192.0.2.1'\)\): see that"
+    ):
+        RobotSdk(lambda *_: None)
+
+
+@pytest.mark.parametrize("answer", [None, ([1.0, None], 2), (1.0, 2)])
+def test_an_answer_that_is_no_report_is_named(
+    installed: list[RobotDds], monkeypatch: pytest.MonkeyPatch, answer: object
+) -> None:
+    adapter = RobotSdk(lambda *_: None)
+    monkeypatch.setattr(installed[0], "head_joint_states", lambda: answer, raising=False)
+    with pytest.raises(AdapterError, match=r"SDK: head_joint_states\(\) gave .*, expected \(numbers, ns\)"):
+        adapter.poll()
+
+
 def test_without_the_sdk_it_says_so() -> None:
     with pytest.raises(AdapterError, match=r"adapter is sdk, but a2d_sdk.robot is not installed"):
         RobotSdk(lambda *_: None)

@@ -37,7 +37,7 @@ from dreamzero_policy.inference.remote.policy import RemotePolicy
 from dreamzero_policy.inference.worker import WorkerPolicy
 from dreamzero_policy.ros import parameters, qos, reports
 from dreamzero_policy.ros.backends import LOCAL, backend_of
-from dreamzero_policy.ros.executors import single_threaded_executor
+from dreamzero_policy.ros.executors import single_threaded_executor, spin_once
 from dreamzero_policy.ros.goals import Goals, Refusal
 from dreamzero_policy.ros.lifecycle import ManagedNode
 from dreamzero_policy.ros.messages import cells_message, decoder, to_ns
@@ -490,7 +490,7 @@ def main() -> None:
         if node.get_parameter("autostart").value:
             _start(node)
         while not interrupted.is_set():
-            executor.spin_once(timeout_sec=TICK_S)
+            spin_once(executor, node, TICK_S)
     finally:
         node.end()
         for _ in range(LAST_CALLBACKS):
