@@ -56,7 +56,7 @@ NODES = {
     ),
 }
 
-NUDGED = ("idx11_head_joint1", "0.05")
+NUDGED = ("idx11_head_joint1", "0.05", "--wait-s", "240")
 
 # Said by nodes that have no enclave here: the robot, ros2_control, and nobody (a joystick that rumbles).
 NOT_OURS = {

@@ -66,7 +66,11 @@ def main() -> int:
         what = f"without {len(missing)} of {len(wanted)} joints" if heard else "nothing"
         print(f"await_joint_states: {what} on {topic} within {timeout_s:g} s", file=sys.stderr)
     elif absent:
-        print(f"await_joint_states: nobody else hears {topic} within {timeout_s:g} s", file=sys.stderr)
+        print(
+            f"await_joint_states: nobody else hears {topic} within {timeout_s:g} s (recorders do not count): "
+            "is ros2_control running?",
+            file=sys.stderr,
+        )
     return 1 if missing or absent else 0
 
 

@@ -50,24 +50,24 @@ def run(
     executor.add_node(node)
     try:
         while not interrupted.is_set():
-            spin_once(executor, node)
+            spin_once(executor, node, SPIN_S)
     finally:
         if end is not None:
             end(node)
             for _ in range(LAST_CALLBACKS):
-                executor.spin_once(timeout_sec=0.0)
+                spin_once(executor, node, 0.0)
         executor.shutdown()
         node.destroy_node()
         rclpy.try_shutdown()
 
 
-def spin_once(executor: Executor, node: Node) -> None:
+def spin_once(executor: Executor, node: Node, timeout_s: float) -> None:
     """As the executor does; a lifecycle transition that the node's state does not have is refused by that word alone.
 
     rclpy raises there, out of the service, and would end the process.
     """
     try:
-        executor.spin_once(timeout_sec=SPIN_S)
+        executor.spin_once(timeout_sec=timeout_s)
     except RCLError as error:
         if "transition" not in str(error).lower():
             raise

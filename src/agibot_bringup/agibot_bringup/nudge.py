@@ -26,6 +26,7 @@ from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from agibot_bringup.description import load_controllers
+from dreamzero_policy.runtime.audience import OBSERVERS, Audience
 
 DURATION_S, STEP_S, FIRST_POINT_S = 4.0, 1 / 30, 0.1
 LARGEST = 0.2  # rad, m: a check, not a motion
@@ -56,9 +57,9 @@ def there_and_back(joints: tuple[str, ...], start: dict[str, float], joint: str,
 class Nudge(Node):
     """Watches joint_states and the gate while one trajectory is followed."""
 
-    def __init__(self, joint: str, amount: float) -> None:
+    def __init__(self, joint: str, amount: float, connect_s: float = CONNECT_S) -> None:
         super().__init__("nudge")
-        self._joint, self._amount = joint, amount
+        self._joint, self._amount, self._connect_s = joint, amount, connect_s
         self._joints = next(joints for joints in load_controllers().values() if joint in joints)
         self._now: dict[str, float] = {}
         self._farthest: dict[str, float] = {}
@@ -71,9 +72,14 @@ class Nudge(Node):
     def run(self) -> tuple[bool, str]:
         """Whether the robot did it, and a sentence for a person."""
         topic = self._publisher.topic_name
-        if not self._spin_until(lambda: set(self._joints) <= set(self._now), CONNECT_S):
+        if not self._spin_until(lambda: set(self._joints) <= set(self._now), self._connect_s):
             return False, f"joint_states do not show {', '.join(set(self._joints) - set(self._now))}"
-        if not self._spin_until(lambda: self._publisher.get_subscription_count() > 0, CONNECT_S):
+        audience = Audience(
+            self._publisher.get_subscription_count,
+            lambda: [listener.node_name for listener in self.get_subscriptions_info_by_topic(topic)],
+            OBSERVERS,
+        )
+        if not self._spin_until(lambda: audience.plays(time.monotonic_ns()), self._connect_s):
             return (
                 False,
                 f"nobody listens on {topic}: start the safety gate, or remap the topic to the controller's own",
@@ -125,11 +131,12 @@ def main() -> int:
     joints = [joint for joints in load_controllers().values() for joint in joints]
     parser.add_argument("joint", choices=joints, metavar="JOINT", help="name in the URDF")
     parser.add_argument("amount", type=float, help=f"rad (lift: m), up to {LARGEST:g} either way")
+    parser.add_argument("--wait-s", type=float, default=CONNECT_S, help="for joint states, and again for the gate")
     arguments = parser.parse_args(remove_ros_args(sys.argv)[1:])
     if not 0 < abs(arguments.amount) <= LARGEST:
         parser.error(f"amount is {arguments.amount:g}, expected up to {LARGEST:g} either way and not 0")
     rclpy.init()
-    node = Nudge(arguments.joint, arguments.amount)
+    node = Nudge(arguments.joint, arguments.amount, arguments.wait_s)
     try:
         good, sentence = node.run()
     except (KeyboardInterrupt, ExternalShutdownException):

@@ -94,7 +94,11 @@ def test_the_hardware_must_hear_it_too(ends: tuple[Node, int]) -> None:
     recorder = rclpy.create_node("rosbag2_recorder", context=reporter.context)
     recorder.create_subscription(JointState, "robot_joint_states", lambda _: None, 1)  # a recorder is no hardware
     status, said = Waiting(reporter, domain, timeout_s=8.0, require_listener=True).outcome(HOME)
-    assert (status, said) == (1, "await_joint_states: nobody else hears /robot_joint_states within 8 s\n")
+    assert (status, said) == (
+        1,
+        "await_joint_states: nobody else hears /robot_joint_states within 8 s (recorders do not count): "
+        "is ros2_control running?\n",
+    )
     reporter.create_subscription(JointState, "robot_joint_states", lambda _: None, 1)
     assert Waiting(reporter, domain, timeout_s=60.0, require_listener=True).outcome(HOME) == (0, "")
     recorder.destroy_node()

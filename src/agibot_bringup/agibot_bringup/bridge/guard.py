@@ -81,7 +81,7 @@ class Guard:
         self.refused = ""  # why the last activation was
         self.stopped = ""  # why; empty while it is not
         self._commanded: dict[Group, tuple[float, ...]] = {}
-        self._reported: dict[Group, Extent] = {}  # since the activation, until a group is commanded
+        self._reported: dict[Group, Extent] = {}  # since activation or reset, until a group is commanded
         self._sent_ns: dict[Group, int] = {}
         self._command_heard_ns = 0
         self._period_ns = round(settings.period_s * NS_PER_S)
@@ -140,8 +140,12 @@ class Guard:
         """Let commands pass from now on. Why that is refused; empty if it is done. `objection`: the adapter's."""
         self.refused = self.latch.reason or objection or self._objection(now_ns)
         self.active = not self.refused
-        self._reported = {group: (reading.positions, reading.positions) for group, reading in self.readings.items()}
+        self._remember_reported()
         return self.refused
+
+    def _remember_reported(self) -> None:
+        """From now on."""
+        self._reported = {group: (reading.positions, reading.positions) for group, reading in self.readings.items()}
 
     def deactivate(self) -> None:
         self.active, self.stopped, self.refused = False, "", ""
@@ -170,6 +174,7 @@ class Guard:
         if not reason:
             self.stopped = self.refused = ""
             self.latch.reset()
+            self._remember_reported()
         return reason
 
     def _forget(self) -> None:

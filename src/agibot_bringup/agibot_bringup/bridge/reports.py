@@ -23,9 +23,12 @@ def status_line(guard: Guard, now_ns: int) -> str:
 def diagnostics(name: str, hardware: str, guard: Guard, table: Table, now_ns: int) -> DiagnosticArray:
     """The bridge's state; and every joint as the robot reports it and as it is understood. Without a stamp."""
     state = guard.state(now_ns)
+    level = LEVELS.get(state, DiagnosticStatus.OK)
+    if guard.latch.reason or guard.deaf or guard.refused:
+        level = DiagnosticStatus.ERROR
     counts = {key: guard.counts[key] for key in ("sent", "dropped", "partial", "not_finite", "refused", "malformed")}
     bridge = DiagnosticStatus(
-        level=LEVELS.get(state, DiagnosticStatus.OK),
+        level=level,
         name=f"{name}: bridge",
         message=status_line(guard, now_ns),
         hardware_id=hardware,

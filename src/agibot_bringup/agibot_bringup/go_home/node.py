@@ -2,14 +2,15 @@
 
     joint_states ──► go_home ──► <controller>/joint_trajectory, or wanted/joint_trajectory of the safety gate
 
-It moves only a robot that stands still, and goes on only while joint states come and no emergency stop is heard. SIGINT
-and SIGTERM, a stop and silence bring the robot to rest inside its limits. All names are relative.
+It moves only a robot that stands still, and goes on only while joint states come and no emergency stop is heard. A
+signal, a stop and silence bring the robot to rest inside its limits. All names are relative.
 """
 
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from agibot_bringup.executors import begin
 from agibot_bringup.go_home.motion import NoWay, braked, legs
 from agibot_bringup.safety_gate.messages import Outgoing
 from agibot_bringup.standing import Standing
+from dreamzero_policy.runtime.audience import OBSERVERS, Audience
 from dreamzero_policy.runtime.contract import Contract, ContractError, Controller, load_contract
 from dreamzero_policy.runtime.embodiment import Floats
 from dreamzero_policy.runtime.emergency_stop import EmergencyStop
@@ -40,6 +42,8 @@ from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.plan import Plan
 
 OUTPUTS = ("controllers", "gate")
+NOT_HEARD = "no message on estop, and require_estop is set"
+QUEUED = 40  # callbacks at most that wait after a time in which none was run
 SENT = Duration(seconds=1.0)
 ARRIVE_S = 3.0  # after a leg's end the joints must be where it ends within so long
 
@@ -94,7 +98,7 @@ class GoHome(Node):
                 descriptor.floating_point_range = [FloatingPointRange(from_value=allowed[0], to_value=allowed[1])]
             self.declare_parameter(name, default, descriptor)
         self._interrupted, self._estop = interrupted, EmergencyStop()
-        self._estop.demand(self._value("estop_timeout_s") if self._value("require_estop") else None)
+        self._demand_estop()
         path = self._value("contract") or Path(get_package_share_directory("dreamzero")) / "config" / "agibot_g1.yaml"
         self._contract: Contract = load_contract(Path(path))
         self._joints = self._contract.model.commanded_joints
@@ -106,8 +110,14 @@ class GoHome(Node):
             if self._value("grippers") or not set(controller.joints) & set(self._contract.site.grippers)
         ]
         self._senders = self._create_senders()
+        self._audiences = {
+            sender.topic_name: Audience(
+                sender.get_subscription_count, partial(self._listeners, sender.topic_name), OBSERVERS
+            )
+            for _, sender in self._senders
+        }
         self._positions: Floats | None = None
-        self._heard_s, self._standing = -np.inf, Standing()
+        self._heard_s, self._standing = -np.inf, Standing(self._contract, self._joints)
         sensor = QoSProfile(depth=20, reliability=ReliabilityPolicy.BEST_EFFORT)
         self.create_subscription(JointState, self._contract.site.joint_states.topic, self._on_joint_states, sensor)
         self.create_subscription(Bool, "estop", self._on_estop, 10)
@@ -132,6 +142,10 @@ class GoHome(Node):
             topics = {Controller(name="gate", joints=joints): "wanted/joint_trajectory"}
         return [(to, self.create_publisher(JointTrajectory, topic, 1)) for to, topic in topics.items()]
 
+    def _listeners(self, topic: str) -> list[str]:
+        """Names of their nodes."""
+        return [listener.node_name for listener in self.get_subscriptions_info_by_topic(topic)]
+
     # Heard
 
     def _on_joint_states(self, message: JointState) -> None:
@@ -141,6 +155,10 @@ class GoHome(Node):
         self._positions = np.array([positions[joint] for joint in self._joints])
         self._heard_s = time.monotonic()
         self._standing.hear(self._positions, time.monotonic_ns())
+
+    def _demand_estop(self) -> None:
+        """From now on let it be heard, if it must be."""
+        self._estop.demand(self._value("estop_timeout_s") if self._value("require_estop") else None)
 
     def _on_estop(self, message: Bool) -> None:
         self._estop.hear(message.data)
@@ -159,6 +177,8 @@ class GoHome(Node):
             way = legs(self._positions, home, self._limits, self._value("speed_share"), self._value("max_trajectory_s"))
         except NoWay as reason:
             raise Stopped(f"the straight way home is not open: {reason}. Move the robot nearer to home") from reason
+        self._demand_estop()  # nothing was heard while the way was looked for
+        self._wait_for(self._ready, self._value("wait_s"))
         for leg in way:
             self._follow(leg)
         seconds = sum(leg.end_ns for leg in way) / NS_PER_S
@@ -175,20 +195,33 @@ class GoHome(Node):
 
     def _ready(self) -> str:
         """What is still missing; empty if nothing is."""
-        if (stop := self._estop.trouble()) is not None:
-            if stop.fault is Fault.ESTOP:
-                raise Stopped("estop is pressed")
-            return "estop is silent, and require_estop is set"
+        if (stop := self._estop_trouble()) == NOT_HEARD:
+            return stop
+        if stop:
+            raise Stopped(stop)
         if self._positions is None:
             return f"no {self._contract.site.joint_states.topic} with all of the contract's joints"
-        if alone := [sender.topic_name for _, sender in self._senders if sender.get_subscription_count() == 0]:
-            return f"nobody listens on {', '.join(alone)}"
-        if not self._standing.stands(time.monotonic_ns()):
-            return "the robot moves: something else commands it"
+        if alone := [topic for topic, audience in self._audiences.items() if not audience.plays(time.monotonic_ns())]:
+            return f"nobody who plays it listens on {', '.join(alone)}"
+        if unrest := self._standing.unrest(time.monotonic_ns()):
+            return f"the robot does not stand: {unrest}"
         return ""
+
+    def _estop_trouble(self) -> str:
+        """Why the robot must not move now, NOT_HEARD among the reasons; empty if it may."""
+        stop = self._estop.trouble()
+        if stop is None:
+            return ""
+        if stop.fault is Fault.ESTOP:
+            return "estop is pressed"
+        if not self._estop.heard:
+            return NOT_HEARD
+        return f"estop was silent for more than {self._value('estop_timeout_s'):g} s (estop_timeout_s)"
 
     def _wait_for(self, missing: Callable[[], str], wait_s: float) -> None:
         until = time.monotonic() + wait_s
+        for _ in range(QUEUED):
+            self._executor.spin_once(timeout_sec=0.0)
         while what := missing():
             if self._interrupted.is_set():
                 raise Stopped("interrupted")
@@ -218,8 +251,8 @@ class GoHome(Node):
     def _trouble(self) -> str:
         if self._interrupted.is_set():
             return "interrupted"
-        if (stop := self._estop.trouble()) is not None:
-            return "estop is pressed" if stop.fault is Fault.ESTOP else "estop is silent, and require_estop is set"
+        if stop := self._estop_trouble():
+            return stop
         silent_s, allowed_s = time.monotonic() - self._heard_s, self._contract.site.tolerances.silence_s
         return (
             f"joint states are silent for {silent_s:.2f} s, allowed are {allowed_s:g}" if silent_s > allowed_s else ""

@@ -56,6 +56,7 @@ class Channel:
         self._tracking = contract.site.tolerances.tracking
         self._grippers = np.array([joint in contract.site.grippers for joint in controller.joints])
         self._settled: Floats | None = None  # where the joints came to stand behind the last motion, once they do
+        self._seen = True  # that motion and its end, by joint states without a gap
 
     # Where the robot is
 
@@ -82,8 +83,12 @@ class Channel:
         return self.command is not None and self._settled is None and self.command.end_ns + SETTLED_NS <= now_ns
 
     def settle(self, measured: Floats) -> None:
-        """They stand there."""
-        self._settled = measured
+        """They stand there. Where nobody saw how they came there, they should stand at their command."""
+        self._settled = measured if self._seen else self.command.positions[-1]
+
+    def lose_sight(self) -> None:
+        """Joint states are missing."""
+        self._seen = self._seen and self._settled is not None
 
     def moved(self, measured: Floats, now_ns: int) -> bool:
         """Whether something else moved the joints, that stand for long enough to tell."""
@@ -105,7 +110,11 @@ class Channel:
         return (measured < low) | (measured > high)
 
     def shift(self, jump_ns: int) -> None:
-        """The clock was set: the robot is where it was, only the time of day is another."""
+        """The clock was set: the robot is taken to go on from where it was, only the time of day is another.
+
+        A controller that counts by the same clock is that much further on its way, or less far; the way to rest
+        begins a first point ahead, and it goes there from where it is.
+        """
         if self.command is not None:
             self.command = _shifted(self.command, jump_ns)
 
@@ -143,7 +152,7 @@ class Channel:
 
     def take(self, way: Way) -> None:
         """From now on the controller goes this way."""
-        self.command, self._engagement, self._settled = way.command, way.engagement, None
+        self.command, self._engagement, self._settled, self._seen = way.command, way.engagement, None, True
 
     def brake(self, now_ns: int) -> Way | None:
         """The way to rest inside the limits; None if no other is found than the one that is being followed."""

@@ -20,7 +20,7 @@ import numpy as np
 from agibot_bringup.safety_gate.channel import Channel, Way
 from agibot_bringup.safety_gate.interlocks import Assent, Interlock, JointStates
 from agibot_bringup.safety_gate.trajectory import Bounds, Reason, Received, ReceivedArrays, Rejected, wanted
-from agibot_bringup.standing import STILL_S
+from agibot_bringup.standing import Standing
 from dreamzero_policy.runtime.contract import Contract, Controller
 from dreamzero_policy.runtime.emergency_stop import EmergencyStop
 from dreamzero_policy.runtime.geometry import Check
@@ -73,7 +73,8 @@ class Gate:
             controller.name: Channel(contract, controller, settings.first_points_s, settings.engage_s)
             for controller in self.controllers
         }
-        self.joint_states = JointStates(contract.model.commanded_joints, contract.site.tolerances.silence_s)
+        joints = contract.model.commanded_joints
+        self.joint_states = JointStates(joints, contract.site.tolerances.silence_s, Standing(contract, joints))
         self.estop = EmergencyStop()
         self.absent: Sequence[str] = ()  # controllers that nobody plays, told by whoever knows
         self.opened = False
@@ -83,10 +84,9 @@ class Gate:
         self.last_rejection = ""
         self.rejecting = False  # the last trajectory that came to the open gate was rejected
         self._checks = tuple(checks)
-        self._joints = contract.model.commanded_joints
+        self._joints = joints
         self._followed = False  # anything, since it was opened
         self._unbraked: set[str] = set()  # channels that follow a trajectory of the source, though the gate is closed
-        self._last_ns: int | None = None
 
     # What is heard
 
@@ -95,12 +95,15 @@ class Gate:
     ) -> None:
         """rad and m."""
         self.watch(now_ns, monotonic_ns)
+        blind = self.joint_states.interlock(monotonic_ns) is not None
         self.joint_states.hear(names, positions, monotonic_ns)
         self.watch(now_ns, monotonic_ns)
-        if self.joint_states.interlock(monotonic_ns) is None:
-            for channel in self.channels.values():
-                if channel.settles(now_ns):
-                    channel.settle(self.joint_states.of(channel.controller.joints))
+        blind = blind or self.joint_states.interlock(monotonic_ns) is not None
+        for channel in self.channels.values():
+            if blind:
+                channel.lose_sight()
+            elif channel.settles(now_ns):
+                channel.settle(self.joint_states.of(channel.controller.joints))
 
     def hear_deadman(self, held: bool, now_ns: int, monotonic_ns: int) -> None:
         """The button, or a beat."""
@@ -122,13 +125,11 @@ class Gate:
         self.estop.hear(stop)
         self.watch(now_ns, monotonic_ns)
 
-    def clock_jumped(self, now_ns: int) -> None:
-        """The clock of trajectories was set: the times of before mean nothing any more."""
-        jump_ns = 0 if self._last_ns is None else now_ns - self._last_ns
+    def clock_jumped(self, now_ns: int, by_ns: int) -> None:
+        """The clock of trajectories was set, to `now_ns`: the times of before mean nothing any more."""
         for channel in self.channels.values():
-            channel.shift(jump_ns)
-        self._last_ns = now_ns
-        self.close(f"the clock jumped by {jump_ns / NS_PER_S:+.2f} s", now_ns)
+            channel.shift(by_ns)
+        self.close(f"the clock jumped by {by_ns / NS_PER_S:+.2f} s", now_ns)
 
     # What a person says
 
@@ -141,8 +142,8 @@ class Gate:
             return "; ".join(interlock.text for interlock in interlocks)
         if self._moving(now_ns):
             return "the robot is still coming to rest"
-        if not self.joint_states.stand(monotonic_ns):
-            return f"the robot has not stood still for {STILL_S:g} s: something else moves it"
+        if unrest := self.joint_states.unrest(monotonic_ns):
+            return f"the robot does not stand: {unrest}"
         for channel in self.channels.values():
             channel.place(self.joint_states.of(channel.controller.joints), now_ns)
         self.opened, self.rejecting, self._followed = True, False, False
@@ -216,7 +217,6 @@ class Gate:
 
     def watch(self, now_ns: int, monotonic_ns: int) -> None:
         """Close if an interlock asks for it, and go on bringing the robot to rest. To be called again and again."""
-        self._last_ns = now_ns
         if self.opened and (interlocks := self.interlocks(monotonic_ns)):
             self.close("; ".join(interlock.text for interlock in interlocks), now_ns)
         self._brake(now_ns)

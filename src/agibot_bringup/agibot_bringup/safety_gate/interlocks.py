@@ -56,13 +56,13 @@ def deadman(timeout_s: float, source: str) -> Assent:
 class JointStates:
     """Where the commanded joints are. A message that names only some of them is ignored."""
 
-    def __init__(self, joints: Sequence[str], timeout_s: float) -> None:
-        self._joints = tuple(joints)
+    def __init__(self, joints: Sequence[str], timeout_s: float, standing: Standing) -> None:
+        """`standing` is told of the same joints."""
+        self._joints, self._standing = tuple(joints), standing
         self._timeout_ns, self._timeout_s = round(timeout_s * NS_PER_S), timeout_s
         self._heard_ns: int | None = None
         self._bad = ""
         self._positions: Mapping[str, float] = {}
-        self._standing = Standing()
 
     def hear(self, names: Sequence[str], positions: Sequence[float], monotonic_ns: int) -> None:
         """rad and m."""
@@ -82,9 +82,9 @@ class JointStates:
         """The last good positions [J] of some of the commanded joints; they have been heard."""
         return np.array([self._positions[joint] for joint in joints])
 
-    def stand(self, monotonic_ns: int) -> bool:
-        """Whether none of the commanded joints moves."""
-        return self._standing.stands(monotonic_ns)
+    def unrest(self, monotonic_ns: int) -> str:
+        """Which of the joints moves; empty if all stand."""
+        return self._standing.unrest(monotonic_ns)
 
     def interlock(self, monotonic_ns: int) -> Interlock | None:
         if self._bad:

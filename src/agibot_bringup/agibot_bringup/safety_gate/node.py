@@ -134,16 +134,16 @@ class SafetyGate(Node):
         clock = self.get_clock()
         if clock.ros_time_is_active:
             return clock.now().nanoseconds, time.monotonic_ns()
-        now_ns, monotonic_ns, stepped = self._clock_watch.read(lambda: clock.now().nanoseconds)
-        if stepped:
-            self.gate.clock_jumped(now_ns)
+        now_ns, monotonic_ns, step_ns = self._clock_watch.read(lambda: clock.now().nanoseconds)
+        if step_ns:
+            self.gate.clock_jumped(now_ns, step_ns)
         return now_ns, monotonic_ns
 
     def _on_jump(self, jump: TimeJump) -> None:
         """Simulated time was set, or began or ended."""
         switched = jump.clock_change in (ClockChange.ROS_TIME_ACTIVATED, ClockChange.ROS_TIME_DEACTIVATED)
         if switched or not 0 <= jump.delta.nanoseconds <= self._clock_jump_ns:
-            self.gate.clock_jumped(self.get_clock().now().nanoseconds)
+            self.gate.clock_jumped(self.get_clock().now().nanoseconds, jump.delta.nanoseconds)
 
     # Heard
 

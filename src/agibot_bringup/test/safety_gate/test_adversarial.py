@@ -135,7 +135,7 @@ class Stand:
         self.ns += jump_ns
         for name, commands in self.commands.items():
             self.commands[name] = [Plan(c.knots_ns + jump_ns, c.positions, c.velocities) for c in commands]
-        self.gate.clock_jumped(self.ns)
+        self.gate.clock_jumped(self.ns, jump_ns)
 
     # What is tried
 

@@ -182,9 +182,40 @@ def test_it_does_not_open_to_a_robot_that_something_else_moves(scene: Scene) -> 
     for step in range(1, 51):
         scene.move(scene.arms.name, pose + 0.001 * step)  # 0.1 rad/s
         scene.tick()
-    assert "has not stood still for 0.3 s" in scene.open() and not scene.gate.opened
+    refusal = scene.open()
+    assert refusal.startswith("the robot does not stand: idx21_arm_l_joint1 moved by 0.01") and not scene.gate.opened
+    assert refusal.endswith("allowed are 0.012 in 0.3 s: something else commands it")
     scene.pass_time(0.35)
     assert scene.open() == ""
+
+
+def test_it_opens_to_a_robot_whose_reports_flicker_by_their_resolution(scene: Scene) -> None:
+    """The lift by a centimetre, a gripper by a unit and more, the arms by noise."""
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        for number, away in ((WAIST, [0.01, 0.0]), (LEFT, [0.02]), (HEAD, [0.004, 0.004])):
+            controller = scene.controllers[number]
+            for joint, position, reach in zip(controller.joints, scene.positions(controller.name), away, strict=True):
+                scene.feels[joint] = position + reach * rng.integers(2)
+        scene.tick()
+    assert scene.open() == ""
+
+
+def test_a_gripper_that_was_moved_while_nobody_looked_is_engaged_from_where_it_is(scene: Scene) -> None:
+    """Joint states fall silent before it has come to stand, and come again once something else has opened it."""
+    gripper = scene.controllers[LEFT]
+    (lower,), (upper,) = scene.limits[gripper.name].lower, scene.limits[gripper.name].upper
+    assert scene.open() == ""
+    go_to(scene, gripper, lower + 0.02)
+    assert scene.take(to_rest(gripper, lower + 0.03)) is None
+    scene.pass_time(0.5)
+    scene.gate.close("~/close was called", scene.ns)
+    scene.ns += 2 * NS_PER_S
+    scene.move(gripper.name, np.array([upper - 0.02]))
+    scene.pass_time(1.0)
+    assert scene.open() == ""
+    assert scene.take(to_rest(gripper, upper - 0.02)) is None
+    assert np.abs(scene.sent[-1][2].positions - (upper - 0.02)).max() < 1e-9
 
 
 def test_a_gripper_that_something_else_moved_is_engaged_from_where_it_is(scene: Scene) -> None:
@@ -275,7 +306,7 @@ def test_a_clock_that_is_set_closes_and_brakes_from_where_the_robot_is(scene: Sc
     scene.ns -= 100 * NS_PER_S
     shifted = type(before)(before.knots_ns - 100 * NS_PER_S, before.positions, before.velocities)
     scene.commands[scene.arms.name].append(shifted)
-    scene.gate.clock_jumped(scene.ns)
+    scene.gate.clock_jumped(scene.ns, -100 * NS_PER_S)
     assert not scene.gate.opened and "-100.0" in scene.gate.message
     _, _, brake = scene.sent[-1]
     assert scene.ns < brake.end_ns < scene.ns + NS_PER_S

@@ -323,7 +323,10 @@ class PolicyNode(ManagedNode):
     def _look_at_the_clock(self) -> None:
         """To be called before anything is done by the present time."""
         clock = self.get_clock()
-        if not clock.ros_time_is_active and self._clock_watch.read(lambda: clock.now().nanoseconds)[2]:
+        if clock.ros_time_is_active:
+            return
+        _, _, step_ns = self._clock_watch.read(lambda: clock.now().nanoseconds)
+        if step_ns:
             self._clock_jumped()
 
     def _progress(self) -> None:
@@ -494,7 +497,7 @@ def main() -> None:
     finally:
         node.end()
         for _ in range(LAST_CALLBACKS):
-            executor.spin_once(timeout_sec=0.0)
+            spin_once(executor, node, 0.0)
         node.tear_down()
         executor.shutdown()
         node.destroy_node()

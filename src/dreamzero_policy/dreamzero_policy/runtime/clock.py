@@ -5,7 +5,9 @@ from collections.abc import Callable
 
 from dreamzero_policy.runtime.observation import NS_PER_S
 
-SLEWED = 0.1  # of the time that passes: what a clock may gain or lose without being set (chrony: at most a twelfth)
+# Of the time that passes, what the clock may gain or lose on the monotonic one without being set. Linux slews both
+# together, and this is for systems that do not.
+SLEWED = 0.001
 
 
 class ClockWatch:
@@ -20,19 +22,24 @@ class ClockWatch:
         self._bounds_ns: tuple[int, int] | None = None  # of the distance, as far as it is known
         self._read_ns = 0  # by the monotonic clock
 
-    def read(self, clock: Callable[[], int]) -> tuple[int, int, bool]:
-        """The clock and the monotonic one [ns], and whether the clock was set since the last time."""
+    def read(self, clock: Callable[[], int]) -> tuple[int, int, int]:
+        """The clock and the monotonic one, and by how much the clock was set since the last time; all in ns."""
         before_ns, now_ns, after_ns = time.monotonic_ns(), clock(), time.monotonic_ns()
-        return now_ns, after_ns, self.stepped(before_ns, now_ns, after_ns)
+        return now_ns, after_ns, self.step_ns(before_ns, now_ns, after_ns)
 
-    def stepped(self, before_ns: int, now_ns: int, after_ns: int) -> bool:
-        """Whether the clock was set by more than the threshold, forwards or backwards, since the last call."""
+    def step_ns(self, before_ns: int, now_ns: int, after_ns: int) -> int:
+        """By how much the clock was set since the last call, about; 0 where that is not more than the threshold."""
         least, most = now_ns - after_ns, now_ns - before_ns
         known, slack_ns = self._bounds_ns, round(SLEWED * (after_ns - self._read_ns))
         self._bounds_ns, self._read_ns = (least, most), after_ns
         if known is None:
-            return False
+            return 0
         low, high = known[0] - slack_ns, known[1] + slack_ns
-        if least <= high and low <= most:
+        surely_ns, perhaps_ns = max(least - high, low - most), max(most - low, high - least)
+        if surely_ns > self._threshold_ns:
+            return (least + most - low - high) // 2
+        if surely_ns <= 0:
             self._bounds_ns = max(least, low), min(most, high)
-        return max(least - high, low - most) > self._threshold_ns
+        elif perhaps_ns > self._threshold_ns:  # the next reading may tell
+            self._bounds_ns = low, high
+        return 0

@@ -26,6 +26,11 @@ class EmergencyStop:
         """From now on be heard, first of all once, and again after `timeout_s` at the latest; None demands nothing."""
         self._timeout_s, self._heard_monotonic_ns = timeout_s, None
 
+    @property
+    def heard(self) -> bool:
+        """Whether there was any message since it was demanded."""
+        return self._heard_monotonic_ns is not None
+
     def hear(self, stop: bool) -> None:
         """A message on the topic."""
         self._judge_silence()

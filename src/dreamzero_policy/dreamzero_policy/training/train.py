@@ -33,7 +33,6 @@ from dreamzero_policy.training.dreams import dream, write_film
 from dreamzero_policy.training.errors import TRAINING_ERRORS
 from dreamzero_policy.training.export import TOKENIZER, export
 from dreamzero_policy.training.latents import LatentWindow, collate, load_side
-from dreamzero_policy.training.noise import NoiseSettings
 from dreamzero_policy.training.objective import Losses
 from dreamzero_policy.training.progress import Reporter
 from dreamzero_policy.training.ranks import Ranks
@@ -44,6 +43,14 @@ from dreamzero_policy.training.trainer import Trainer
 
 STATE_FILES = {"joint": "state.pt", "flash": "flash.pt"}
 VALIDATED = 64  # windows at most
+VALIDATED_BY = {
+    "noise": "coupled",
+    "video_weighting": "sample",
+    "action_weighting": "sample",
+    "action_loss": "valid",
+    "first_frame": False,
+    "noisy_history": 0.0,
+}
 VALIDATED_AT = {"": 0.0, "_first": 1.0}  # what is put behind a loss's name: share of the chunks at the first step
 DREAM_STEPS = 4
 
@@ -244,13 +251,8 @@ class Course:
                 part = chosen[first : first + size]
                 batch = collate(part, trainer.config).on(trainer.ranks.device)
                 for suffix, share in VALIDATED_AT.items():
-                    noise = NoiseSettings(
-                        video_weighting="sample",
-                        action_weighting="sample",
-                        from_noise=share,
-                        video_loss=trainer.settings.video_loss,
-                    )
-                    found = trainer.losses_of(batch, torch.Generator().manual_seed(first), noise)
+                    settings = replace(trainer.settings, **VALIDATED_BY, from_noise=share)
+                    found = trainer.losses_of(batch, torch.Generator().manual_seed(first), settings)
                     for key, number in numbers_of(found).items():
                         sums[key + suffix] = sums.get(key + suffix, 0.0) + number * len(part) / len(chosen)
         if sums:

@@ -218,12 +218,18 @@ class Trainer:
         with torch.set_grad_enabled(enabled), autocast:
             return self.image.encode(first_frame)
 
-    def losses_of(self, batch: Batch, generator: torch.Generator, noise: NoiseSettings | None = None) -> Losses:
-        """Of a batch that this process alone looks at; with other noise than the run's own, if it is given."""
-        return self._losses(self._noisy(batch, generator, noise or self.settings))
+    def losses_of(self, batch: Batch, generator: torch.Generator, settings: JointSettings | None = None) -> Losses:
+        """Of a batch that this process alone looks at; by another objective than the run's own, if it is given."""
+        settings = settings or self.settings
+        return self._losses(self._noisy(batch, generator, settings), settings)
 
-    def velocities(self, noisy: NoisyBatch, *, want_video: bool = True) -> tuple[Tensor | None, Tensor]:
-        """What the transformer says, float32: the video's velocity if it is wanted, and the actions'."""
+    def velocities(
+        self, noisy: NoisyBatch, *, want_video: bool = True, first_frame: bool | None = None
+    ) -> tuple[Tensor | None, Tensor]:
+        """What the transformer says, float32: the video's velocity if it is wanted, and the actions'.
+
+        `first_frame` as in the settings, whose value is taken where none is given.
+        """
         transformer = self.networks["transformer"]
         run = getattr(transformer, "window_velocities", None) or partial(window_velocities, transformer)
         dtype = transformer.patch_embedding.weight.dtype
@@ -239,7 +245,7 @@ class Trainer:
                 self.conditioning(noisy.batch),
                 state_attention=self.config.sampler.state_attention,
                 want_video=want_video,
-                first_frame=self.settings.first_frame,
+                first_frame=self.settings.first_frame if first_frame is None else first_frame,
             )
         return None if video is None else video.float(), action.float()
 
@@ -268,8 +274,9 @@ class Trainer:
         padding_is_noise = self.config.transformer.predicts == "velocity"
         return corrupt(batch, self.table, generator, noise, padding_is_noise=padding_is_noise)
 
-    def _losses(self, noisy: NoisyBatch) -> Losses:
-        return losses(*self.velocities(noisy, want_video=self.settings.video_loss), noisy, self.settings.action_loss)
+    def _losses(self, noisy: NoisyBatch, settings: JointSettings) -> Losses:
+        said = self.velocities(noisy, want_video=settings.video_loss, first_frame=settings.first_frame)
+        return losses(*said, noisy, settings.action_loss)
 
     def _backward(self) -> Losses:
         """Gradients of this process's share of the batch; losses of all of it."""
@@ -277,7 +284,7 @@ class Trainer:
         generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + self.step)
         noisy = self._noisy(batch, generator, self.settings)
         rows, share = self.ranks.rows(len(batch.prompts))
-        found = self._losses(noisy if self.ranks.size == 1 else noisy.part(rows)).scaled(share)
+        found = self._losses(noisy if self.ranks.size == 1 else noisy.part(rows), self.settings).scaled(share)
         total = found.weighted(self.settings.action_weight)
         # FSDP averages over processes, where a sum is meant
         (total * (self.ranks.size if self.settings.shard else 1)).backward()

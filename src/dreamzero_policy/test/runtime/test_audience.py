@@ -1,6 +1,6 @@
 """Recorders and displays are no controllers, and who left is noticed although somebody else came."""
 
-from dreamzero_policy.runtime.audience import AGAIN_NS, OBSERVERS, UNKNOWN, Audience
+from dreamzero_policy.runtime.audience import AGAIN_NS, NAMELESS_NS, OBSERVERS, SOON_NS, UNKNOWN, Audience
 
 
 class Topic:
@@ -55,7 +55,12 @@ def test_a_node_without_a_name_yet_is_asked_for_until_it_has_one() -> None:
     topic = Topic(UNKNOWN)
     audience = topic.audience()
     assert not audience.plays(0)
-    topic.names = ["dual_arm_controller"]
-    assert audience.plays(1)
+    topic.names = ["rosbag2_recorder"]
+    assert not audience.plays(SOON_NS)
     topic.names = [UNKNOWN, "dual_arm_controller"]
-    assert audience.plays(2)
+    assert audience.plays(SOON_NS + 1)
+
+
+def test_a_listener_that_never_has_a_name_plays_after_a_while() -> None:
+    audience = Topic(UNKNOWN, "rosbag2_recorder").audience()
+    assert [audience.plays(at) for at in range(0, NAMELESS_NS + 1, NAMELESS_NS // 3)] == [False, False, False, True]
