@@ -109,11 +109,12 @@ def test_the_twin_knows_only_the_runtime_and_only_its_node_knows_ros() -> None:
         assert not found, f"{module.relative_to(SOURCES)}: {found}"
 
 
-def test_the_description_of_the_robot_knows_nothing_of_the_policy() -> None:
+def test_the_description_of_the_robot_knows_nothing_of_the_policy_and_the_tools_beside_it_only_the_runtime() -> None:
     for module in BRINGUP.glob("*.py"):
-        found = violations(
-            module.read_text(), package_of(module, BRINGUP), set(), TORCH | {"dreamzero_policy", "agibot_twin"}
-        )
+        describes = module.stem == "description"
+        forbidden = TORCH | {"agibot_twin"} | ({"dreamzero_policy"} if describes else set())
+        allowed = set() if describes else {"runtime"}
+        found = violations(module.read_text(), package_of(module, BRINGUP), allowed, forbidden)
         assert not found, f"{module.relative_to(SOURCES)}: {found}"
 
 

@@ -74,7 +74,8 @@ class Gate:
             for controller in self.controllers
         }
         joints = contract.model.commanded_joints
-        self.joint_states = JointStates(joints, contract.site.tolerances.silence_s, Standing(contract, joints))
+        self.joint_states = JointStates(joints, contract.site.tolerances.silence_s)
+        self._standing = Standing(contract, joints)
         self.estop = EmergencyStop()
         self.absent: Sequence[str] = ()  # controllers that nobody plays, told by whoever knows
         self.opened = False
@@ -99,6 +100,8 @@ class Gate:
         self.joint_states.hear(names, positions, monotonic_ns)
         self.watch(now_ns, monotonic_ns)
         blind = blind or self.joint_states.interlock(monotonic_ns) is not None
+        if not blind:
+            self._standing.hear(self.joint_states.of(self._joints), monotonic_ns)
         for channel in self.channels.values():
             if blind:
                 channel.lose_sight()
@@ -142,7 +145,7 @@ class Gate:
             return "; ".join(interlock.text for interlock in interlocks)
         if self._moving(now_ns):
             return "the robot is still coming to rest"
-        if unrest := self.joint_states.unrest(monotonic_ns):
+        if unrest := self._standing.unrest(monotonic_ns):
             return f"the robot does not stand: {unrest}"
         for channel in self.channels.values():
             channel.place(self.joint_states.of(channel.controller.joints), now_ns)

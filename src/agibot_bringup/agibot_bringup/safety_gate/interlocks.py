@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agibot_bringup.standing import Standing
 from dreamzero_policy.runtime.embodiment import Floats
 from dreamzero_policy.runtime.observation import NS_PER_S
 
@@ -56,9 +55,8 @@ def deadman(timeout_s: float, source: str) -> Assent:
 class JointStates:
     """Where the commanded joints are. A message that names only some of them is ignored."""
 
-    def __init__(self, joints: Sequence[str], timeout_s: float, standing: Standing) -> None:
-        """`standing` is told of the same joints."""
-        self._joints, self._standing = tuple(joints), standing
+    def __init__(self, joints: Sequence[str], timeout_s: float) -> None:
+        self._joints = tuple(joints)
         self._timeout_ns, self._timeout_s = round(timeout_s * NS_PER_S), timeout_s
         self._heard_ns: int | None = None
         self._bad = ""
@@ -76,15 +74,10 @@ class JointStates:
         self._bad = f"{bad[0]} is {measured[bad[0]]}" if bad else ""
         if not bad:
             self._positions, self._heard_ns = measured, monotonic_ns
-            self._standing.hear(self.of(self._joints), monotonic_ns)
 
     def of(self, joints: Sequence[str]) -> Floats:
         """The last good positions [J] of some of the commanded joints; they have been heard."""
         return np.array([self._positions[joint] for joint in joints])
-
-    def unrest(self, monotonic_ns: int) -> str:
-        """Which of the joints moves; empty if all stand."""
-        return self._standing.unrest(monotonic_ns)
 
     def interlock(self, monotonic_ns: int) -> Interlock | None:
         if self._bad:
