@@ -96,14 +96,14 @@ class Gate:
     ) -> None:
         """rad and m."""
         self.watch(now_ns, monotonic_ns)
-        blind = self.joint_states.interlock(monotonic_ns) is not None
+        were_missing = self.joint_states.interlock(monotonic_ns) is not None
         self.joint_states.hear(names, positions, monotonic_ns)
         self.watch(now_ns, monotonic_ns)
-        blind = blind or self.joint_states.interlock(monotonic_ns) is not None
-        if not blind:
+        are_missing = self.joint_states.interlock(monotonic_ns) is not None
+        if not are_missing:
             self._standing.hear(self.joint_states.of(self._joints), monotonic_ns)
         for channel in self.channels.values():
-            if blind:
+            if were_missing or are_missing:
                 channel.lose_sight()
             elif channel.settles(now_ns):
                 channel.settle(self.joint_states.of(channel.controller.joints))
