@@ -137,12 +137,17 @@ def _put_in_motion(stand, chance: random.Random) -> None:
         return stand.moving() and stand.remaining_s() > MOTION_S
 
     stand.require(stand.is_up, START_TIMEOUT_S, "active policy")
-    for _ in range(INSTRUCTIONS):  # a robot that has done what it was told stands still
+    for attempt in range(2 * INSTRUCTIONS):  # a robot that has done what it was told stands still
         if stand.status.prompt and stand.wait(under_way, MOTION_TIMEOUT_S):
             return
+        if attempt == INSTRUCTIONS:
+            stand.begin_anew()
         stand.prompt(chance.choice(PROMPTS))
         stand.wait(lambda: bool(stand.status.prompt), MOTION_TIMEOUT_S)
-    raise ChaosFailed(f"no motion after {INSTRUCTIONS} instructions; last message: {stand.status.message}")
+    raise ChaosFailed(
+        f"no motion after {2 * INSTRUCTIONS} instructions, half of them with robot and scene as at first; "
+        f"last message: {stand.status.message}"
+    )
 
 
 def _inject(stand, tally: Tally, fault, chance: random.Random) -> str:

@@ -9,6 +9,7 @@ import psutil
 import rclpy
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
+from rclpy.client import Client
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from std_msgs.msg import Bool, String
@@ -81,6 +82,8 @@ class Stand:
         self._estop = self._node.create_publisher(Bool, "estop", 10)
         self._prompt = self._node.create_publisher(String, f"{POLICY}/prompt", qos.EVENT)
         self._reset = self._node.create_client(Trigger, f"{POLICY}/reset_estop")
+        self._stop = self._node.create_client(Trigger, f"{POLICY}/stop")
+        self._scene = self._node.create_client(Trigger, f"{SOURCE}/twin/reset")
         self._transitions = self._node.create_client(ChangeState, f"{POLICY}/change_state")
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._node.create_timer(ESTOP_PERIOD_S, self._hold_estop, clock=steady)
@@ -224,13 +227,24 @@ class Stand:
         self._hold_estop()
 
     def reset_estop(self) -> None:
-        """Ask until it is granted."""
+        self._ask(self._reset)
+
+    def begin_anew(self) -> None:
+        """Robot and scene as at first. Told without end what to do, an arm may come to stand where no chunk leaves."""
+        self._ask(self._stop)
+        self.require(lambda: not self.remaining_s() > 0, 10.0, "rest")
+        self._ask(self._scene)
+        self.spin(1.0)
+        self.audit.begin(self.relay.positions, self.now_ns)
+
+    def _ask(self, service: Client) -> None:
+        """Until it is granted."""
 
         def granted() -> bool:
-            future = self._reset.call_async(Trigger.Request())
+            future = service.call_async(Trigger.Request())
             return self.wait(future.done, 5.0) and future.result().success
 
-        self.require(granted, 20.0, "granted ~/reset_estop")
+        self.require(granted, 20.0, f"granted {service.srv_name}")
 
     def close(self) -> None:
         self._executor.shutdown()
