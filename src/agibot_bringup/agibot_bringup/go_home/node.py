@@ -43,6 +43,7 @@ from dreamzero_policy.runtime.plan import Plan
 
 OUTPUTS = ("controllers", "gate")
 NOT_HEARD = "no message on estop, and require_estop is set"
+DISCOVERY_S = 1.0  # behind the first listeners, for the others: what lookouts and recorders do not hear is not there
 QUEUED = 40  # callbacks at most that wait after a time in which none was run
 SENT = Duration(seconds=1.0)
 ARRIVE_S = 3.0  # after a leg's end the joints must be where it ends within so long
@@ -117,6 +118,7 @@ class GoHome(Node):
             for _, sender in self._senders
         }
         self._positions: Floats | None = None
+        self._heard_by_all_s = np.inf
         self._heard_s, self._standing = -np.inf, Standing(self._contract, self._joints)
         sensor = QoSProfile(depth=20, reliability=ReliabilityPolicy.BEST_EFFORT)
         self.create_subscription(JointState, self._contract.site.joint_states.topic, self._on_joint_states, sensor)
@@ -202,7 +204,11 @@ class GoHome(Node):
         if self._positions is None:
             return f"no {self._contract.site.joint_states.topic} with all of the contract's joints"
         if alone := [topic for topic, audience in self._audiences.items() if not audience.plays(time.monotonic_ns())]:
+            self._heard_by_all_s = np.inf
             return f"nobody who plays it listens on {', '.join(alone)}"
+        self._heard_by_all_s = min(self._heard_by_all_s, time.monotonic())
+        if time.monotonic() - self._heard_by_all_s < DISCOVERY_S:
+            return "some who listen may not be discovered yet"
         if unrest := self._standing.unrest(time.monotonic_ns()):
             return f"the robot does not stand: {unrest}"
         return ""
