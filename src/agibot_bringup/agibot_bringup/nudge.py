@@ -26,7 +26,7 @@ from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from agibot_bringup.description import load_controllers
-from dreamzero_policy.runtime.audience import OBSERVERS, Audience
+from dreamzero_policy.runtime.audience import Audience
 
 DURATION_S, STEP_S, FIRST_POINT_S = 4.0, 1 / 30, 0.1
 LARGEST = 0.2  # rad, m: a check, not a motion
@@ -74,11 +74,7 @@ class Nudge(Node):
         topic = self._publisher.topic_name
         if not self._spin_until(lambda: set(self._joints) <= set(self._now), self._connect_s):
             return False, f"joint_states do not show {', '.join(set(self._joints) - set(self._now))}"
-        audience = Audience(
-            self._publisher.get_subscription_count,
-            lambda: [listener.node_name for listener in self.get_subscriptions_info_by_topic(topic)],
-            OBSERVERS,
-        )
+        audience = Audience.of(self, self._publisher)
         if not self._spin_until(lambda: audience.plays(time.monotonic_ns()), self._connect_s):
             return (
                 False,

@@ -26,7 +26,7 @@ class Standing:
     def hear(self, positions: Floats, monotonic_ns: int) -> None:
         """Positions [J] of all joints."""
         if self._extremes is not None:
-            lowest, highest = (reach(positions, known) for reach, known in zip(REACHES, self._extremes, strict=True))
+            lowest, highest = np.minimum(positions, self._extremes[0]), np.maximum(positions, self._extremes[1])
             beyond = highest - lowest - self._allowed
             joint = int(np.argmax(beyond))
             if beyond[joint] <= 0:
@@ -45,6 +45,3 @@ class Standing:
         if (heard_s := (monotonic_ns - self._since_ns) / NS_PER_S) >= STILL_S:
             return ""
         return self._moved or f"its joints were heard for {heard_s:.2f} s, {STILL_S:g} are needed"
-
-
-REACHES = (np.minimum, np.maximum)

@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +30,7 @@ from agibot_bringup.executors import begin
 from agibot_bringup.go_home.motion import NoWay, braked, legs
 from agibot_bringup.safety_gate.messages import Outgoing
 from agibot_bringup.standing import Standing
-from dreamzero_policy.runtime.audience import OBSERVERS, Audience
+from dreamzero_policy.runtime.audience import Audience
 from dreamzero_policy.runtime.contract import Contract, ContractError, Controller, load_contract
 from dreamzero_policy.runtime.embodiment import Floats
 from dreamzero_policy.runtime.emergency_stop import EmergencyStop
@@ -111,12 +110,7 @@ class GoHome(Node):
             if self._value("grippers") or not set(controller.joints) & set(self._contract.site.grippers)
         ]
         self._senders = self._create_senders()
-        self._audiences = {
-            sender.topic_name: Audience(
-                sender.get_subscription_count, partial(self._listeners, sender.topic_name), OBSERVERS
-            )
-            for _, sender in self._senders
-        }
+        self._audiences = {sender.topic_name: Audience.of(self, sender) for _, sender in self._senders}
         self._positions: Floats | None = None
         self._heard_by_all_s = np.inf
         self._heard_s, self._standing = -np.inf, Standing(self._contract, self._joints)
@@ -143,10 +137,6 @@ class GoHome(Node):
             joints = tuple(joint for controller in self._controllers for joint in controller.joints)
             topics = {Controller(name="gate", joints=joints): "wanted/joint_trajectory"}
         return [(to, self.create_publisher(JointTrajectory, topic, 1)) for to, topic in topics.items()]
-
-    def _listeners(self, topic: str) -> list[str]:
-        """Names of their nodes."""
-        return [listener.node_name for listener in self.get_subscriptions_info_by_topic(topic)]
 
     # Heard
 

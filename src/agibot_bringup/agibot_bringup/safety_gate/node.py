@@ -10,7 +10,6 @@ relative or private.
 
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
@@ -79,10 +78,7 @@ class SafetyGate(Node):
             for controller in contract.site.controllers
         }
         self._writers = {controller.name: Writer(controller.joints) for controller in contract.site.controllers}
-        self._audiences = {
-            name: Audience(output.get_subscription_count, partial(self._listeners, output.topic_name), values.observers)
-            for name, output in self._outputs.items()
-        }
+        self._audiences = {name: Audience.of(self, output, values.observers) for name, output in self._outputs.items()}
         self.gate = Gate(
             contract, values.settings, _deadman(values), self._send, checks_of(contract), _validity(values)
         )
@@ -212,10 +208,6 @@ class SafetyGate(Node):
         """Controllers that nobody plays."""
         monotonic_ns = time.monotonic_ns()
         return [name for name, audience in self._audiences.items() if not audience.plays(monotonic_ns)]
-
-    def _listeners(self, topic: str) -> list[str]:
-        """Names of their nodes."""
-        return [listener.node_name for listener in self.get_subscriptions_info_by_topic(topic)]
 
     def _publish_status(self) -> None:
         """Where it has changed; who comes later hears the last one."""

@@ -232,7 +232,7 @@ class Stand:
     def begin_anew(self) -> None:
         """Robot and scene as at first. Told without end what to do, an arm may come to stand where no chunk leaves."""
         self._ask(self._stop)
-        self.require(lambda: not self.remaining_s() > 0, 10.0, "rest")
+        self.require(lambda: self.remaining_s() <= 0, 10.0, "rest")
         self._ask(self._scene)
         self.spin(1.0)
         self.audit.begin(self.relay.positions, self.now_ns)

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,10 +32,7 @@ class RosWorld:
             for controller in contract.site.controllers
         }
         self._audiences = {
-            controller: Audience(
-                publisher.get_subscription_count, partial(self._listeners, publisher.topic_name), observers
-            )
-            for controller, publisher in self._trajectories.items()
+            controller: Audience.of(node, publisher, observers) for controller, publisher in self._trajectories.items()
         }
         self._chunks = node.create_publisher(ActionChunk, "~/chunk", qos.EVENT)
         self._video = node.create_publisher(Image, "~/predicted_image", qos.EVENT)
@@ -74,10 +70,6 @@ class RosWorld:
             for controller, publisher in self._trajectories.items()
             if not self._audiences[controller].plays(monotonic_ns)
         ]
-
-    def _listeners(self, topic: str) -> list[str]:
-        """Names of their nodes."""
-        return [listener.node_name for listener in self._node.get_subscriptions_info_by_topic(topic)]
 
     def destroy(self) -> None:
         for publisher in (*self._trajectories.values(), self._chunks, self._video):

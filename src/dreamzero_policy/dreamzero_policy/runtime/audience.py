@@ -6,6 +6,7 @@ a little later than its listener, and is waited for; who never has one (DDS with
 
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
+from typing import Any, Protocol
 
 from dreamzero_policy.runtime.observation import NS_PER_S
 
@@ -14,6 +15,20 @@ UNKNOWN = "_NODE_NAME_UNKNOWN_"  # what rmw says of a node that it has not heard
 AGAIN_NS = NS_PER_S // 2  # names are asked for again after that, also where the number of listeners is as before
 SOON_NS = NS_PER_S // 10  # the same, while a name is not known
 NAMELESS_NS = 3 * NS_PER_S  # who has no name after that, gets none
+
+
+class Publisher(Protocol):
+    """What is asked of one of rclpy's."""
+
+    topic_name: str
+
+    def get_subscription_count(self) -> int: ...
+
+
+class Node(Protocol):
+    """What is asked of one of rclpy's: the listeners of a topic, each with a `node_name`."""
+
+    def get_subscriptions_info_by_topic(self, topic_name: str) -> Iterable[Any]: ...
 
 
 class Audience:
@@ -25,6 +40,15 @@ class Audience:
         self._count_before = -1
         self._again_ns = self._nameless_since_ns = 0  # when names are asked for again; since when one is not known
         self._plays = self._nameless = False
+
+    @classmethod
+    def of(cls, node: Node, publisher: Publisher, observers: Sequence[str] = OBSERVERS) -> "Audience":
+        """Who hears a publisher of a node."""
+
+        def names() -> list[str]:
+            return [listener.node_name for listener in node.get_subscriptions_info_by_topic(publisher.topic_name)]
+
+        return cls(publisher.get_subscription_count, names, observers)
 
     def plays(self, monotonic_ns: int) -> bool:
         """Whether somebody listens who does not only look on."""
