@@ -10,6 +10,7 @@ is over. All faults are dealt like cards: each comes once before any comes again
 
 import os
 import random
+import threading
 import time
 import uuid
 from collections import Counter, defaultdict
@@ -24,7 +25,6 @@ from rich.table import Table
 from dreamzero_policy.cli.processes import Processes
 from dreamzero_policy.cli.share import shipped_contract
 from dreamzero_policy.runtime.contract import save_contract
-from dreamzero_policy.runtime.interruption import interruption
 from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.rest import longest_plan_s
 
@@ -58,11 +58,17 @@ class Tally:
 
 
 def run_chaos(
-    minutes: float, seed: int, folder: Path, console: Console, faults: bool = True, remote: bool = False
+    minutes: float,
+    seed: int,
+    folder: Path,
+    console: Console,
+    interrupted: threading.Event,
+    faults: bool = True,
+    remote: bool = False,
 ) -> dict[str, Any]:
     """The summary of a run. `remote`: the model is on a server, and faults are the server's in place of a model's.
 
-    Raises ChaosFailed, ProcessDied or Interrupted; nothing is left running.
+    Raises ChaosFailed, ProcessDied or, when `interrupted` is set, Interrupted; nothing is left running.
     """
     import rclpy
     from rclpy.signals import SignalHandlerOptions
@@ -73,7 +79,6 @@ def run_chaos(
 
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
-    interrupted = interruption()
     marker = uuid.uuid4().hex
     environment = dict(os.environ, OMP_WAIT_POLICY="PASSIVE", PYTHONUNBUFFERED="1", OPENBLAS_NUM_THREADS="1")
     contract = shipped_contract()

@@ -27,7 +27,6 @@ from dreamzero_policy.cli.processes import Processes
 from dreamzero_policy.cli.share import shipped_contract
 from dreamzero_policy.cli.summary import RunRecord, write_summary
 from dreamzero_policy.runtime.contract import Contract, save_contract
-from dreamzero_policy.runtime.interruption import interruption
 
 NODE = "/policy_node"
 START_TIMEOUT_S = 180.0
@@ -69,14 +68,18 @@ def default_folder() -> Path:
     return Path("out") / "demo" / datetime.now().strftime("%Y%m%d-%H%M%S")
 
 
-def run_demo(options: DemoOptions, console: Console) -> dict:
-    """Run the demo and give the summary back. Raises DemoFailed, ProcessDied or Interrupted after a clean stop."""
+def run_demo(options: DemoOptions, console: Console, interrupted: threading.Event) -> dict:
+    """Run the demo and give the summary back.
+
+    Raises DemoFailed, ProcessDied or, when `interrupted` is set, Interrupted, after a clean stop.
+    """
     if options.folder.exists() and any(options.folder.iterdir()):
         raise DemoFailed(f"{options.folder} exists and is not empty; name another folder with --out")
+    if interrupted.is_set():
+        raise Interrupted
     options.folder.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
-    interrupted = interruption()
     console.print(f"ROS_DOMAIN_ID={os.environ['ROS_DOMAIN_ID']}  logs and results in {options.folder}", style="dim")
     environment = dict(os.environ, OMP_WAIT_POLICY="PASSIVE", PYTHONUNBUFFERED="1", OPENBLAS_NUM_THREADS="1")
     contract = contract_for(options)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from dreamzero_policy.cli.console import Json, console_for, print_json
+from dreamzero_policy.runtime.interruption import interruption
 
 
 def chaos(
@@ -22,18 +23,16 @@ def chaos(
     json: Json = False,
 ) -> None:
     """Faults of every kind are injected while a simulated robot moves; what is commanded is audited."""
-    try:
-        from dreamzero_policy.cli import chaos as room
-        from dreamzero_policy.cli.chaos_stand import ChaosFailed
-        from dreamzero_policy.cli.demo import Interrupted
-        from dreamzero_policy.cli.processes import ProcessDied
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+    interrupted = interruption()  # from here on, since importing what follows takes a second
+    from dreamzero_policy.cli import chaos as room
+    from dreamzero_policy.cli.chaos_stand import ChaosFailed
+    from dreamzero_policy.cli.demo import Interrupted
+    from dreamzero_policy.cli.processes import ProcessDied
 
     console = console_for(json)
     folder = out or Path("out") / "chaos" / datetime.now().strftime("%Y%m%d-%H%M%S")
     try:
-        summary = room.run_chaos(minutes, seed, folder, console, faults, remote)
+        summary = room.run_chaos(minutes, seed, folder, console, interrupted, faults, remote)
     except (ChaosFailed, ProcessDied) as error:
         console.print(f"chaos failed: {error}", style="red", markup=False)
         raise typer.Exit(1) from error

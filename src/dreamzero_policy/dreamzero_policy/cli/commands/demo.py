@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from dreamzero_policy.cli.console import Json, console_for, print_json
+from dreamzero_policy.runtime.interruption import interruption
 
 IMAGE_WIDTHS = (320, 640)
 TRANSPORTS = ("compressed", "raw")
@@ -31,11 +32,9 @@ def demo(
     json: Json = False,
 ) -> None:
     """A simulated AgiBot G1 moves by a world-action model over real ROS 2; bag, film and numbers are kept."""
-    try:
-        from dreamzero_policy.cli import demo as room
-        from dreamzero_policy.cli.processes import ProcessDied
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+    interrupted = interruption()  # from here on, since importing what follows takes a second
+    from dreamzero_policy.cli import demo as room
+    from dreamzero_policy.cli.processes import ProcessDied
 
     if image_width not in IMAGE_WIDTHS:
         raise typer.BadParameter(f"{image_width}; the twin has {' and '.join(map(str, IMAGE_WIDTHS))} pixels")
@@ -58,7 +57,7 @@ def demo(
         remote=remote,
     )
     try:
-        summary = room.run_demo(options, console)
+        summary = room.run_demo(options, console, interrupted)
     except (room.DemoFailed, ProcessDied) as error:
         console.print(f"demo failed: {error}", style="red", markup=False)
         raise typer.Exit(1) from error
