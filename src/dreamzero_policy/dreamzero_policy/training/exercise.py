@@ -5,6 +5,7 @@ no loss asks for is forgotten within a few hundred steps.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,13 +16,45 @@ from dreamzero_policy.model.autoencoder import Stream, VideoAutoencoder
 from dreamzero_policy.model.conditioning import ImageConditioner, Tokenizer, encode_tokens
 from dreamzero_policy.model.config import ModelConfig
 from dreamzero_policy.model.flow import TRAIN_LEVELS, NoiseTable, add_noise
-from dreamzero_policy.runtime.embodiment import Embodiment
-from dreamzero_policy.training.pointing import Place, Pointed, Pointer, Targets, pointed, scores_of, spread_of, taken_of
+from dreamzero_policy.runtime.embodiment import Embodiment, Floats
+from dreamzero_policy.training.pointing import (
+    Looked,
+    Place,
+    Pointed,
+    Pointer,
+    Targets,
+    looked,
+    pointed,
+    scores_of,
+    spread_of,
+    taken_of,
+)
 from dreamzero_policy.training.window_pass import Conditioning, folded_text, window_tokens
 
 EXERCISE = "exercise"  # the heads' name among the networks of a run
 SHIFT = 5.0  # of the times at which the transformer is asked
-KEPT_DTYPE = torch.float16  # of latents
+KEPT_DTYPE = torch.float16  # of latents, and of features that cannot change any more
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Of a batch of pictures."""
+
+    encoders: Pointed | None  # None: they keep still, and were not asked
+    transformer: Looked
+
+    @property
+    def total(self) -> Tensor:
+        """What is to become small."""
+        return self.transformer.total if self.encoders is None else self.encoders.total + self.transformer.total
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """What is shown of a batch."""
+        shown = {"total": self.total, "looks": self.transformer.looks, "place": self.transformer.place}
+        if self.encoders is not None:
+            shown |= {"hits": self.encoders.hits, "where": self.encoders.where}
+        return {name: number.item() for name, number in shown.items()}
 
 
 class Exercise:
@@ -51,6 +84,7 @@ class Exercise:
         places = [asks.points[0] / item.canvas.shape[1::-1] for item in pictures for asks in item.questions]
         self.spread = spread_of(np.array(places))
         self._latents: dict[int, Tensor] = {}  # of canvases, by the identity of their pictures
+        self._features: dict[int, Tensor] = {}  # the same of an image encoder that keeps still
 
     def answers(
         self,
@@ -60,31 +94,37 @@ class Exercise:
         *,
         bfloat16: bool,
         train_encoders: bool = True,
-    ) -> Pointed:
-        """All questions about some pictures put to the encoders, one about each of them to the transformer as well.
+    ) -> Answers:
+        """One question about each picture put to the transformer, and all of them to encoders that are trained.
 
-        Every question is asked in one of its wordings.
+        Every question is asked in one of its wordings. What encoders make of a picture that keep still is kept.
         """
         transformer = networks["transformer"]
         device, dtype = transformer.device, transformer.patch_embedding.weight.dtype
-        asked = [question for picture in pictures for question in picture.questions]
-        prompts = [self.embodiment.prompt(asks.phrasings[rng.integers(len(asks.phrasings))]) for asks in asked]
         counts = np.array([len(picture.questions) for picture in pictures])
-        chosen = torch.from_numpy(np.cumsum(counts) - counts + rng.integers(counts)).to(device)
-        rows = torch.from_numpy(np.repeat(np.arange(len(pictures)), counts)).to(device)
-        canvas = np.stack([picture.canvas for picture in pictures])
+        chosen = rng.integers(counts)
+        if train_encoders:
+            asked = [question for picture in pictures for question in picture.questions]
+            rows, chosen = np.repeat(np.arange(len(pictures)), counts), np.cumsum(counts) - counts + chosen
+        else:
+            asked = [picture.questions[index] for picture, index in zip(pictures, chosen, strict=True)]
+            rows = chosen = np.arange(len(pictures))
+        rows, chosen = torch.from_numpy(rows).to(device), torch.from_numpy(chosen).to(device)
+        prompts = [self.embodiment.prompt(asks.phrasings[rng.integers(len(asks.phrasings))]) for asks in asked]
         different = list(dict.fromkeys(prompts))  # each is encoded once, without its padding
         ids, mask = self.tokenizer(different)
         longest = int(mask.sum(1).max())
         ids, mask = ids[:, :longest].to(device), mask[:, :longest].to(device)
         autocast = torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
         with torch.set_grad_enabled(train_encoders and torch.is_grad_enabled()), autocast:
-            text = encode_tokens(networks["text_encoder"], ids, mask)
-            frames = torch.from_numpy(canvas).permute(0, 3, 1, 2).float() / 127.5 - 1
-            image = ImageConditioner(networks["image_encoder"]).encode(frames.to(device))
-        text, image = text.float(), image.float()
+            text = encode_tokens(networks["text_encoder"], ids, mask).float()
+            encoder = ImageConditioner(networks["image_encoder"])
+            if train_encoders:
+                image = encoder.encode(_frames(pictures, device))
+            else:
+                image = self._kept(encoder, pictures, device)
+        image = image.float()
         which = torch.tensor([different.index(prompt) for prompt in prompts], device=device)
-        said = self.heads["pointer"](text[which], mask[which], image, rows)
         folded, bias = folded_text(text, mask, self.config.text_encoder.text_length)
         conditioning = Conditioning(folded.to(dtype), bias[which[chosen]], which[chosen], image.to(dtype))
         actions = self.config.geometry.actions_per_chunk
@@ -100,11 +140,15 @@ class Exercise:
             )
             taken = taken_of(looks, transformer.blocks, actions)
         place = self.heads["place"](taken, tokens.control[:, 0, :actions])
+        targets = self._targets([asks.points for asks in asked], pictures[0].canvas.shape[:2]).on(device)
+        return Answers(
+            pointed(*self.heads["pointer"](text[which], mask[which], image, rows), targets) if train_encoders else None,
+            looked(scores_of(looks, actions), place, targets.part(chosen), self.spread.to(device)),
+        )
+
+    def _targets(self, points: Sequence[Floats], size_px: tuple[int, int]) -> Targets:
         sizes = self.config.image_encoder
-        targets = Targets.of(
-            [asks.points for asks in asked], canvas.shape[1:3], sizes.image_size // sizes.patch_size
-        ).on(device)
-        return pointed(*said, scores_of(looks, actions), place, targets, targets.part(chosen), self.spread.to(device))
+        return Targets.of(points, size_px, sizes.image_size // sizes.patch_size)
 
     def _first_chunks(
         self, pictures: Sequence[Picture], rng: np.random.Generator, device: torch.device, dtype: torch.dtype
@@ -131,6 +175,14 @@ class Exercise:
         times = (time.expand(-1, 1 + geometry.frames_per_chunk), time)
         return (*(tensor.to(device, dtype) for tensor in given), *(tensor.to(device) for tensor in times))
 
+    def _kept(self, encoder: ImageConditioner, pictures: Sequence[Picture], device: torch.device) -> Tensor:
+        """Features [B, 1 + G², image_dim] of an encoder that keeps still; one by one, as latents are made."""
+        for picture in pictures:
+            if id(picture) not in self._features:
+                seen = encoder.encode(_frames([picture], device))
+                self._features[id(picture)] = seen[0].to(KEPT_DTYPE).cpu()
+        return torch.stack([self._features[id(picture)] for picture in pictures]).to(device)
+
     @torch.no_grad()
     def _encoded(self, picture: Picture) -> Tensor:
         """Latents [C, 1, h, w] of a canvas; one by one, since rounding must not depend on what else is in a batch."""
@@ -139,3 +191,9 @@ class Exercise:
             video = video.to(self.autoencoder.device, self.autoencoder.dtype)
             self._latents[id(picture)] = self.autoencoder.encode(video, Stream())[0].to(KEPT_DTYPE).cpu()
         return self._latents[id(picture)]
+
+
+def _frames(pictures: Sequence[Picture], device: torch.device) -> Tensor:
+    """Canvases as an image encoder takes them: [B, 3, height, width], −1 to 1."""
+    canvas = torch.from_numpy(np.stack([picture.canvas for picture in pictures]))
+    return (canvas.permute(0, 3, 1, 2).float() / 127.5 - 1).to(device)

@@ -26,8 +26,7 @@ from dreamzero_policy.model.config import ModelConfig
 from dreamzero_policy.runtime.contract import load_contract
 from dreamzero_policy.runtime.embodiment import Embodiment
 from dreamzero_policy.training.autoencoder import warm_cosine
-from dreamzero_policy.training.exercise import EXERCISE, Exercise
-from dreamzero_policy.training.pointing import Pointed
+from dreamzero_policy.training.exercise import EXERCISE, Answers, Exercise
 from dreamzero_policy.training.progress import Reporter
 from dreamzero_policy.training.settings import GroundingSettings, Recipe, RecipeError
 from dreamzero_policy.training.starting import GROUNDED_FOLDER, HEADS_FILE, TRAINED, starting_networks
@@ -67,7 +66,7 @@ class Grounding:
         )
         self.step = 0
 
-    def advance(self) -> Pointed:
+    def advance(self) -> Answers:
         """One optimiser step."""
         settings = self.settings
         for group in self.optimiser.param_groups:
@@ -82,7 +81,7 @@ class Grounding:
         self.step += 1
         return found
 
-    def answers(self, pictures: Sequence[Picture], rng: np.random.Generator) -> Pointed:
+    def answers(self, pictures: Sequence[Picture], rng: np.random.Generator) -> Answers:
         """All questions about some pictures, each in one of its wordings."""
         return self.exercise.answers(self.networks, pictures, rng, bfloat16=self.settings.bfloat16)
 
@@ -95,7 +94,7 @@ class Grounding:
         ]
         for number, part in enumerate(parts):
             found, share = self.answers(part, np.random.default_rng(number)), len(part) / len(held_out)
-            for key, value in numbers_of(found).items():
+            for key, value in found.numbers.items():
                 sums[key] = sums.get(key, 0.0) + share * value
         return sums
 
@@ -176,7 +175,7 @@ def course(grounding: Grounding, held_out: Sequence[Picture], state: Path, repor
                     "lower grounding.learning_rate"
                 )
             last = grounding.step == settings.steps
-            progress.note(grounding.step, numbers_of(found))
+            progress.note(grounding.step, found.numbers)
             if grounding.step % settings.save_every == 0 and not last:
                 grounding.save_state(state)
             due = settings.validate_every and (last or grounding.step % settings.validate_every == 0)
@@ -185,12 +184,6 @@ def course(grounding: Grounding, held_out: Sequence[Picture], state: Path, repor
                 reporter.curves("grounding/validation", grounding.step, numbers)
                 words = "  ".join(f"{key} {number:.3f}" for key, number in numbers.items())
                 reporter.say(f"grounding {grounding.step}  validation  {words}")
-
-
-def numbers_of(found: Pointed) -> dict[str, float]:
-    """What is shown of a batch."""
-    shown = {name: getattr(found, name) for name in ("total", "hits", "looks", "place", "where")}
-    return {name: number.item() for name, number in shown.items()}
 
 
 def save_grounded(grounding: Grounding, folder: Path) -> None:

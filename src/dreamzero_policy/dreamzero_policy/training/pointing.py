@@ -135,49 +135,58 @@ class Targets:
 
 @dataclass(frozen=True)
 class Pointed:
-    """How well the questions of a batch were answered, their mean."""
+    """How well the encoders answered the questions of a batch, their mean."""
 
-    patch: Tensor  # cross entropy of the encoders' answer
+    patch: Tensor  # cross entropy of the answer
     offset: Tensor  # absolute error of it, in patches
     hits: Tensor  # share of the questions whose likeliest patch holds a point
-    look: Tensor  # cross entropy of the transformer's looks, mean of layers and tokens
+    where: Tensor  # absolute error of what patches say about themselves, in widths and heights of the canvas
+
+    @property
+    def total(self) -> Tensor:
+        return self.patch + self.offset + WHERE_WEIGHT * self.where
+
+
+@dataclass(frozen=True)
+class Looked:
+    """How well the transformer answered the questions that it was asked, their mean."""
+
+    look: Tensor  # cross entropy of its looks, mean of layers and tokens
     place: Tensor  # absolute error of what its layers and tokens say, in spreads of all places along each axis
-    where: Tensor  # the same of what patches say about themselves, in widths and heights of the canvas
     looks: Tensor  # share of the looks of its last layer that go to the patch of the first point
 
     @property
     def total(self) -> Tensor:
-        return self.patch + self.offset + self.look + PLACE_WEIGHT * self.place + WHERE_WEIGHT * self.where
+        return self.look + PLACE_WEIGHT * self.place
 
 
-def pointed(
-    logits: Tensor,
-    offset: Tensor,
-    where: Tensor,
-    scores: Tensor,
-    place: Tensor,
-    targets: Targets,
-    looked_for: Targets,
-    spread: Tensor,
-) -> Pointed:
-    """What was answered, against the targets: of Q questions by encoders, of one about each of B pictures by layers.
+def pointed(logits: Tensor, offset: Tensor, where: Tensor, targets: Targets) -> Pointed:
+    """What the encoders answered to Q questions about B pictures, against the targets.
 
-    Args:
-        logits, offset, where: of a :class:`Pointer`, [Q, G²], [Q, G², 2] and [B, G², 2].
-        scores: of :func:`scores_of`, [layers − 1, B, A, 1 + G²]; place: of a :class:`Place`, [layers, B, A, 2].
-        spread: of all places, [2]. Things on a table seen from the front lie far apart from left to right and close
-            together in depth; a hand has to be right in both.
+    `logits` [Q, G²], `offset` [Q, G², 2] and `where` [B, G², 2] are of a :class:`Pointer`.
     """
     somewhere = targets.share > 0
-    patch = 1 + looked_for.first[:, None].expand(-1, scores.shape[2])  # [B, A], behind the class token
-    likely = scores.log_softmax(-1).gather(-1, patch[None, ..., None].expand(len(scores), -1, -1, 1))
     return Pointed(
         patch=-(targets.share * logits.log_softmax(-1)).sum(-1).mean(),
         offset=(offset[somewhere] - targets.offset[somewhere]).abs().mean(),
         hits=somewhere.gather(1, logits.argmax(-1, keepdim=True)).float().mean(),
-        look=-likely.mean(),
-        place=((place - looked_for.place[:, None]).abs() / spread).mean(),
         where=(where - middles(math.isqrt(where.shape[1])).to(where.device)).abs().mean(),
+    )
+
+
+def looked(scores: Tensor, place: Tensor, targets: Targets, spread: Tensor) -> Looked:
+    """Where the transformer looked for the answer to one question about each of B pictures, against the targets.
+
+    Args:
+        scores: of :func:`scores_of`, [layers − 1, B, A, 1 + G²]; place: of a :class:`Place`, [layers, B, A, 2].
+        spread: of all places, [2]. Things on a table seen from the front lie far apart from left to right and close
+            together in depth; a hand has to be right in both.
+    """
+    patch = 1 + targets.first[:, None].expand(-1, scores.shape[2])  # [B, A], behind the class token
+    likely = scores.log_softmax(-1).gather(-1, patch[None, ..., None].expand(len(scores), -1, -1, 1))
+    return Looked(
+        look=-likely.mean(),
+        place=((place - targets.place[:, None]).abs() / spread).mean(),
         looks=(scores[-1].argmax(-1) == patch).float().mean(),
     )
 

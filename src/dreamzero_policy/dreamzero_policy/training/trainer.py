@@ -309,7 +309,7 @@ class Trainer:
             train_encoders=self.settings.train_encoders,
         )
         (self.settings.looks_weight * share * found.total).backward()
-        self.looks = found.looks.item()  # of this process's pictures
+        self.looks = found.transformer.looks.item()  # of this process's pictures
 
     def _keep_all_but_heads(self) -> None:
         """Forget gradients of all but the transformer's output heads and the exercise's.

@@ -13,7 +13,7 @@ from dreamzero_policy.model import checkpoint as checkpoints
 from dreamzero_policy.model.config import ModelConfig
 from dreamzero_policy.model.weights import CheckpointError
 from dreamzero_policy.training.grounding import Grounding, ground, is_grounded, split
-from dreamzero_policy.training.pointing import Targets, middles, pointed, spread_of
+from dreamzero_policy.training.pointing import Targets, looked, middles, pointed, spread_of
 from dreamzero_policy.training.progress import Reporter
 from dreamzero_policy.training.settings import GroundingSettings, Recipe, RecipeError
 from dreamzero_policy.training.starting import TRAINED
@@ -53,25 +53,17 @@ def test_losses_are_smallest_for_the_right_answer_in_any_of_its_views():
     offset, place = targets.offset.nan_to_num(), targets.place[None, :, None]  # one layer, one token
     right = torch.tensor([[50.0, 0, 0, 50.0]])
     looks = torch.tensor([0.0, 50.0, 0, 0, 0]).expand(2, 1, 1, 5)  # of two layers; the class token first
-    found = pointed(right, offset, middles(2)[None], looks, place, targets, targets, torch.ones(2))
-    assert found.patch.item() == pytest.approx(np.log(2)) and found.look.item() == pytest.approx(0, abs=1e-6)
-    assert (found.offset, found.place, found.where, found.hits, found.looks) == (0, 0, 0, 1, 1)
+    found, seen = pointed(right, offset, middles(2)[None], targets), looked(looks, place, targets, torch.ones(2))
+    assert found.patch.item() == pytest.approx(np.log(2)) and seen.look.item() == pytest.approx(0, abs=1e-6)
+    assert (found.offset, seen.place, found.where, found.hits, seen.looks) == (0, 0, 0, 1, 1)
     assert middles(2).tolist() == [[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]]
     for elsewhere in ([0.0, 0, 50.0, 0, 0], [50.0, 0, 0, 0, 0], [0.0, 0, 0, 0, 50.0]):  # the last: another view
         looks = torch.tensor(elsewhere).expand(2, 1, 1, 5)
-        wrong = pointed(
-            torch.tensor([[0.0, 50.0, 0, 0]]),
-            offset + 0.1,
-            middles(2)[None] + 0.2,
-            looks,
-            place + 0.1,
-            targets,
-            targets,
-            torch.tensor([1.0, 0.5]),
-        )
+        wrong = pointed(torch.tensor([[0.0, 50.0, 0, 0]]), offset + 0.1, middles(2)[None] + 0.2, targets)
+        astray = looked(looks, place + 0.1, targets, torch.tensor([1.0, 0.5]))
         assert wrong.where.item() == pytest.approx(0.2)
-        assert wrong.patch > 40 and wrong.look > 40 and (wrong.hits, wrong.looks) == (0, 0)
-        assert wrong.offset.item() == pytest.approx(0.1) and wrong.place.item() == pytest.approx(0.15)
+        assert wrong.patch > 40 and astray.look > 40 and (wrong.hits, astray.looks) == (0, 0)
+        assert wrong.offset.item() == pytest.approx(0.1) and astray.place.item() == pytest.approx(0.15)
 
 
 def test_spreads_are_those_of_most_places_along_each_axis():
@@ -103,6 +95,30 @@ def test_every_wording_is_drawn_and_padding_of_prompts_does_not_count(make_confi
     head = grounding.exercise.heads["pointer"]
     whole, cut = head(text, mask, image, rows)[0], head(text[:, :3], mask[:, :3], image, rows)[0]
     torch.testing.assert_close(whole, cut)
+
+
+def test_encoders_that_keep_still_are_not_asked_and_see_each_picture_once(make_config, make_pictures, make_grounding):
+    grounding = make_grounding(make_config(state_dim=20), GroundingSettings(batch=4), make_pictures(4, 16))
+    pictures = [replace(picture, questions=picture.questions[:1]) for picture in grounding.pictures]
+    seen = []
+    grounding.networks["image_encoder"].register_forward_hook(lambda *_: seen.append(1))
+
+    def ask(train_encoders: bool):
+        return grounding.exercise.answers(
+            grounding.networks, pictures, np.random.default_rng(0), bfloat16=False, train_encoders=train_encoders
+        )
+
+    trained, kept, again = ask(True), ask(False), ask(False)
+    assert len(seen) == 1 + 4
+    assert kept.encoders is None and "hits" in trained.numbers and "hits" not in kept.numbers
+    for name in ("look", "place", "looks"):  # of one question each, so both ways ask the same
+        torch.testing.assert_close(
+            getattr(kept.transformer, name), getattr(trained.transformer, name), rtol=2e-3, atol=1e-3
+        )
+    assert kept.total == again.total == kept.transformer.total
+    kept.total.backward()
+    moved = {key.split(".")[0] for key, each in grounding.networks.named_parameters() if each.grad is not None}
+    assert moved == {"transformer", "exercise"}
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])
