@@ -181,7 +181,7 @@ class Exercise:
             if id(picture) not in self._features:
                 seen = encoder.encode(_frames([picture], device))
                 self._features[id(picture)] = seen[0].to(KEPT_DTYPE).cpu()
-        return torch.stack([self._features[id(picture)] for picture in pictures]).to(device)
+        return torch.stack([self._features[id(picture)].float() for picture in pictures]).to(device)
 
     @torch.no_grad()
     def _encoded(self, picture: Picture) -> Tensor:
