@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dreamzero_policy.data.pictures import Picture
+from dreamzero_policy.data.pictures import Picture, Question
 from dreamzero_policy.model.autoencoder import Stream, VideoAutoencoder
 from dreamzero_policy.model.conditioning import ImageConditioner, Tokenizer, encode_tokens
 from dreamzero_policy.model.config import ModelConfig
 from dreamzero_policy.model.flow import TRAIN_LEVELS, NoiseTable, add_noise
-from dreamzero_policy.runtime.embodiment import Embodiment, Floats
+from dreamzero_policy.runtime.embodiment import Embodiment
 from dreamzero_policy.training.pointing import (
     Looked,
     Place,
@@ -51,7 +51,7 @@ class Answers:
     @property
     def numbers(self) -> dict[str, float]:
         """What is shown of a batch."""
-        shown = {"total": self.total, "looks": self.transformer.looks, "place": self.transformer.place}
+        shown = {"total": self.total} | {name: getattr(self.transformer, name) for name in ("looks", "things", "place")}
         if self.encoders is not None:
             shown |= {"hits": self.encoders.hits, "where": self.encoders.where}
         return {name: number.item() for name, number in shown.items()}
@@ -140,15 +140,24 @@ class Exercise:
             )
             taken = taken_of(looks, transformer.blocks, actions)
         place = self.heads["place"](taken, tokens.control[:, 0, :actions])
-        targets = self._targets([asks.points for asks in asked], pictures[0].canvas.shape[:2]).on(device)
+        targets = self._targets(pictures, asked, rows.tolist()).on(device)
         return Answers(
             pointed(*self.heads["pointer"](text[which], mask[which], image, rows), targets) if train_encoders else None,
             looked(scores_of(looks, actions), place, targets.part(chosen), self.spread.to(device)),
         )
 
-    def _targets(self, points: Sequence[Floats], size_px: tuple[int, int]) -> Targets:
-        sizes = self.config.image_encoder
-        return Targets.of(points, size_px, sizes.image_size // sizes.patch_size)
+    def _targets(self, pictures: Sequence[Picture], asked: Sequence[Question], rows: Sequence[int]) -> Targets:
+        """Of the questions that are put, which are about the pictures in these rows."""
+        sizes, every = (
+            self.config.image_encoder,
+            [np.concatenate([q.points for q in item.questions]) for item in pictures],
+        )
+        return Targets.of(
+            [asks.points for asks in asked],
+            pictures[0].canvas.shape[:2],
+            sizes.image_size // sizes.patch_size,
+            [every[row] for row in rows],
+        )
 
     def _first_chunks(
         self, pictures: Sequence[Picture], rng: np.random.Generator, device: torch.device, dtype: torch.dtype

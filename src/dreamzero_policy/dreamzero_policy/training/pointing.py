@@ -104,12 +104,20 @@ class Targets:
     offset: Tensor  # [Q, G², 2] of the point from its patch's middle, in patches; NaN where there is none
     first: Tensor  # [Q] the patch of the first point
     place: Tensor  # [Q, 2] the first point, in widths and heights of the canvas
+    nearest: Tensor  # [Q, G²] whether a patch is as near to a point as to any that the same picture is asked about
 
     @classmethod
-    def of(cls, points: Sequence[Floats], size_px: tuple[int, int], grid: int) -> "Targets":
+    def of(
+        cls,
+        points: Sequence[Floats],
+        size_px: tuple[int, int],
+        grid: int,
+        asked: Sequence[Floats] | None = None,
+    ) -> "Targets":
         """Points [P, 2] of every question, px, on canvases of `size_px` (height, width) that are seen in grid² patches.
 
-        A canvas is squeezed to the encoder's square before, as `clip_pixels` does it.
+        A canvas is squeezed to the encoder's square before, as `clip_pixels` does it. `asked` are for every question
+        the points of all questions about the same picture; by default nothing else is asked about.
         """
         share = np.zeros((len(points), grid**2), np.float32)
         offset = np.full((len(points), grid**2, 2), np.nan, np.float32)
@@ -121,8 +129,11 @@ class Targets:
             share[row, index], first[row] = 1, index[0]
             offset[row, index] = at - cell - 0.5
         place = np.array([places[0] / size_px[::-1] for places in points], np.float32)
+        cells = middles(grid).numpy() * size_px[::-1]
+        nearest = [_far(cells, own) <= _far(cells, every) for own, every in zip(points, asked or points, strict=True)]
         shares = torch.from_numpy(share / share.sum(1, keepdims=True))
-        return cls(shares, torch.from_numpy(offset), torch.from_numpy(first), torch.from_numpy(place))
+        rest = (torch.from_numpy(array) for array in (offset, first, place, np.stack(nearest)))
+        return cls(shares, *rest)
 
     def on(self, device: torch.device) -> "Targets":
         """The same there."""
@@ -154,6 +165,7 @@ class Looked:
     look: Tensor  # cross entropy of its looks, mean of layers and tokens
     place: Tensor  # absolute error of what its layers and tokens say, in spreads of all places along each axis
     looks: Tensor  # share of the looks of its last layer that go to the patch of the first point
+    things: Tensor  # share of them that are nearer to what is named than to anything else that is asked about
 
     @property
     def total(self) -> Tensor:
@@ -184,10 +196,12 @@ def looked(scores: Tensor, place: Tensor, targets: Targets, spread: Tensor) -> L
     """
     patch = 1 + targets.first[:, None].expand(-1, scores.shape[2])  # [B, A], behind the class token
     likely = scores.log_softmax(-1).gather(-1, patch[None, ..., None].expand(len(scores), -1, -1, 1))
+    seen = scores[-1].argmax(-1)  # [B, A]
     return Looked(
         look=-likely.mean(),
         place=((place - targets.place[:, None]).abs() / spread).mean(),
-        looks=(scores[-1].argmax(-1) == patch).float().mean(),
+        looks=(seen == patch).float().mean(),
+        things=(F.pad(targets.nearest, (1, 0)).gather(1, seen)).float().mean(),
     )
 
 
@@ -201,3 +215,8 @@ def middles(grid: int) -> Tensor:
     """The middle of every patch [G², 2], row by row: x to the right and y down, in widths and heights of the canvas."""
     at = (torch.arange(grid) + 0.5) / grid
     return torch.stack([at.repeat(grid), at.repeat_interleave(grid)], dim=1)
+
+
+def _far(cells: Floats, points: Floats) -> Floats:
+    """From each of some places [N, 2] to the nearest of the points [P, 2]: [N]."""
+    return np.linalg.norm(cells[:, None] - points[None], axis=-1).min(1)

@@ -46,6 +46,20 @@ def test_targets_are_the_patches_of_the_points_and_the_places_in_them():
     assert targets.share.tolist() == [[0.5, 0, 0, 0.5], [0, 1, 0, 0]]
     torch.testing.assert_close(targets.offset[1, 1], torch.tensor([-0.25, 0.0]))
     assert targets.offset.isnan().all(-1).tolist() == [[False, True, True, False], [True, False, True, True]]
+    assert targets.nearest.all()
+
+
+def test_a_look_counts_for_the_thing_that_it_is_nearest_to():
+    cube, ball = np.array([[3.0, 5.0]]), np.array([[12.0, 12.0], [12.0, 3.0]])  # patches of 8 px; the ball in two views
+    both = np.concatenate([cube, ball])
+    targets = Targets.of([cube, ball], (16, 16), 2, [both, both])
+    assert targets.nearest.tolist() == [[True, False, True, False], [False, True, False, True]]
+    for patch, share in ((0, 0.5), (1, 0.5), (3, 0.5)):  # of both questions
+        scores = torch.nn.functional.one_hot(torch.tensor([1 + patch]), 5).float().expand(1, 2, 1, 5)
+        found = looked(scores, targets.place[None, :, None], targets, torch.ones(2))
+        assert found.things == share
+    nowhere = torch.nn.functional.one_hot(torch.tensor([0]), 5).float().expand(1, 2, 1, 5)  # the class token
+    assert looked(nowhere, targets.place[None, :, None], targets, torch.ones(2)).things == 0
 
 
 def test_losses_are_smallest_for_the_right_answer_in_any_of_its_views():
