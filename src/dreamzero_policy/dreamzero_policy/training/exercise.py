@@ -84,7 +84,7 @@ class Exercise:
         places = [asks.points[0] / item.canvas.shape[1::-1] for item in pictures for asks in item.questions]
         self.spread = spread_of(np.array(places))
         self._latents: dict[int, Tensor] = {}  # of canvases, by the identity of their pictures
-        self._features: dict[int, Tensor] = {}  # the same of an image encoder that keeps still
+        self._features: dict[int, Tensor] = {}  # [1 + G², image_dim] of an image encoder that keeps still, likewise
 
     def answers(
         self,
@@ -147,11 +147,9 @@ class Exercise:
         )
 
     def _targets(self, pictures: Sequence[Picture], asked: Sequence[Question], rows: Sequence[int]) -> Targets:
-        """Of the questions that are put, which are about the pictures in these rows."""
-        sizes, every = (
-            self.config.image_encoder,
-            [np.concatenate([q.points for q in item.questions]) for item in pictures],
-        )
+        """Of the questions that are put; `rows` [Q] are those of the pictures that they are about."""
+        sizes = self.config.image_encoder
+        every = [np.concatenate([each.points for each in picture.questions]) for picture in pictures]
         return Targets.of(
             [asks.points for asks in asked],
             pictures[0].canvas.shape[:2],

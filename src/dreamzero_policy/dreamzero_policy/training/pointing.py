@@ -130,10 +130,11 @@ class Targets:
             offset[row, index] = at - cell - 0.5
         place = np.array([places[0] / size_px[::-1] for places in points], np.float32)
         cells = middles(grid).numpy() * size_px[::-1]
-        nearest = [_far(cells, own) <= _far(cells, every) for own, every in zip(points, asked or points, strict=True)]
+        nearest = [
+            distances(cells, own) <= distances(cells, every) for own, every in zip(points, asked or points, strict=True)
+        ]
         shares = torch.from_numpy(share / share.sum(1, keepdims=True))
-        rest = (torch.from_numpy(array) for array in (offset, first, place, np.stack(nearest)))
-        return cls(shares, *rest)
+        return cls(shares, *map(torch.from_numpy, (offset, first, place, np.stack(nearest))))
 
     def on(self, device: torch.device) -> "Targets":
         """The same there."""
@@ -201,7 +202,7 @@ def looked(scores: Tensor, place: Tensor, targets: Targets, spread: Tensor) -> L
         look=-likely.mean(),
         place=((place - targets.place[:, None]).abs() / spread).mean(),
         looks=(seen == patch).float().mean(),
-        things=(F.pad(targets.nearest, (1, 0)).gather(1, seen)).float().mean(),
+        things=F.pad(targets.nearest, (1, 0)).gather(1, seen).float().mean(),
     )
 
 
@@ -217,6 +218,6 @@ def middles(grid: int) -> Tensor:
     return torch.stack([at.repeat(grid), at.repeat_interleave(grid)], dim=1)
 
 
-def _far(cells: Floats, points: Floats) -> Floats:
+def distances(cells: Floats, points: Floats) -> Floats:
     """From each of some places [N, 2] to the nearest of the points [P, 2]: [N]."""
     return np.linalg.norm(cells[:, None] - points[None], axis=-1).min(1)
