@@ -51,6 +51,9 @@ ALIGNED_M = 0.02  # in height, of a hand where a demonstration would have it: be
 ABREAST_M = 0.03  # sideways, of a hand behind an object: a push comes back to the middle on its way
 AT_THE_BIN_M = 0.08  # sideways from where the thing is dropped: no need to rise any more
 INSIDE_M = 0.034  # from a bin's outer side to the middle of a thing that falls inside
+# On the way to where the thing is dropped, while it is let go. A hand that stayed would be told to stay on one side of a
+# line and to go on on the other: whoever cannot tell on which it is does half of both, and hovers there for good.
+DROPPING_M = 0.04
 BEHIND_M = (0.02, PUSH_START_M + 0.06)
 
 Poses = Mapping[str, Floats]
@@ -137,7 +140,7 @@ def find(expert: Expert, task: Task, poses: Poses, joints: Floats) -> Found:
 def on_the_way(task: Task, legs: Legs, found: Found) -> Legs | None:
     """What is left of a demonstration's legs if the hands are where it comes by, None if they are not."""
     if task.family == PLACE and found.is_over_the_bin(task.hand, task.thing):
-        return {hand: [replace(leg, goal=found.hands[hand]) for leg in own[5:]] for hand, own in legs.items()}
+        return {hand: _dropped(own[4:], found, hand) for hand, own in legs.items()}
     if task.family in (PLACE, LIFT) and all(found.holds(hand, task.thing) for hand in legs):
         # Standing still is not shown where whoever was at work may have stood still for good.
         closed = all(found.opening_rad(hand) <= CLOSED_RAD + CLOSED_WITHIN_RAD for hand in legs)
@@ -183,6 +186,15 @@ def _placed(legs: list[Leg], found: Found, hand: Hand) -> list[Leg]:
     if at_the_bin or here[2] >= lifted.goal[2] - ALIGNED_M:
         up = []
     return [replace(close, goal=here), *up, over, *rest]
+
+
+def _dropped(legs: list[Leg], found: Found, hand: Hand) -> list[Leg]:
+    """The legs of a place from opening the gripper on, over the bin already."""
+    here = found.hands[hand]
+    over, *rest = legs
+    way = (over.goal - here) * [1.0, 1.0, 0.0]
+    inwards = here + way * DROPPING_M / max(float(np.linalg.norm(way)), DROPPING_M)
+    return [replace(leg, goal=inwards) for leg in rest]
 
 
 def _lifted(legs: list[Leg], found: Found, hand: Hand) -> list[Leg]:

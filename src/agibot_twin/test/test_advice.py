@@ -112,15 +112,19 @@ def test_a_stumbling_expert_misses_and_is_the_same_for_the_same_seed(collector):
     assert np.abs(ends[0] - advised[-1]).max() > 1e-3
 
 
-def test_what_is_held_over_the_bin_is_let_go_right_there(collector):
-    task, over = Task(PLACE, "cube", "red", "left"), np.array([*BIN_CENTRE_M, TABLE_TOP_Z_M + 0.12])
+@pytest.mark.parametrize(
+    ("aside_m", "inwards_m"),
+    [((0.0, 0.0), (-0.010, 0.039)), ((0.04, -0.06), (-0.018, 0.036)), ((-0.01, 0.045), (0.0, -0.005))],
+)
+def test_what_is_held_over_the_bin_is_let_go_there_on_the_way_to_where_it_is_dropped(aside_m, inwards_m, collector):
+    task, over = Task(PLACE, "cube", "red", "left"), np.array([*BIN_CENTRE_M + np.array(aside_m), TABLE_TOP_Z_M + 0.12])
     joints = collector.expert.arms.home.copy()
     joints[DRIVEN_JOINTS.index(GRIPPER_JOINT["left"])] = OPEN_RAD * 0.6  # opening already
     found = find(collector.expert, task, {"cube": np.array([*over, 1.0, 0.0, 0.0, 0.0])}, joints)
-    found.hands["left"][:] = over + [0.0, 0.01, 0.0]
+    found.hands["left"][:] = over
     legs = on_the_way(task, collector.expert.legs(task, found.poses, joints, None), found)["left"]
     assert [leg.gripper_rad for leg in legs] == [OPEN_RAD, OPEN_RAD]
-    np.testing.assert_allclose([leg.goal for leg in legs], [found.hands["left"]] * 2)
+    np.testing.assert_allclose([leg.goal for leg in legs], [over + [*inwards_m, 0.0]] * 2, atol=5e-4)
 
 
 def test_an_attempt_is_one_episode_with_what_was_seen_and_what_was_advised_and_is_not_made_again(tmp_path):
