@@ -51,8 +51,8 @@ ALIGNED_M = 0.02  # in height, of a hand where a demonstration would have it: be
 ABREAST_M = 0.03  # sideways, of a hand behind an object: a push comes back to the middle on its way
 AT_THE_BIN_M = 0.08  # sideways from where the thing is dropped: no need to rise any more
 INSIDE_M = 0.034  # from a bin's outer side to the middle of a thing that falls inside
-# On the way to where the thing is dropped, while it is let go. A hand that stayed would be told to stay on one side of a
-# line and to go on on the other: whoever cannot tell on which it is does half of both, and hovers there for good.
+# On the way to where the thing is dropped, while it is let go. A hand that stayed would be told to stay on one side of
+# a line and to go on on the other: whoever cannot tell on which it is does half of both, and hovers there for good.
 DROPPING_M = 0.04
 BEHIND_M = (0.02, PUSH_START_M + 0.06)
 

@@ -6,6 +6,7 @@ no loss asks for is forgotten within a few hundred steps.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from dreamzero_policy.model.conditioning import ImageConditioner, Tokenizer, enc
 from dreamzero_policy.model.config import ModelConfig
 from dreamzero_policy.model.flow import TRAIN_LEVELS, NoiseTable, add_noise
 from dreamzero_policy.runtime.embodiment import Embodiment
+from dreamzero_policy.training.kept import Kept
 from dreamzero_policy.training.pointing import (
     Looked,
     Place,
@@ -33,7 +35,6 @@ from dreamzero_policy.training.window_pass import Conditioning, folded_text, win
 
 EXERCISE = "exercise"  # the heads' name among the networks of a run
 SHIFT = 5.0  # of the times at which the transformer is asked
-KEPT_DTYPE = torch.float16  # of latents, and of features that cannot change any more
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,8 @@ class Exercise:
         self.table = NoiseTable.shifted(SHIFT)
         places = [asks.points[0] / item.canvas.shape[1::-1] for item in pictures for asks in item.questions]
         self.spread = spread_of(np.array(places))
-        self._latents: dict[int, Tensor] = {}  # of canvases, by the identity of their pictures
-        self._features: dict[int, Tensor] = {}  # [1 + G², image_dim] of an image encoder that keeps still, likewise
+        self._latents = Kept()  # [C, 1, h, w] of canvases
+        self._features = Kept()  # [1 + G², image_dim] of an image encoder that keeps still
 
     def answers(
         self,
@@ -101,30 +102,13 @@ class Exercise:
         """
         transformer = networks["transformer"]
         device, dtype = transformer.device, transformer.patch_embedding.weight.dtype
-        counts = np.array([len(picture.questions) for picture in pictures])
-        chosen = rng.integers(counts)
-        if train_encoders:
-            asked = [question for picture in pictures for question in picture.questions]
-            rows, chosen = np.repeat(np.arange(len(pictures)), counts), np.cumsum(counts) - counts + chosen
-        else:
-            asked = [picture.questions[index] for picture, index in zip(pictures, chosen, strict=True)]
-            rows = chosen = np.arange(len(pictures))
-        rows, chosen = torch.from_numpy(rows).to(device), torch.from_numpy(chosen).to(device)
+        asked, rows, chosen = questions_of(pictures, rng, all_of_them=train_encoders)
         prompts = [self.embodiment.prompt(asks.phrasings[rng.integers(len(asks.phrasings))]) for asks in asked]
-        different = list(dict.fromkeys(prompts))  # each is encoded once, without its padding
-        ids, mask = self.tokenizer(different)
-        longest = int(mask.sum(1).max())
-        ids, mask = ids[:, :longest].to(device), mask[:, :longest].to(device)
         autocast = torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
         with torch.set_grad_enabled(train_encoders and torch.is_grad_enabled()), autocast:
-            text = encode_tokens(networks["text_encoder"], ids, mask).float()
-            encoder = ImageConditioner(networks["image_encoder"])
-            if train_encoders:
-                image = encoder.encode(_frames(pictures, device))
-            else:
-                image = self._kept(encoder, pictures, device)
-        image = image.float()
-        which = torch.tensor([different.index(prompt) for prompt in prompts], device=device)
+            text, mask, which = self._read(networks["text_encoder"], prompts, device)
+            image = self._seen(networks["image_encoder"], pictures, device, keep=not train_encoders)
+        targets, rows, chosen = self._targets(pictures, asked, rows).on(device), rows.to(device), chosen.to(device)
         folded, bias = folded_text(text, mask, self.config.text_encoder.text_length)
         conditioning = Conditioning(folded.to(dtype), bias[which[chosen]], which[chosen], image.to(dtype))
         actions = self.config.geometry.actions_per_chunk
@@ -140,13 +124,33 @@ class Exercise:
             )
             taken = taken_of(looks, transformer.blocks, actions)
         place = self.heads["place"](taken, tokens.control[:, 0, :actions])
-        targets = self._targets(pictures, asked, rows.tolist()).on(device)
         return Answers(
             pointed(*self.heads["pointer"](text[which], mask[which], image, rows), targets) if train_encoders else None,
             looked(scores_of(looks, actions), place, targets.part(chosen), self.spread.to(device)),
         )
 
-    def _targets(self, pictures: Sequence[Picture], asked: Sequence[Question], rows: Sequence[int]) -> Targets:
+    def _read(self, encoder: nn.Module, prompts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """Features [P, L, text_dim] of the P different prompts without common padding, their mask [P, L], and which of
+        them each prompt is."""
+        different = list(dict.fromkeys(prompts))
+        ids, mask = self.tokenizer(different)
+        longest = int(mask.sum(1).max())
+        ids, mask = ids[:, :longest].to(device), mask[:, :longest].to(device)
+        which = torch.tensor([different.index(prompt) for prompt in prompts], device=device)
+        return encode_tokens(encoder, ids, mask).float(), mask, which
+
+    def _seen(self, encoder: nn.Module, pictures: Sequence[Picture], device: torch.device, *, keep: bool) -> Tensor:
+        """Features [B, 1 + G², image_dim] of canvases."""
+        conditioner = ImageConditioner(encoder)
+
+        def features(*some: Picture) -> Tensor:
+            return conditioner.encode(_frames(some, device))
+
+        if not keep:
+            return features(*pictures).float()
+        return torch.cat([self._features.of(picture, partial(features, picture)) for picture in pictures]).to(device)
+
+    def _targets(self, pictures: Sequence[Picture], asked: Sequence[Question], rows: Tensor) -> Targets:
         """Of the questions that are put; `rows` [Q] are those of the pictures that they are about."""
         sizes = self.config.image_encoder
         every = [np.concatenate([each.points for each in picture.questions]) for picture in pictures]
@@ -154,7 +158,7 @@ class Exercise:
             [asks.points for asks in asked],
             pictures[0].canvas.shape[:2],
             sizes.image_size // sizes.patch_size,
-            [every[row] for row in rows],
+            [every[row] for row in rows.tolist()],
         )
 
     def _first_chunks(
@@ -166,7 +170,7 @@ class Exercise:
         so do the relative actions, which are about 0.
         """
         geometry, count = self.config.geometry, len(pictures)
-        clean = torch.stack([self._encoded(picture) for picture in pictures]).float()
+        clean = torch.stack([self._latents.of(picture, partial(self._encoded, picture)) for picture in pictures])
         still = clean.expand(-1, -1, 1 + geometry.frames_per_chunk, -1, -1)
         state = torch.zeros(count, 1, geometry.max_state_dim)
         for row, picture in enumerate(pictures):
@@ -182,22 +186,27 @@ class Exercise:
         times = (time.expand(-1, 1 + geometry.frames_per_chunk), time)
         return (*(tensor.to(device, dtype) for tensor in given), *(tensor.to(device) for tensor in times))
 
-    def _kept(self, encoder: ImageConditioner, pictures: Sequence[Picture], device: torch.device) -> Tensor:
-        """Features [B, 1 + G², image_dim] of an encoder that keeps still; one by one, as latents are made."""
-        for picture in pictures:
-            if id(picture) not in self._features:
-                seen = encoder.encode(_frames([picture], device))
-                self._features[id(picture)] = seen[0].to(KEPT_DTYPE).cpu()
-        return torch.stack([self._features[id(picture)].float() for picture in pictures]).to(device)
-
-    @torch.no_grad()
     def _encoded(self, picture: Picture) -> Tensor:
-        """Latents [C, 1, h, w] of a canvas; one by one, since rounding must not depend on what else is in a batch."""
-        if id(picture) not in self._latents:
-            video = torch.from_numpy(picture.canvas).permute(2, 0, 1)[None, :, None].float() / 127.5 - 1
-            video = video.to(self.autoencoder.device, self.autoencoder.dtype)
-            self._latents[id(picture)] = self.autoencoder.encode(video, Stream())[0].to(KEPT_DTYPE).cpu()
-        return self._latents[id(picture)]
+        """Latents [C, 1, h, w] of a canvas."""
+        video = _frames([picture], self.autoencoder.device)[:, :, None].to(self.autoencoder.dtype)
+        return self.autoencoder.encode(video, Stream())[0]
+
+
+def questions_of(
+    pictures: Sequence[Picture], rng: np.random.Generator, *, all_of_them: bool
+) -> tuple[list[Question], Tensor, Tensor]:
+    """Questions that are put: all, or one about each picture. With them rows [Q] of the pictures that they are about,
+    and rows [B] of the questions, one about each picture, that the transformer is asked."""
+    counts = np.array([len(picture.questions) for picture in pictures])
+    chosen = rng.integers(counts)
+    each = np.arange(len(pictures))
+    if all_of_them:
+        asked = [question for picture in pictures for question in picture.questions]
+        rows, chosen = np.repeat(each, counts), np.cumsum(counts) - counts + chosen
+    else:
+        asked = [picture.questions[index] for picture, index in zip(pictures, chosen, strict=True)]
+        rows = chosen = each
+    return asked, torch.from_numpy(rows), torch.from_numpy(chosen)
 
 
 def _frames(pictures: Sequence[Picture], device: torch.device) -> Tensor:

@@ -27,6 +27,7 @@ from dreamzero_policy.model.flow import NoiseTable
 from dreamzero_policy.runtime.embodiment import Embodiment
 from dreamzero_policy.training.autoencoder import warm_cosine
 from dreamzero_policy.training.exercise import EXERCISE, Exercise
+from dreamzero_policy.training.kept import Kept
 from dreamzero_policy.training.latents import Batch, LatentWindow, collate
 from dreamzero_policy.training.noise import BLIND_NOISE, NoiseSettings, NoisyBatch, corrupt
 from dreamzero_policy.training.objective import Losses, ignore_padding, losses, silence_video
@@ -40,8 +41,6 @@ from dreamzero_policy.training.window_pass import Conditioning, folded_text, win
 
 OUTPUT_HEADS = ("action_decoder", "proj_out", "scale_shift_table")  # of the transformer
 LOOKS_STREAM = 7  # of random numbers
-KEPT_DTYPE = torch.float16  # of picture features, where the encoder that makes them is not trained
-KEPT_BYTES = 4 * 2**30  # of all of them at most
 
 
 class Trainer:
@@ -96,7 +95,7 @@ class Trainer:
             checkpoints.cast(self.networks["transformer"], torch.bfloat16)
         self.optimiser = self._optimiser()
         self.image = ImageConditioner(self.entered["image_encoder"])
-        self._features: dict[int, Tensor] = {}  # of first frames, by the identity of their pictures
+        self._features = Kept()  # of first frames
         self.step = 0
         self.looks: float | None = None  # share of looks that found what was named, the last time it was asked
 
@@ -194,21 +193,17 @@ class Trainer:
         return self._collated([self.windows[i].beginning(frames) for i in chosen], rng)
 
     def _collated(self, windows: Sequence[LatentWindow], rng: np.random.Generator) -> Batch:
-        """A batch; with features of its first frames if these cannot change any more and are not too many to keep."""
+        """A batch; with features of its first frames if these cannot change any more."""
         batch = collate(windows, self.config, rng)
-        sizes = self.config.image_encoder
-        tokens = 1 + (sizes.image_size // sizes.patch_size) ** 2
-        kept_bytes = len(self.windows) * tokens * sizes.dim * KEPT_DTYPE.itemsize
-        if self.settings.train_encoders or self.settings.shard or kept_bytes > KEPT_BYTES:
+        if self.settings.train_encoders or self.settings.shard:
             return batch
-        rows, _ = self.ranks.rows(len(windows))
-        image = torch.zeros(len(windows), tokens, sizes.dim)
-        for row in rows:  # those of other processes stay empty
-            picture = id(windows[row].first_frame)
-            if picture not in self._features:  # one by one: rounding must not depend on what else is in a batch
-                frame = batch.first_frame[row : row + 1].to(self.ranks.device)
-                self._features[picture] = self._seen(frame)[0].to(KEPT_DTYPE).cpu()
-            image[row] = self._features[picture].float()
+        sizes = self.config.image_encoder
+        image = torch.zeros(len(windows), 1 + (sizes.image_size // sizes.patch_size) ** 2, sizes.dim)
+        for row in self.ranks.rows(len(windows))[0]:  # those of other processes stay empty
+            frame = batch.first_frame[row : row + 1]
+            image[row] = self._features.of(
+                windows[row].first_frame, lambda frame=frame: self._seen(frame.to(self.ranks.device))[0]
+            )
         return replace(batch, image=image)
 
     def _seen(self, first_frame: Tensor) -> Tensor:
