@@ -19,6 +19,8 @@ from dreamzero_policy.runtime.allocator import keep_freed_memory
 from dreamzero_policy.runtime.calibration import CALIBRATION_FILE
 from dreamzero_policy.runtime.policy import Dream, Failure, Surprise
 
+MEASURED_LATER = (CALIBRATION_FILE, "README.md")
+
 
 def serve(connection: Connection, arguments: argparse.Namespace) -> None:
     """Load, warm up, then answer until the parent closes its end."""
@@ -76,9 +78,10 @@ def failure(error: Exception) -> Failure:
 
 
 def checkpoint_hash(folder: Path) -> str:
-    """SHA-256 (hex) over the names and contents of all files of a checkpoint but what was measured of it later."""
+    """SHA-256 (hex) over the names and contents of all files of a checkpoint but those that tell what was measured of it
+    later: what surprise is normal, and the model card."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CALIBRATION_FILE):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in MEASURED_LATER):
         digest.update(path.relative_to(folder).as_posix().encode())
         with path.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())

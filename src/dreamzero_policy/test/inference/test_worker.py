@@ -16,7 +16,7 @@ from dreamzero_policy.inference.loading import Policy
 from dreamzero_policy.inference.mailbox import WorkerError
 from dreamzero_policy.inference.sessions import Sessions
 from dreamzero_policy.inference.worker import WorkerPolicy
-from dreamzero_policy.inference.worker_process import failure
+from dreamzero_policy.inference.worker_process import checkpoint_hash, failure
 from dreamzero_policy.runtime.policy import (
     ActionPrefix,
     Answer,
@@ -163,3 +163,16 @@ def test_a_model_that_runs_out_of_memory_says_so() -> None:
     assert failure(torch.OutOfMemoryError("CUDA out of memory")).message.startswith("the model ran out of memory")
     assert failure(MemoryError()).message.startswith("the model ran out of memory")
     assert failure(ValueError("canvas has 3 rows")).message == "ValueError: canvas has 3 rows"
+
+
+def test_a_checkpoint_stays_the_same_when_its_card_tells_more_and_not_when_a_weight_or_a_name_changes(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    first = checkpoint_hash(tmp_path)
+    (tmp_path / "README.md").write_text("It does eight of ten tasks.")
+    assert checkpoint_hash(tmp_path) == first
+    (tmp_path / "config.json").write_text("{ }")
+    second = checkpoint_hash(tmp_path)
+    (tmp_path / "config.json").rename(tmp_path / "other.json")
+    assert len({first, second, checkpoint_hash(tmp_path)}) == 3
