@@ -78,8 +78,8 @@ def failure(error: Exception) -> Failure:
 
 
 def checkpoint_hash(folder: Path) -> str:
-    """SHA-256 (hex) over the names and contents of all files of a checkpoint but those that tell what was measured of it
-    later: what surprise is normal, and the model card."""
+    """SHA-256 (hex) over the names and contents of all files of a checkpoint, but for what was measured of it later:
+    what surprise is normal, and the model card."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in MEASURED_LATER):
         digest.update(path.relative_to(folder).as_posix().encode())
