@@ -193,7 +193,8 @@ class Replayer:
             return before
         step_ns = round(live.step_s * NS_PER_S)
         rows = Rows(live.positions, live.start_ns - live.first_row * step_ns, step_ns)
-        return splice(before, rows, live.start_ns, self.loop.settings.blend_s, self.loop.limits).plan
+        settings = self.loop.settings
+        return splice(before, rows, live.start_ns, settings.blend_s, self.loop.limits, settings.limit_easing).plan
 
     # Results
 

@@ -235,6 +235,15 @@ PARAMETERS = (
         "Cross-fade times into a chunk [s], tried in order until the limits allow one.",
     ),
     Parameter(
+        "limit_easing",
+        0.5,
+        "Rows that lead beyond a joint's range by up to this share of its step (in the contract) bend off before its "
+        "end instead of being refused, and the chunk's way says which joints. 0: such a chunk is rejected, and a "
+        "policy that asks for the same again stays where it is.",
+        0.0,
+        1.0,
+    ),
+    Parameter(
         "observation_timeout_s", 2.0, "A goal is aborted when an observation is missing for longer [s].", 0.1, 60.0
     ),
     Parameter(
@@ -313,6 +322,7 @@ class Parameters:
     smoothing_window: int
     stopping_rows: int
     blend_s: tuple[float, ...]
+    limit_easing: float
     max_plan_s: float
     observation_timeout_s: float
     surprise: SurpriseSettings

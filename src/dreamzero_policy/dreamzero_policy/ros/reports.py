@@ -91,6 +91,7 @@ def diagnostics(
         "chunks": counters.chunks,
         "chunk_rate_hz": f"{counters.chunk_rate_hz():.2f}",
         "plan_underruns": counters.underruns,
+        "eased_chunks": counters.eased,
         "contract_hash": loop.embodiment.contract.hash,
         "checkpoint_hash": served.checkpoint_hash,
         "faults": ", ".join(labels(troubles)),

@@ -17,6 +17,7 @@ in numpy wherever a reason is asked for, and then numpy's word counts.
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dreamzero_policy.runtime import kernels
 from dreamzero_policy.runtime.chunk import ACCEPTED, Judgement, Verdict
@@ -134,11 +135,22 @@ class Limits:
     def _judge_accelerations(self, values: Floats) -> Judgement:
         return self._judge(Verdict.REJECTED_ACCELERATION, values, self.acceleration, "reaches the acceleration")
 
-    def _judge_positions(self, plan: Plan) -> Judgement:
+    def left_by(self, plan: Plan) -> NDArray[np.bool_]:
+        """Which joints [J] a plan leads out of their ranges."""
+        lower, upper = self._ranges(plan)
+        positions = _extremes(plan) if len(plan.knots_ns) > 1 else plan.positions
+        return ((positions > upper + ROUNDING) | (positions < lower - ROUNDING)).any(0)
+
+    def _ranges(self, plan: Plan) -> tuple[Floats, Floats]:
+        """Where the joints may be, lowest and highest [J]. One that stands outside may stay there, and come back."""
         start = plan.positions[0]
         above, below = start > self.upper + OUTSIDE, start < self.lower - OUTSIDE
         upper = np.where(above, np.minimum(start, self._highest) + START_EXCESS, self.upper)
         lower = np.where(below, np.maximum(start, self._lowest) - START_EXCESS, self.lower)
+        return lower, upper
+
+    def _judge_positions(self, plan: Plan) -> Judgement:
+        lower, upper = self._ranges(plan)
         if _within(_hull(plan), lower, upper) or _within(positions := _extremes(plan), lower, upper):
             return ACCEPTED
         outside = np.maximum(positions - upper, lower - positions)

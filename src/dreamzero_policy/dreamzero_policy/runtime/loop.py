@@ -82,6 +82,7 @@ class LoopSettings:
     fresh_noise: bool = True  # for every chunk, else the same for all
     prefix_conditioning: bool = False  # the model is told what is executed until its answer is there, and continues it
     prefix_soft_mask: bool = True  # and is drawn towards the rows in hand behind that
+    limit_easing: float = 0.0  # share of a joint's step by which rows may lead beyond its range, and are eased into it
     stopping_rows: int = 0  # of a chunk that ends in a pause: its last ones, in which the robot stops instead
 
     def noise_seed(self, number: int) -> int:
@@ -96,6 +97,7 @@ class Counters:
     chunks: int = 0
     rejected: Counter[Verdict] = field(default_factory=Counter)
     consecutive_rejections: int = 0
+    eased: int = 0  # chunks with joints eased off the ends of their ranges
     underruns: int = 0  # pauses longer than a whole chunk: the chunk was rejected or came too late
     accepted_monotonic_ns: deque[int] = field(default_factory=lambda: deque(maxlen=256))
 
@@ -521,12 +523,14 @@ class Loop:
         present = self._as_sent(present, now_ns)
         if entry.joins and entry.start_ns - step_ns > now_ns + self._first_point_ns:
             present = present.carried_on(entry.start_ns, step_ns, len(rows.positions))
-        spliced = splice(present, rows, entry.start_ns, self.settings.blend_s, self.limits)
+        settings = self.settings
+        spliced = splice(present, rows, entry.start_ns, settings.blend_s, self.limits, settings.limit_easing)
         chunk.way = spliced.way
         judgement, lasts_s = spliced.judgement, spliced.plan.remaining_s(now_ns)
         if judgement and lasts_s > self.settings.max_plan_s:
             reason = f"the plan lasts {lasts_s:.2f} s, max_plan_s is {self.settings.max_plan_s:.2f}"
             judgement = Judgement(Verdict.REJECTED_DURATION, reason)
+        self.counters.eased += bool(judgement and spliced.eased)
         return judgement, spliced.plan
 
     def _accept(self, chunk: Chunk, present: Plan, plan: Plan, start_ns: int) -> None:

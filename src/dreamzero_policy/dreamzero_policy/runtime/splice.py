@@ -9,13 +9,17 @@ limits is taken.
    share of the limits allows: it works where fades fail, since it does not follow rows that cannot be followed yet,
    and it is the rougher way for the same reason. So it comes last, just before a rejection.
 
+Where all are refused because joints leave their ranges, and the operator allows it, the same ways are tried with those
+joints eased into them (`easing.py`).
+
 Rows that are past are cut by their instants, so a late chunk is entered where it should be by then.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dreamzero_policy.runtime.chunk import ACCEPTED, Judgement, Verdict
+from dreamzero_policy.runtime.easing import eased
 from dreamzero_policy.runtime.limits import Limits
 from dreamzero_policy.runtime.plan import Plan, Rows
 
@@ -30,15 +34,19 @@ class Splice:
     plan: Plan
     start_ns: int  # when the rows take over
     way: str = ""  # into them
+    eased: tuple[str, ...] = ()  # joints whose rows were bent off the ends of their ranges
 
 
-def splice(present: Plan, rows: Rows, earliest_ns: int, blends_s: Sequence[float], limits: Limits) -> Splice:
+def splice(
+    present: Plan, rows: Rows, earliest_ns: int, blends_s: Sequence[float], limits: Limits, easing: float = 0.0
+) -> Splice:
     """Follow `present` until a row of a chunk is due, not before `earliest_ns`, then the rows, to rest.
 
     Args:
         present: from now on; what is past is not judged again.
         rows: all of the chunk's.
         blends_s: cross-fades to try, in this order.
+        easing: rows that lead beyond a joint's range by up to this share of its step are eased into it; 0 for none.
     """
     left = rows.since(earliest_ns)
     (position,), _ = present.sample([left.start_ns])
@@ -47,25 +55,43 @@ def splice(present: Plan, rows: Rows, earliest_ns: int, blends_s: Sequence[float
         judgement = Judgement(Verdict.REJECTED_LATE, reason)
     else:
         judgement = limits.judge_rows(left.positions, position)
-    return way_into(present, left, blends_s, limits) if judgement else Splice(judgement, present, left.start_ns)
+    return way_into(present, left, blends_s, limits, easing) if judgement else Splice(judgement, present, left.start_ns)
 
 
-def way_into(present: Plan, rows: Rows, blends_s: Sequence[float], limits: Limits) -> Splice:
+def way_into(present: Plan, rows: Rows, blends_s: Sequence[float], limits: Limits, easing: float = 0.0) -> Splice:
     """The first way into rows that are finite and still to come, however far from the plan they begin.
 
     A rejection gives the reason of the last cross-fade: what a bridge breaks says more about bridges than about rows.
     """
+    found, faded = _first_way(present, rows, blends_s, limits)
+    if found.judgement.verdict is not Verdict.REJECTED_POSITION or not easing:
+        return found
+    leaving = limits.left_by(faded)
+    inside = eased(rows.positions, leaving, limits, easing)
+    if inside is None:
+        return found
+    spliced, _ = _first_way(present, replace(rows, positions=inside), blends_s, limits)
+    if not spliced.judgement:
+        return found
+    joints = tuple(joint for joint, leaves in zip(limits.joints, leaving, strict=True) if leaves)
+    return replace(spliced, way=f"{spliced.way}, eased off the stop: {', '.join(joints)}", eased=joints)
+
+
+def _first_way(present: Plan, rows: Rows, blends_s: Sequence[float], limits: Limits) -> tuple[Splice, Plan]:
+    """The first way inside the limits, and the longest cross-fade that was tried."""
     last_fade = len(blends_s) - 1
     for number, (way, moving) in enumerate(_ways(present, rows, blends_s, limits)):
-        judgement = limits.judge_end(moving)
+        plan, judgement = moving, limits.judge_end(moving)
         if judgement:
             plan = moving.with_tail(limits.by_joint, rows.step_ns)
             judgement = limits.judge(plan) if number == last_fade else limits.keeps(plan)
+        if number <= last_fade:
+            faded = plan
         if judgement:
-            return Splice(ACCEPTED, plan, rows.start_ns, way)
+            return Splice(ACCEPTED, plan, rows.start_ns, way), faded
         if number == last_fade:
             refusal = judgement
-    return Splice(refusal, present, rows.start_ns)
+    return Splice(refusal, present, rows.start_ns), faded
 
 
 def _ways(present: Plan, rows: Rows, blends_s: Sequence[float], limits: Limits) -> Iterator[tuple[str, Plan]]:

@@ -566,7 +566,7 @@ def test_slowed_the_model_is_shown_the_steps_and_not_the_seconds(robot: Robot) -
 
 
 def test_the_regime_follows_the_latency_and_says_so(robot: Robot) -> None:
-    policy = Scripted(robot, value=0.2, power=1)
+    policy = Scripted(robot, value=VAL, power=1)
     loop = loop_of(robot, policy, regime=RegimeSettings("auto"), max_plan_s=LOOKING_AHEAD_S)
     loop.run("go")
     assert loop.regime == "stop_and_go"
@@ -579,7 +579,7 @@ def test_the_regime_follows_the_latency_and_says_so(robot: Robot) -> None:
 
 
 def test_a_chunk_without_time_for_all_steps_gets_fewer_and_says_so(robot: Robot) -> None:
-    policy = Scripted(robot, value=0.2, power=1, latency_ns=735_000_000)
+    policy = Scripted(robot, value=VAL, power=1, latency_ns=735_000_000)
     regime = RegimeSettings("overlap", "look_ahead")
     loop = loop_of(robot, policy, regime=regime, max_plan_s=LOOKING_AHEAD_S, deadline_steps=True)
     loop.run("go")
@@ -706,7 +706,7 @@ def test_a_model_that_ignores_the_prefix_takes_over_as_soon_as_it_can(embodiment
 
 
 def test_with_the_rule_switched_off_every_chunk_gets_all_steps(robot: Robot) -> None:
-    policy = Scripted(robot, value=0.2, power=1, latency_ns=900_000_000)
+    policy = Scripted(robot, value=VAL, power=1, latency_ns=900_000_000)
     loop = loop_of(robot, policy, regime=RegimeSettings("overlap", "look_ahead"), max_plan_s=LOOKING_AHEAD_S)
     loop.run("go")
     run(loop, robot, 4.0)
@@ -804,3 +804,21 @@ def test_a_robot_held_by_surprise_comes_to_rest_inside_the_limits_and_goes_on_af
     assert moved and watch.blocks >= 4  # it was held in motion, and looked anew
     assert held_ns[-1] - held_ns[0] > NS_PER_S  # and was held again
     assert robot.chunks[-1].epoch > 1
+
+
+def test_a_policy_that_asks_for_a_little_more_than_a_stop_allows_is_eased_off_it_and_goes_on(robot: Robot) -> None:
+    hanging = loop_of(robot, Scripted(robot, value=0.6, power=1))
+    hanging.run("reach up")
+    run(hanging, robot, 15.0)
+    assert hanging.counters.rejected[Verdict.REJECTED_POSITION] >= 4 and hanging.counters.eased == 0
+    hung = robot.plan.positions[-1]
+
+    loop = loop_of(robot, Scripted(robot, value=0.6, power=1), limit_easing=0.5)
+    loop.run("reach up")
+    run(loop, robot, 5.0)
+    assert loop.counters.eased >= 3 and not loop.counters.rejected
+    assert "eased off the stop: idx22_arm_l_joint2" in robot.chunks[-1].way
+    joints = loop.embodiment.contract.model.commanded_joints
+    assert robot.plan.positions[-1, joints.index("idx22_arm_l_joint2")] < 1.48
+    free = joints.index("idx21_arm_l_joint1")
+    assert robot.plan.positions[-1, free] > hung[free] + 0.1
