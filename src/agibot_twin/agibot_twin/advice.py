@@ -14,6 +14,7 @@ the opposite (noise injection, Laskey et al. 2017).
 """
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from agibot_twin.episodes import Episode
 from agibot_twin.expert import (
     ARM_JOINTS,
     CLOSED_RAD,
+    COMMAND_HZ,
     GRIPPER_JOINT,
     OPEN_RAD,
     Expert,
@@ -29,8 +31,8 @@ from agibot_twin.expert import (
     minimum_jerk,
 )
 from agibot_twin.robot_model import DRIVEN_JOINTS
-from agibot_twin.takeover import Poses, approached, clearing, find, on_the_way
-from agibot_twin.tasks import LIFT, Task
+from agibot_twin.takeover import Found, Poses, approached, clearing, find, on_the_way
+from agibot_twin.tasks import LIFT, PLACE, Hand, Task
 
 BEHIND = 14  # rows planned behind those that are wanted: smoothing reaches some way
 EASING_S = 0.6  # to bring an arm's posture back to that of demonstrations
@@ -59,7 +61,20 @@ def advice(expert: Expert, task: Task, poses: Poses, joints: Floats, rows: int) 
         hand: brisk(found.hands[hand], found.opening_rad(hand), own)
         for hand, own in (going_on or approached(legs, found)).items()
     }
+    if task.family == PLACE:
+        planned = {hand: unhasty(own, found, hand, rows / COMMAND_HZ) for hand, own in planned.items()}
     return expert.commands(joints, planned, posture, first=rows + BEHIND, easing_s=EASING_S)[:rows]
+
+
+def unhasty(legs: list[Leg], found: Found, hand: Hand, chunk_s: float) -> list[Leg]:
+    """The same legs; a grasp waits for the next chunk if the hand is not where it grasps yet.
+
+    Whoever imitates a correction and a grasp in one chunk does less of the first and all of the second.
+    """
+    for number, (before, leg) in enumerate(pairwise(legs), 1):
+        if leg.gripper_rad < before.gripper_rad and not found.fits(hand, before.goal):
+            return [*legs[:number], Leg(before.goal, chunk_s, gripper_rad=before.gripper_rad), *legs[number:]]
+    return legs
 
 
 def brisk(begin: Floats, opening_rad: float, legs: list[Leg]) -> list[Leg]:

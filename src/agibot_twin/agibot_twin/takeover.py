@@ -43,6 +43,10 @@ CLOSING_RAD = 0.8 * OPEN_RAD  # a gripper told to be narrower, with something be
 OPEN_ENOUGH_RAD = OPEN_RAD / 2  # a gripper told to be wider may go down over something; it opens on its way
 CLOSED_WITHIN_RAD = 0.1  # of its end a gripper's command counts as having arrived there
 HELD_M = 0.03  # from the point between the pads to the middle of what they hold, at most: beside it they are farther
+HANGING_M, RAISED_M = 0.06, 0.01  # what is raised by so much from the table hangs in the fingers, be it at their tips
+# Sideways and in height, of open pads around a small thing that they may close on: from farther up it slips out at the
+# tips, from farther aside it is pushed or turned.
+FITTING_M, FITTING_HEIGHT_M = 0.01, 0.006
 # Radius of the way down at its end, and its growth with height. Whoever misses by so little corrects it down there, and
 # does not rise and come down again: fingers that are that near have the thing between them, or push it along a little.
 CONE_M, CONE_SLOPE = 0.03, 0.5
@@ -97,14 +101,19 @@ class Found:
 
     def holds(self, hand: Hand, thing: str) -> bool:
         """Whether a closing gripper has a thing, or the tray's handle on its side, between the pads."""
-        return self.closing(hand) and np.linalg.norm(self._middle(hand, thing) - self.hands[hand]) <= HELD_M
+        return self.closing(hand) and self._is_at(hand, thing)
 
     def is_over_the_bin(self, hand: Hand, thing: str) -> bool:
         """Whether a hand has a thing, its gripper closing or opening already, and may let it fall into the bin."""
         place = self.poses[thing][:3]
         inside = np.abs(place[:2] - BIN_CENTRE_M) <= np.array(BIN_SIZE_M[:2]) / 2 - INSIDE_M
         above = place[2] > TABLE_TOP_Z_M + BIN_SIZE_M[2]
-        return bool(inside.all() and above and np.linalg.norm(place - self.hands[hand]) <= HELD_M)
+        return bool(inside.all() and above and self._is_at(hand, thing))
+
+    def fits(self, hand: Hand, goal: Floats) -> bool:
+        """Whether a hand is where it grasps at `goal`."""
+        height = self.hands[hand][2] - goal[2]
+        return _aside(goal, self.hands[hand]) <= FITTING_M and abs(height) <= FITTING_HEIGHT_M
 
     def is_low(self, hand: Hand) -> bool:
         """Whether a hand's fingers may be among what is on the table, which a way sideways would sweep along."""
@@ -125,6 +134,12 @@ class Found:
         sides.append((_aside(nearest, here), 0.0, TABLE_TOP_Z_M + BIN_SIZE_M[2]))
         return any(aside <= radius + BESIDE_M and here[2] < top + FINGERS_M for aside, radius, top in sides)
 
+    def _is_at(self, hand: Hand, thing: str) -> bool:
+        """Whether a thing is so near that the hand has it, if it has anything."""
+        raised = thing != TRAY and self.poses[thing][2] > TABLE_TOP_Z_M + BY_NAME[thing].half_height_m + RAISED_M
+        distance = np.linalg.norm(self._middle(hand, thing) - self.hands[hand])
+        return bool(distance <= (HANGING_M if raised else HELD_M))
+
     def _middle(self, hand: Hand, thing: str) -> Floats:
         pose = self.poses[thing]
         return handle_position(pose, hand) + [0.0, 0.0, HANDLE_GRASP_M] if thing == TRAY else pose[:3]
@@ -141,7 +156,9 @@ def on_the_way(task: Task, legs: Legs, found: Found) -> Legs | None:
     """What is left of a demonstration's legs if the hands are where it comes by, None if they are not."""
     if task.family == PLACE and found.is_over_the_bin(task.hand, task.thing):
         return {hand: _dropped(own[4:], found, hand) for hand, own in legs.items()}
-    if task.family in (PLACE, LIFT) and all(found.holds(hand, task.thing) for hand in legs):
+    beside = task.family == PLACE and _is_above(legs[task.hand][1].goal, task.hand, found)
+    misses = beside and not found.fits(task.hand, legs[task.hand][1].goal)
+    if task.family in (PLACE, LIFT) and not misses and all(found.holds(hand, task.thing) for hand in legs):
         # Standing still is not shown where whoever was at work may have stood still for good.
         closed = all(found.opening_rad(hand) <= CLOSED_RAD + CLOSED_WITHIN_RAD for hand in legs)
         carried = _placed if task.family == PLACE else _lifted

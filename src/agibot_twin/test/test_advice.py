@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from agibot_twin import advice as room
-from agibot_twin.advice import Stumbling, advice
+from agibot_twin.advice import Stumbling, advice, unhasty
 from agibot_twin.advised_attempt import ADVISED_ROWS, attempt_with_advice, shown
 from agibot_twin.collect import advice_name, collect
 from agibot_twin.collector import Collector
 from agibot_twin.commanding import follow
 from agibot_twin.episodes import sample_episode
-from agibot_twin.expert import GRIPPER_JOINT, LIMIT_SHARE, OPEN_RAD, ExpertError, excesses
+from agibot_twin.expert import CLOSED_RAD, GRIPPER_JOINT, LIMIT_SHARE, OPEN_RAD, ExpertError, excesses
 from agibot_twin.objects import BIN_CENTRE_M
 from agibot_twin.robot_model import DRIVEN_JOINTS
 from agibot_twin.scene import TABLE_TOP_Z_M
@@ -125,6 +125,41 @@ def test_what_is_held_over_the_bin_is_let_go_there_on_the_way_to_where_it_is_dro
     legs = on_the_way(task, collector.expert.legs(task, found.poses, joints, None), found)["left"]
     assert [leg.gripper_rad for leg in legs] == [OPEN_RAD, OPEN_RAD]
     np.testing.assert_allclose([leg.goal for leg in legs], [over + [*inwards_m, 0.0]] * 2, atol=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("beside_m", "waits"),
+    [((0.0, 0.0, 0.0), False), ((0.008, -0.004, 0.005), False), ((0.0, 0.012, 0.0), True), ((0.0, 0.0, 0.008), True)],
+)
+def test_a_grasp_waits_for_the_next_chunk_where_the_hand_does_not_fit_yet(beside_m, waits, collector):
+    task, cube = Task(PLACE, "cube", "red", "left"), np.array([0.5, 0.2, TABLE_TOP_Z_M + 0.025, 1.0, 0.0, 0.0, 0.0])
+    joints = collector.expert.arms.home.copy()
+    joints[DRIVEN_JOINTS.index(GRIPPER_JOINT["left"])] = OPEN_RAD * 0.7  # it began to close already
+    found = find(collector.expert, task, {"cube": cube}, joints)
+    legs = collector.expert.legs(task, found.poses, joints, None)
+    goal = legs["left"][1].goal
+    found.hands["left"][:] = goal + beside_m
+    advised = unhasty(on_the_way(task, legs, found)["left"], found, "left", chunk_s=0.8)
+    if waits:
+        np.testing.assert_allclose([leg.goal for leg in advised[:3]], [goal] * 3)
+        assert [leg.gripper_rad for leg in advised[:3]] == [OPEN_RAD, OPEN_RAD, CLOSED_RAD]
+        assert advised[1].duration_s == 0.8
+    else:
+        assert advised[0].gripper_rad == CLOSED_RAD, "it goes on closing where it is"
+
+
+def test_what_hangs_at_the_tips_of_fingers_is_carried_on_and_what_lies_there_is_not_held(collector):
+    task, joints = Task(PLACE, "cube", "red", "left"), collector.expert.arms.home.copy()
+    joints[DRIVEN_JOINTS.index(GRIPPER_JOINT["left"])] = CLOSED_RAD
+    for height_m, held in ((0.08, True), (0.025, False)):
+        cube = np.array([0.5, 0.2, TABLE_TOP_Z_M + height_m])
+        found = find(collector.expert, task, {"cube": np.array([*cube, 1.0, 0.0, 0.0, 0.0])}, joints)
+        found.hands["left"][:] = cube + [0.0, 0.015, 0.04]
+        assert found.holds("left", "cube") is held
+        legs = on_the_way(task, collector.expert.legs(task, found.poses, joints, None), found)
+        assert (legs is not None) is held
+        if held:
+            assert [leg.gripper_rad for leg in legs["left"]] == [CLOSED_RAD, OPEN_RAD, OPEN_RAD]
 
 
 def test_an_attempt_is_one_episode_with_what_was_seen_and_what_was_advised_and_is_not_made_again(tmp_path):

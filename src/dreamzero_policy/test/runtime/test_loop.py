@@ -566,7 +566,7 @@ def test_slowed_the_model_is_shown_the_steps_and_not_the_seconds(robot: Robot) -
 
 
 def test_the_regime_follows_the_latency_and_says_so(robot: Robot) -> None:
-    policy = Scripted(robot, value=VAL, power=1)
+    policy = Scripted(robot, value=0.2, power=1)
     loop = loop_of(robot, policy, regime=RegimeSettings("auto"), max_plan_s=LOOKING_AHEAD_S)
     loop.run("go")
     assert loop.regime == "stop_and_go"
@@ -579,7 +579,7 @@ def test_the_regime_follows_the_latency_and_says_so(robot: Robot) -> None:
 
 
 def test_a_chunk_without_time_for_all_steps_gets_fewer_and_says_so(robot: Robot) -> None:
-    policy = Scripted(robot, value=VAL, power=1, latency_ns=735_000_000)
+    policy = Scripted(robot, value=0.2, power=1, latency_ns=735_000_000)
     regime = RegimeSettings("overlap", "look_ahead")
     loop = loop_of(robot, policy, regime=regime, max_plan_s=LOOKING_AHEAD_S, deadline_steps=True)
     loop.run("go")
@@ -706,7 +706,7 @@ def test_a_model_that_ignores_the_prefix_takes_over_as_soon_as_it_can(embodiment
 
 
 def test_with_the_rule_switched_off_every_chunk_gets_all_steps(robot: Robot) -> None:
-    policy = Scripted(robot, value=VAL, power=1, latency_ns=900_000_000)
+    policy = Scripted(robot, value=0.2, power=1, latency_ns=900_000_000)
     loop = loop_of(robot, policy, regime=RegimeSettings("overlap", "look_ahead"), max_plan_s=LOOKING_AHEAD_S)
     loop.run("go")
     run(loop, robot, 4.0)
