@@ -58,7 +58,7 @@ class NodeParameters:
                 smoothing_window=values["smoothing_window"],
                 stopping_rows=values["stopping_rows"],
                 blend_s=tuple(values["blend_s"]),
-                limit_easing=values["limit_easing"],
+                limit_easing_share=values["limit_easing_share"],
                 max_plan_s=values["max_plan_s"],
                 regime=RegimeSettings(values["regime"], values["overlap"], values["slowest_speed_share"]),
                 deadline_steps=values["deadline_steps"],

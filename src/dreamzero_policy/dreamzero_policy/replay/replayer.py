@@ -194,7 +194,7 @@ class Replayer:
         step_ns = round(live.step_s * NS_PER_S)
         rows = Rows(live.positions, live.start_ns - live.first_row * step_ns, step_ns)
         settings = self.loop.settings
-        return splice(before, rows, live.start_ns, settings.blend_s, self.loop.limits, settings.limit_easing).plan
+        return splice(before, rows, live.start_ns, settings.blend_s, self.loop.limits, settings.limit_easing_share).plan
 
     # Results
 

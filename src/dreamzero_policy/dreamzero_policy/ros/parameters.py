@@ -235,7 +235,7 @@ PARAMETERS = (
         "Cross-fade times into a chunk [s], tried in order until the limits allow one.",
     ),
     Parameter(
-        "limit_easing",
+        "limit_easing_share",
         0.5,
         "Rows that lead beyond a joint's range by up to this share of its step (in the contract) bend off before its "
         "end instead of being refused, and the chunk's way says which joints. 0: such a chunk is rejected, and a "
@@ -322,7 +322,7 @@ class Parameters:
     smoothing_window: int
     stopping_rows: int
     blend_s: tuple[float, ...]
-    limit_easing: float
+    limit_easing_share: float
     max_plan_s: float
     observation_timeout_s: float
     surprise: SurpriseSettings

@@ -125,7 +125,7 @@ class PolicyNode(ManagedNode):
                 smoothing_window=settings.smoothing_window,
                 stopping_rows=settings.stopping_rows,
                 blend_s=settings.blend_s,
-                limit_easing=settings.limit_easing,
+                limit_easing_share=settings.limit_easing_share,
                 max_plan_s=settings.max_plan_s,
                 regime=regime,
                 deadline_steps=settings.deadline_steps,

@@ -82,7 +82,9 @@ class LoopSettings:
     fresh_noise: bool = True  # for every chunk, else the same for all
     prefix_conditioning: bool = False  # the model is told what is executed until its answer is there, and continues it
     prefix_soft_mask: bool = True  # and is drawn towards the rows in hand behind that
-    limit_easing: float = 0.0  # share of a joint's step by which rows may lead beyond its range, and are eased into it
+    limit_easing_share: float = (
+        0.0  # share of a joint's step by which rows may lead beyond its range, and are eased into it
+    )
     stopping_rows: int = 0  # of a chunk that ends in a pause: its last ones, in which the robot stops instead
 
     def noise_seed(self, number: int) -> int:
@@ -524,7 +526,7 @@ class Loop:
         if entry.joins and entry.start_ns - step_ns > now_ns + self._first_point_ns:
             present = present.carried_on(entry.start_ns, step_ns, len(rows.positions))
         settings = self.settings
-        spliced = splice(present, rows, entry.start_ns, settings.blend_s, self.limits, settings.limit_easing)
+        spliced = splice(present, rows, entry.start_ns, settings.blend_s, self.limits, settings.limit_easing_share)
         chunk.way = spliced.way
         judgement, lasts_s = spliced.judgement, spliced.plan.remaining_s(now_ns)
         if judgement and lasts_s > self.settings.max_plan_s:

@@ -37,7 +37,7 @@ SETTINGS = LoopSettings(
     smoothing_window=21,
     blend_s=(0.1, 0.2, 0.35, 0.6),
     max_plan_s=1.5,
-    limit_easing=0.5,
+    limit_easing_share=0.5,
 )
 
 
@@ -229,7 +229,7 @@ def test_no_chunk_upon_moving_chunk_leaves_the_limits(embodiment: Embodiment, st
         earliest_ns = now_ns + round(SETTINGS.lead_s * NS_PER_S)
         first_ns = now_ns + round(SETTINGS.first_point_s * NS_PER_S)
         present = plan.as_sent(now_ns, first_ns, CONTROL_NS)
-        spliced = splice(present, due, earliest_ns, SETTINGS.blend_s, limits, SETTINGS.limit_easing)
+        spliced = splice(present, due, earliest_ns, SETTINGS.blend_s, limits, SETTINGS.limit_easing_share)
         verdicts[spliced.judgement.verdict] += 1
         ways[spliced.way] += 1
         if spliced.judgement:

@@ -813,7 +813,7 @@ def test_a_policy_that_asks_for_a_little_more_than_a_stop_allows_is_eased_off_it
     assert hanging.counters.rejected[Verdict.REJECTED_POSITION] >= 4 and hanging.counters.eased == 0
     hung = robot.plan.positions[-1]
 
-    loop = loop_of(robot, Scripted(robot, value=0.6, power=1), limit_easing=0.5)
+    loop = loop_of(robot, Scripted(robot, value=0.6, power=1), limit_easing_share=0.5)
     loop.run("reach up")
     run(loop, robot, 5.0)
     assert loop.counters.eased >= 3 and not loop.counters.rejected
