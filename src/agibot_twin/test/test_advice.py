@@ -129,7 +129,7 @@ def test_what_is_held_over_the_bin_is_let_go_there_on_the_way_to_where_it_is_dro
 
 @pytest.mark.parametrize(
     ("beside_m", "waits"),
-    [((0.0, 0.0, 0.0), False), ((0.008, -0.004, 0.005), False), ((0.0, 0.012, 0.0), True), ((0.0, 0.0, 0.008), True)],
+    [((0.0, 0.0, 0.0), False), ((0.008, -0.004, 0.005), False), ((0.0, 0.015, 0.0), True), ((0.0, 0.0, 0.015), True)],
 )
 def test_a_grasp_waits_for_the_next_chunk_where_the_hand_does_not_fit_yet(beside_m, waits, collector):
     task, cube = Task(PLACE, "cube", "red", "left"), np.array([0.5, 0.2, TABLE_TOP_Z_M + 0.025, 1.0, 0.0, 0.0, 0.0])
