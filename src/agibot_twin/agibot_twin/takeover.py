@@ -158,7 +158,8 @@ def on_the_way(task: Task, legs: Legs, found: Found) -> Legs | None:
         return {hand: _dropped(own[4:], found, hand) for hand, own in legs.items()}
     beside = task.family == PLACE and _is_above(legs[task.hand][1].goal, task.hand, found)
     misses = beside and not found.fits(task.hand, legs[task.hand][1].goal)
-    if task.family in (PLACE, LIFT) and not misses and all(found.holds(hand, task.thing) for hand in legs):
+    fits = beside and not misses
+    if task.family in (PLACE, LIFT) and not misses and (fits or all(found.holds(hand, task.thing) for hand in legs)):
         # Standing still is not shown where whoever was at work may have stood still for good.
         closed = all(found.opening_rad(hand) <= CLOSED_RAD + CLOSED_WITHIN_RAD for hand in legs)
         carried = _placed if task.family == PLACE else _lifted
