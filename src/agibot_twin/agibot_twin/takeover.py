@@ -135,7 +135,7 @@ class Found:
         return any(aside <= radius + BESIDE_M and here[2] < top + FINGERS_M for aside, radius, top in sides)
 
     def _is_at(self, hand: Hand, thing: str) -> bool:
-        """Whether a thing is so near that the hand has it, if it has anything."""
+        """Whether a thing is so near that a hand has it, if any: between its pads, or raised and at their tips."""
         raised = thing != TRAY and self.poses[thing][2] > TABLE_TOP_Z_M + BY_NAME[thing].half_height_m + RAISED_M
         distance = np.linalg.norm(self._middle(hand, thing) - self.hands[hand])
         return bool(distance <= (HANGING_M if raised else HELD_M))
@@ -156,10 +156,10 @@ def on_the_way(task: Task, legs: Legs, found: Found) -> Legs | None:
     """What is left of a demonstration's legs if the hands are where it comes by, None if they are not."""
     if task.family == PLACE and found.is_over_the_bin(task.hand, task.thing):
         return {hand: _dropped(own[4:], found, hand) for hand, own in legs.items()}
-    beside = task.family == PLACE and _is_above(legs[task.hand][1].goal, task.hand, found)
-    misses = beside and not found.fits(task.hand, legs[task.hand][1].goal)
-    fits = beside and not misses
-    if task.family in (PLACE, LIFT) and not misses and (fits or all(found.holds(hand, task.thing) for hand in legs)):
+    grasps = all(found.holds(hand, task.thing) for hand in legs)
+    if task.family == PLACE and _is_above(goal := legs[task.hand][1].goal, task.hand, found):
+        grasps = found.fits(task.hand, goal)
+    if task.family in (PLACE, LIFT) and grasps:
         # Standing still is not shown where whoever was at work may have stood still for good.
         closed = all(found.opening_rad(hand) <= CLOSED_RAD + CLOSED_WITHIN_RAD for hand in legs)
         carried = _placed if task.family == PLACE else _lifted
