@@ -14,6 +14,7 @@ set out for a place beside the right one and correct it on the way down. So whoe
 everywhere, and how errors are mended.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -33,21 +34,26 @@ from agibot_twin.tasks import HAND_BODIES, LIFT, PLACE, PUSH, TAP, TOUCH, Hand, 
 from dreamzero_policy.runtime.contract import Contract
 
 Floats = NDArray[np.float64]
-Posture = Literal["home", "kept", "eased"]  # what joints and hands' attitudes strive for: see `Expert.commands`
+Posture = Literal["eased", "kept"]  # what joints and hands' attitudes strive for: see `Expert.commands`
 
 EXPERT_STREAM = 1  # of a seed's random numbers
 COMMAND_HZ = 30.0
 STEP_S = 1.0 / COMMAND_HZ
 ITERATIONS = 2  # of inverse kinematics per command
 GAIN = 0.6  # of the error that one iteration takes away; a whole step swings to and fro where a joint is at its stop
-POSTURE_COST = 0.04  # per rad away from home, against 1 per m of the hand: keeps the arm from folding or stretching out
-ORIENTATION_COST = 0.05  # per rad, against 1 per m: the hand keeps about the attitude it has at home
+# Per rad away from home, against 1 per m of the hand: keeps the arm from folding or stretching out. Dearer, and hands
+# end centimetres beside their goals where home is far; cheaper, and arms turn so quickly that the way takes longer.
+POSTURE_COST = 0.025
+ORIENTATION_COST = 0.015  # per rad, against 1 per m: the hand keeps about the attitude it has at home
+# Third joint of the posture that arms strive for, outwards; at home it is at 0.66. So the elbow stands off, and the
+# second joint does not come to its stop where a hand goes down in the middle of the table.
+ELBOW_RAD = 1.2
 SWIFTEST_RAD_S = 2.5  # what inverse kinematics may ask of an arm joint; demonstrations are far below
 SMOOTHING_STEPS = 2.0  # standard deviation of the filter over joint commands
-STOP_MARGIN_RAD = 0.08  # that arm joints keep from their stops
+STOP_MARGIN_RAD = 0.06  # that arm joints keep from their stops
 LIMIT_SHARE = 0.6  # of the velocity and acceleration limits that a demonstration may use
-STRETCH = 1.1  # of all durations when that is not enough, at least
-ATTEMPTS = 8
+STRETCH = 1.1  # of all durations where a demonstration needs more, at least
+SLOWEST = 8.0  # times longer; what needs more is a jump, and no time is long enough
 START_SPREAD_M = np.array([0.05, 0.05, 0.04])  # of a hand's start around its home
 AFAR_SHARE = 0.5  # of the demonstrations start anywhere in a box, counted towards the hand's own side
 AFAR_FROM_M = np.array([0.44, 0.0, TABLE_TOP_Z_M + 0.11])
@@ -139,7 +145,9 @@ class Arms:
         self._posture = mink.PostureTask(self.model, cost=posture_cost, gain=GAIN)
         at_home = self._at(self.home)
         self._home = at_home.q.copy()
-        self._posture.set_target(self._home)
+        for hand in HAND_BODIES:
+            elbow = self.model.joint(ARM_JOINTS[hand][2]).qposadr[0]
+            self._home[elbow] = math.copysign(ELBOW_RAD, self._home[elbow])
         self._attitude = {
             hand: at_home.get_transform_frame_to_world(body, "body").rotation() for hand, body in HAND_BODIES.items()
         }
@@ -248,7 +256,7 @@ class Expert:
         self,
         start: Floats,
         legs: Mapping[Hand, Sequence[Leg]],
-        posture: Posture = "home",
+        posture: Posture = "eased",
         first: int | None = None,
         easing_s: float = 0.0,
     ) -> Floats:
@@ -257,8 +265,8 @@ class Expert:
         Args:
             start: joint positions [20].
             legs: as many for every hand.
-            posture: "home" suits a start that inverse kinematics made, "kept" stays like the start, "eased" goes from
-                that to home's over the first leg.
+            posture: "eased" goes from that of the start to the one that arms strive for over the first leg, "kept"
+                stays like the start.
             first: so many rows are wanted and no more. Legs that end before stay where they end; where the last of
                 the rows is in motion, what comes behind it is not looked at.
             easing_s: time that "eased" takes at least.
@@ -269,30 +277,29 @@ class Expert:
         if len(legs) > 1:
             legs = together(legs)
         slower = 1.0
-        for _ in range(ATTEMPTS):
+        while True:
             commands = self._commands(start, legs, posture, first, easing_s)
             excess = excesses(commands, self.limits, at_rest=first is None)
             if excess.max() <= LIMIT_SHARE:
                 return commands
             # Accelerations fall with the square of the time.
             stretch = max(STRETCH, float(excess.max() / LIMIT_SHARE) ** 0.5)
+            if slower * stretch > SLOWEST:
+                joint = DRIVEN_JOINTS[int(excess.argmax())]
+                raise ExpertError(
+                    f"{joint} needs {excess.max():.2f} times its limit, at most {LIMIT_SHARE} are allowed, even when "
+                    f"all takes {slower:.1f} times longer"
+                )
             slower, easing_s = slower * stretch, easing_s * stretch
             legs = {
                 hand: [replace(leg, duration_s=leg.duration_s * stretch) for leg in own] for hand, own in legs.items()
             }
-        joint = DRIVEN_JOINTS[int(excess.argmax())]
-        raise ExpertError(
-            f"{joint} needs {excess.max():.2f} times its limit, at most {LIMIT_SHARE} are allowed, even when all takes "
-            f"{slower / stretch:.1f} times longer"
-        )
 
     def _commands(
         self, start: Floats, legs: Mapping[Hand, Sequence[Leg]], posture: Posture, first: int | None, easing_s: float
     ) -> Floats:
         paths = {hand: cut(path_of(self.arms.hand_position(hand, start), own), first) for hand, own in legs.items()}
-        ease = None
-        if posture != "home":
-            ease = np.zeros(max(map(len, paths.values())))
+        ease = np.zeros(max(map(len, paths.values())))
         if posture == "eased":
             steps = max(round(easing_s * COMMAND_HZ), *(steps_of(own[0]) for own in legs.values()))
             ease[:] = cut(minimum_jerk(steps), len(ease))

@@ -45,7 +45,7 @@ CLOSED_WITHIN_RAD = 0.1  # of its end a gripper's command counts as having arriv
 HELD_M = 0.03  # from the point between the pads to the middle of what they hold, at most: beside it they are farther
 HANGING_M, RAISED_M = 0.06, 0.01  # what is raised by so much from the table hangs in the fingers, be it at their tips
 # Sideways and in height, of open pads around a small thing that they may close on. Farther up it slips out at the tips,
-# farther aside it is pushed or turned; inverse kinematics itself may end 8 mm off, for the sake of the posture.
+# farther aside it is pushed or turned; at a joint's stop inverse kinematics itself ends some millimetres off.
 FITTING_M = 0.012
 # Radius of the way down at its end, and its growth with height. Whoever misses by so little corrects it down there, and
 # does not rise and come down again: fingers that are that near have the thing between them, or push it along a little.
@@ -81,7 +81,7 @@ def take_over(
         found = find(expert, task, *look())
         legs = expert.legs(task, found.poses, found.joints, rng)
         going_on = on_the_way(task, legs, found)
-    yield expert.commands(found.joints, going_on or approached(legs, found), posture="eased")
+    yield expert.commands(found.joints, going_on or approached(legs, found))
 
 
 @dataclass(frozen=True, eq=False)
