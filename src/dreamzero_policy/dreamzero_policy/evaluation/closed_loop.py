@@ -25,7 +25,6 @@ from dreamzero_policy.runtime.faults import Fault
 from dreamzero_policy.runtime.loop import Loop, LoopSettings, Phase
 from dreamzero_policy.runtime.observation import NS_PER_S, ObservationBuffer
 from dreamzero_policy.runtime.plan import Plan
-from dreamzero_policy.runtime.regime import RegimeSettings
 
 OUTCOME_NS = NS_PER_S // 10  # how often the outcome is looked at
 GRID_NS = 1_000  # instants are rounded to nanoseconds; that must not cost a physics step
@@ -48,23 +47,8 @@ class NodeParameters:
         """Raises ParametersError for a file without one of them."""
         try:
             values = yaml.safe_load(path.read_text())["/**/policy_node"]["ros__parameters"]
-            loop = LoopSettings(
-                steps=values["denoise_steps"],
-                seed=values["noise_seed"],
-                fresh_noise=values["fresh_noise"],
-                lead_s=values["lead_s"],
-                first_point_s=values["first_point_s"],
-                inference_timeout_s=float("inf"),  # it counts wall time, which means nothing here
-                smoothing_window=values["smoothing_window"],
-                stopping_rows=values["stopping_rows"],
-                blend_s=tuple(values["blend_s"]),
-                limit_easing_share=values["limit_easing_share"],
-                max_plan_s=values["max_plan_s"],
-                regime=RegimeSettings(values["regime"], values["overlap"], values["slowest_speed_share"]),
-                deadline_steps=values["deadline_steps"],
-                prefix_conditioning=values["prefix_conditioning"],
-                prefix_soft_mask=values["prefix_soft_mask"],
-            )
+            # The model's patience counts wall time, which means nothing here.
+            loop = replace(LoopSettings.of(values), inference_timeout_s=float("inf"))
             return cls(loop, values["max_consecutive_rejections"])
         except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
             raise ParametersError(

@@ -13,7 +13,7 @@ from dreamzero_policy.ros.parameters import ParameterError, Parameters
 from dreamzero_policy.runtime.calibration import CALIBRATION_FILE, Calibration
 from dreamzero_policy.runtime.contract import Contract
 from dreamzero_policy.runtime.embodiment import Embodiment, Statistics
-from dreamzero_policy.runtime.regime import STOP_AND_GO, TWO_SESSIONS, RegimeSettings
+from dreamzero_policy.runtime.regime import STOP_AND_GO, TWO_SESSIONS
 from dreamzero_policy.runtime.served import ServedEmbodiment
 from dreamzero_policy.runtime.surprise import NONE
 from dreamzero_policy.runtime.trained import load_statistics
@@ -58,7 +58,7 @@ class LocalBackend:
     def __init__(self, settings: Parameters, contract: Contract) -> None:
         self._settings, self._contract = settings, contract
         self._statistics = load_statistics(settings.checkpoint, contract, settings.embodiment_tag)
-        self.inference_timeout_s = settings.inference_timeout_s
+        self.inference_timeout_s = settings.loop.inference_timeout_s
         self.policy = WorkerPolicy(
             settings.checkpoint,
             tokenizer=settings.tokenizer,
@@ -66,7 +66,7 @@ class LocalBackend:
             device=settings.device,
             dtype=settings.dtype,
             threads=settings.threads,
-            steps=settings.denoise_steps or None,
+            steps=settings.loop.steps or None,
         )
 
     def wait_until_ready(self, interrupted: Callable[[], bool], progress: Callable[[str], None]) -> Served:
@@ -99,7 +99,7 @@ class RemoteBackend:
 
     def wait_until_ready(self, interrupted: Callable[[], bool], progress: Callable[[str], None]) -> Served:
         ready = self.policy.wait_until_ready(self._settings.load_timeout_s, interrupted, progress)
-        steps = self._settings.denoise_steps or ready.steps
+        steps = self._settings.loop.steps or ready.steps
         if self._official:
             names = official.Names.of(self._contract.model, self._contract.site.roboarena)
             embodiment: Embodiment = ServedEmbodiment(self._contract, names.action)
@@ -117,15 +117,14 @@ def _period_s(settings: Parameters, contract: Contract) -> float:
     if settings.server_period_s:
         return settings.server_period_s
     chunk_s = contract.model.chunk.actions * contract.model.step_s
-    regime = RegimeSettings(settings.regime, settings.overlap, settings.slowest_speed_share)
-    return min(chunk_s / 2 if mode.way == TWO_SESSIONS else chunk_s for mode in regime.modes())
+    return min(chunk_s / 2 if mode.way == TWO_SESSIONS else chunk_s for mode in settings.loop.regime.modes())
 
 
 def _require_what_it_can(settings: Parameters) -> None:
     """Raises ParameterError for what the released server's protocol has no words for."""
     wanted = (
-        ("regime", settings.regime, STOP_AND_GO),
-        ("prefix_conditioning", settings.prefix_conditioning, False),
+        ("regime", settings.loop.regime.regime, STOP_AND_GO),
+        ("prefix_conditioning", settings.loop.prefix_conditioning, False),
         ("surprise_action", settings.surprise.action, NONE),
     )
     for name, value, possible in wanted:

@@ -1,6 +1,6 @@
 """The parameters of policy_node: name, default, unit, range and effect of each. config/policy.yaml shows them all."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from rclpy.node import Node
 
 from dreamzero_policy.inference.remote.settings import ENCODINGS, LANGUAGES, RemoteSettings, RemoteSettingsError
 from dreamzero_policy.runtime.audience import OBSERVERS
+from dreamzero_policy.runtime.loop import LoopSettings
 from dreamzero_policy.runtime.regime import REGIMES, WAYS
 from dreamzero_policy.runtime.surprise import ACTIONS, SurpriseSettings
 
@@ -283,7 +284,7 @@ class ParameterError(ValueError):
 
 @dataclass(frozen=True)
 class Parameters:
-    """The values the node runs with."""
+    """The values the node runs with; what the loop takes from them is in `loop`."""
 
     contract: Path
     checkpoint: Path
@@ -307,23 +308,7 @@ class Parameters:
     device: str
     dtype: str
     threads: int
-    denoise_steps: int
-    deadline_steps: bool
-    noise_seed: int
-    fresh_noise: bool
-    regime: str
-    overlap: str
-    slowest_speed_share: float
-    prefix_conditioning: bool
-    prefix_soft_mask: bool
-    lead_s: float
-    first_point_s: float
-    inference_timeout_s: float
-    smoothing_window: int
-    stopping_rows: int
-    blend_s: tuple[float, ...]
-    limit_easing_share: float
-    max_plan_s: float
+    loop: LoopSettings
     observation_timeout_s: float
     surprise: SurpriseSettings
     max_consecutive_rejections: int
@@ -350,33 +335,31 @@ def read(node: Node, share: Path) -> Parameters:
                 f"parameter {parameter.name} is {values[parameter.name]!r}, "
                 f"expected one of {', '.join(parameter.choices)}"
             )
-    blend_s = tuple(values["blend_s"])
-    if not blend_s or any(b <= 0 for b in blend_s):
-        raise ParameterError(f"parameter blend_s is {list(blend_s)}, expected one or more positive times")
+    if not values["blend_s"] or any(b <= 0 for b in values["blend_s"]):
+        raise ParameterError(f"parameter blend_s is {list(values['blend_s'])}, expected one or more positive times")
     if values["smoothing_window"] % 2 == 0:
         raise ParameterError(f"parameter smoothing_window is {values['smoothing_window']}, expected an odd number")
     if values["lead_s"] < values["first_point_s"]:
         raise ParameterError(f"parameter lead_s {values['lead_s']} is below first_point_s {values['first_point_s']}")
-    server = _server(values)
     values.update(
-        server=server,
+        server=_server(values),
         contract=Path(values["contract"] or share / "config" / "agibot_g1.yaml"),
         checkpoint=Path(values["checkpoint"] or share / "checkpoints" / "agibot_g1_tiny"),
         tokenizer=Path(values["tokenizer"]) if values["tokenizer"] else None,
         base_checkpoint=Path(values["base_checkpoint"]) if values["base_checkpoint"] else None,
-        blend_s=blend_s,
+        loop=LoopSettings.of(values),
         observers=tuple(values["observers"]),
         surprise=SurpriseSettings(
-            *(values.pop(f"surprise_{name}") for name in ("action", "percentile", "blocks", "hold_s"))
+            *(values[f"surprise_{name}"] for name in ("action", "percentile", "blocks", "hold_s"))
         ),
     )
-    return Parameters(**values)
+    return Parameters(**{own.name: values[own.name] for own in fields(Parameters)})
 
 
 def _server(values: dict[str, Any]) -> RemoteSettings | None:
-    """The server's settings, taken out of the values; None with a local model. Raises ParameterError."""
-    url, protocol, token, ca = (values.pop(f"server_{name}") for name in ("url", "protocol", "token_file", "ca_file"))
-    encoding, quality, link_s = (values.pop(name) for name in ("image_encoding", "jpeg_quality", "link_timeout_s"))
+    """The server's settings; None with a local model. Raises ParameterError."""
+    url, protocol, token, ca = (values[f"server_{name}"] for name in ("url", "protocol", "token_file", "ca_file"))
+    encoding, quality, link_s = (values[name] for name in ("image_encoding", "jpeg_quality", "link_timeout_s"))
     if values["backend"] == "local":
         if url:
             raise ParameterError(f"parameter server_url is {url!r} with backend local: set backend to remote")

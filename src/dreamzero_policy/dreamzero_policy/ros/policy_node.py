@@ -14,6 +14,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -50,9 +51,8 @@ from dreamzero_policy.runtime.contract import Contract, load_contract
 from dreamzero_policy.runtime.emergency_stop import EmergencyStop
 from dreamzero_policy.runtime.faults import Fault, Outcome, Trouble
 from dreamzero_policy.runtime.interruption import interruption
-from dreamzero_policy.runtime.loop import Loop, LoopSettings, Phase
+from dreamzero_policy.runtime.loop import Loop, Phase
 from dreamzero_policy.runtime.observation import ObservationBuffer, ObservationError
-from dreamzero_policy.runtime.regime import RegimeSettings
 from dreamzero_policy.runtime.rest import too_long
 from dreamzero_policy.runtime.surprise import NONE, WARN, SurpriseWatch
 
@@ -95,13 +95,12 @@ class PolicyNode(ManagedNode):
         self.contract = load_contract(settings.contract)
         backend = backend_of(settings, self.contract)  # first: a checkpoint of another contract explains all the rest
         self.policy = backend.policy
-        longest = 2 * self.contract.model.chunk.actions - 1
-        if settings.smoothing_window > longest:
+        loop, longest = settings.loop, 2 * self.contract.model.chunk.actions - 1
+        if loop.smoothing_window > longest:
             raise parameters.ParameterError(
-                f"parameter smoothing_window is {settings.smoothing_window}, a chunk has {longest} samples at most"
+                f"parameter smoothing_window is {loop.smoothing_window}, a chunk has {longest} samples at most"
             )
-        regime = RegimeSettings(settings.regime, settings.overlap, settings.slowest_speed_share)
-        if reason := too_long(self.contract, settings.lead_s, regime, settings.max_plan_s):
+        if reason := too_long(self.contract, loop.lead_s, loop.regime, loop.max_plan_s):
             raise parameters.ParameterError(reason)
         where = settings.checkpoint if settings.backend == LOCAL else settings.server.place
         self._tell_progress(f"{'loading' if settings.backend == LOCAL else 'connecting to'} {where}")
@@ -115,23 +114,7 @@ class PolicyNode(ManagedNode):
             self.buffer,
             self.policy,
             self._world,
-            LoopSettings(
-                steps=self._served.steps,
-                seed=settings.noise_seed,
-                fresh_noise=settings.fresh_noise,
-                lead_s=settings.lead_s,
-                first_point_s=settings.first_point_s,
-                inference_timeout_s=backend.inference_timeout_s,
-                smoothing_window=settings.smoothing_window,
-                stopping_rows=settings.stopping_rows,
-                blend_s=settings.blend_s,
-                limit_easing_share=settings.limit_easing_share,
-                max_plan_s=settings.max_plan_s,
-                regime=regime,
-                deadline_steps=settings.deadline_steps,
-                prefix_conditioning=settings.prefix_conditioning,
-                prefix_soft_mask=settings.prefix_soft_mask,
-            ),
+            replace(loop, steps=self._served.steps, inference_timeout_s=backend.inference_timeout_s),
             session=uuid.uuid4().hex,
             wants_dream=self._world.wants_dream,
             on_surprise=self._on_surprise,

@@ -8,9 +8,10 @@ reset, prompt change and clock jump, so that nothing of the past is ever execute
 import contextlib
 import time
 from collections import Counter, deque
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from enum import Enum
+from typing import Any
 
 import numpy as np
 import ruckig
@@ -56,6 +57,7 @@ VISIBLE_SHARE = 0.01  # of a joint's velocity limit: slower is standing still, a
 
 SEED_STRIDE = 7919  # between the noise of chunks, so that runs with neighbouring seeds share none
 SEEDS = 2**31
+PARAMETER_OF = {"steps": "denoise_steps", "seed": "noise_seed"}  # of a setting; the others have the same name
 
 
 class Phase(Enum):
@@ -67,7 +69,7 @@ class Phase(Enum):
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """What an operator may tune; the node's parameters of the same names describe them."""
+    """What an operator may tune; the node's parameters describe them."""
 
     steps: int  # of the solver; 0 in a parameter file: as many as the checkpoint says
     seed: int
@@ -82,10 +84,15 @@ class LoopSettings:
     fresh_noise: bool = True  # for every chunk, else the same for all
     prefix_conditioning: bool = False  # the model is told what is executed until its answer is there, and continues it
     prefix_soft_mask: bool = True  # and is drawn towards the rows in hand behind that
-    limit_easing_share: float = (
-        0.0  # share of a joint's step by which rows may lead beyond its range, and are eased into it
-    )
+    limit_easing_share: float = 0.0  # of a joint's step, by which rows may lead beyond its range and are eased into it
     stopping_rows: int = 0  # of a chunk that ends in a pause: its last ones, in which the robot stops instead
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> "LoopSettings":
+        """What the node's parameters say. Raises KeyError if one is missing."""
+        values = {name.name: parameters[PARAMETER_OF.get(name.name, name.name)] for name in fields(cls)}
+        way = (parameters[name] for name in ("regime", "overlap", "slowest_speed_share"))
+        return cls(**values | {"regime": RegimeSettings(*way), "blend_s": tuple(values["blend_s"])})
 
     def noise_seed(self, number: int) -> int:
         """Of the noise that the chunk of this number in an epoch is denoised from, if every one has its own."""
