@@ -40,14 +40,13 @@ CLAIMS = (
 
 @dataclass(frozen=True)
 class Goal:
-    """A number to reach by one method on one split, or on what is new there in one way."""
+    """A number to reach by the method on top on one split, or on what is new there in one way."""
 
     name: str
     split: str
     quantity: str  # success or progress
     least: float
     novelty: str = ""  # empty: all of the split
-    method: str = "wam-4"
 
 
 GOALS = (
@@ -82,10 +81,13 @@ def differences(pairs: Pairs) -> dict[str, Any]:
     }
 
 
-def judged(results: Sequence[Result], window_chunks: int) -> list[dict[str, Any]]:
-    """Every claim with difference, interval and verdict. `window_chunks`: chunks that the model's memory holds."""
+def judged(results: Sequence[Result], window_chunks: int, top: str) -> list[dict[str, Any]]:
+    """Every claim with difference, interval and verdict, and what the method on top is to reach.
+
+    `window_chunks`: chunks that the model's memory holds.
+    """
     return [_judged_claim(claim, results, window_chunks) for claim in CLAIMS] + [
-        _judged_goal(goal, results) for goal in GOALS
+        _judged_goal(goal, results, top) for goal in GOALS
     ]
 
 
@@ -124,13 +126,13 @@ def _verdict(pairs: Pairs, margin: float) -> dict[str, Any]:
     }
 
 
-def _judged_goal(goal: Goal, results: Sequence[Result]) -> dict[str, Any]:
+def _judged_goal(goal: Goal, results: Sequence[Result], method: str) -> dict[str, Any]:
     measured = [
         result
         for result in results
-        if result.method == goal.method and result.split == goal.split and goal.novelty in ("", result.novelty)
+        if result.method == method and result.split == goal.split and goal.novelty in ("", result.novelty)
     ]
-    document: dict[str, Any] = {"claim": goal.name, "ours": goal.method, "least": goal.least}
+    document: dict[str, Any] = {"claim": goal.name, "ours": method, "least": goal.least}
     if not measured:
         return {**document, "verdict": "not measured", "episodes": 0}
     estimate = estimates(measured)[goal.quantity]

@@ -90,7 +90,7 @@ def lack(wanted: Method, weights: Iterable[str], demonstrations: Path | None, de
     return ""
 
 
-def headline(names: Iterable[str]) -> str:
-    """The method whose numbers stand on top of a result."""
+def headline(names: Iterable[str], served: str = REFERENCE) -> str:
+    """The method whose numbers stand on top of a result: as the checkpoint is `served`, the reference, or the first."""
     names = list(names)
-    return REFERENCE if REFERENCE in names else names[0]
+    return next((name for name in (served, REFERENCE) if name in names), names[0])

@@ -46,8 +46,8 @@ def intervals(methods: Mapping[str, Any], splits: Sequence[str], quantity: str) 
     return svg(figure)
 
 
-def groups(methods: Mapping[str, Any], splits: Sequence[str], by: str) -> str:
-    """Progress by family or novelty: a row for each group, a colour for each of six methods at most."""
+def groups(methods: Mapping[str, Any], splits: Sequence[str], by: str, quantity: str) -> str:
+    """By family or novelty: a row for each group, a colour for each of six methods at most."""
     shown = sorted(methods, key=lambda name: (FIRST + (name,)).index(name))[: len(COLOURS)]
     names = sorted({(split, group) for name in shown for split in splits for group in methods[name][split][by]})
     figure, axes = _figure(7.2, 0.9 + (0.2 + 0.14 * len(shown)) * max(1, len(names)))
@@ -56,13 +56,14 @@ def groups(methods: Mapping[str, Any], splits: Sequence[str], by: str) -> str:
             rates = methods[name][split][by].get(group)
             if rates:
                 at = row + 0.8 / len(shown) * (m - (len(shown) - 1) / 2)
-                _whisker(axes, at, rates["progress"], rates["progress_interval"], COLOURS[m])
+                _whisker(axes, at, rates[quantity], rates[f"{quantity}_interval"], COLOURS[m])
         axes.plot([], [], "o", color=COLOURS[m], label=methods[name]["title"])
     _rows(axes, [f"{group} ({split})" for split, group in names])
     axes.set_xlim(-0.02, 1.02)
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-    axes.set_title(f"progress {by.replace('_', ' ')}", loc="left", fontsize=10)
-    axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(0.0, -0.12), ncols=3, borderaxespad=0.1)
+    axes.set_title(f"{quantity} {by.replace('_', ' ')}", loc="left", fontsize=10)
+    if len(shown) > 1:
+        figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=3)
     return svg(figure)
 
 

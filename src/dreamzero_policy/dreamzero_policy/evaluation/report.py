@@ -8,6 +8,7 @@ from typing import Any
 from dreamzero_policy.evaluation import plots
 from dreamzero_policy.evaluation.films import Film
 
+QUANTITIES = ("success", "progress")
 STYLE = """
 :root { color-scheme: light; }
 body { font: 15px/1.5 system-ui, sans-serif; color: #1d2430; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
@@ -34,13 +35,12 @@ def page(document: Mapping[str, Any], films: Sequence[Film]) -> str:
         f'<p class="faint">{_scope(document)}</p>',
         "<h2>All methods</h2>",
         _table(methods, suites),
-        *(plots.intervals(methods, suites, quantity) for quantity in ("progress", "success")),
+        *(plots.intervals(methods, suites, quantity) for quantity in QUANTITIES),
         "<h2>Claims</h2>",
         _claims(document["claims"]),
         plots.claims(document["claims"]),
         "<h2>By family and by what is new</h2>",
-        plots.groups(methods, suites, "by_family"),
-        plots.groups(methods, suites, "by_novelty"),
+        *(plots.groups(methods, suites, by, quantity) for by in ("by_family", "by_novelty") for quantity in QUANTITIES),
         *_open_loop(document),
         *_films(films),
         "<h2>Made with</h2>",
@@ -75,12 +75,12 @@ def _scope(document: Mapping[str, Any]) -> str:
 
 
 def _table(methods: Mapping[str, Any], suites: Sequence[str]) -> str:
-    head = ["method", *(f"{suite}: {quantity}" for suite in suites for quantity in ("success", "progress"))]
+    head = ["method", *(f"{suite}: {quantity}" for suite in suites for quantity in QUANTITIES)]
     rows = []
     for name, entry in methods.items():
         cells = [f"<span title='{escape(name)}'>{escape(entry['title'])}</span>"]
         for suite in suites:
-            cells += [rate(entry[suite][q], entry[suite][f"{q}_interval"]) for q in ("success", "progress")]
+            cells += [rate(entry[suite][q], entry[suite][f"{q}_interval"]) for q in QUANTITIES]
         rejected = sum(entry["rejected_chunks"].values())
         cells.append(f"{rejected} of {entry['chunks']}" if entry["chunks"] else "–")
         rows.append(cells)
@@ -157,10 +157,17 @@ def _made_with(document: Mapping[str, Any]) -> str:
         "contract": document["contract_hash"],
         **{f"weights: {name}": digest for name, digest in document["checkpoints"].items()},
         "model on": f"{document['device']}, {document['dtype']}",
-        **{f"node: {name}": value for name, value in document["node"].items()},
+        **{f"node: {name}": _told(value) for name, value in document["node"].items()},
         **document["versions"],
     }
     return "<dl>" + "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in entries.items()) + "</dl>"
+
+
+def _told(value: Any) -> str:
+    """A parameter's value; of several that belong together, all."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {own}" for name, own in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

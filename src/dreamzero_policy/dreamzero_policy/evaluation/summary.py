@@ -6,17 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dreamzero_policy.evaluation.claims import differences, estimates, judged, pairs_of
-from dreamzero_policy.evaluation.methods import Method, headline
+from dreamzero_policy.evaluation.methods import Method
 from dreamzero_policy.evaluation.stage import Result
 
 PACKAGES = ("torch", "diffusers", "transformers", "mujoco", "numpy", "scipy", "ruckig")
 
 
 def summarise(
-    results: Sequence[Result], methods: Sequence[Method], splits: Sequence[str], window_chunks: int
+    results: Sequence[Result], methods: Sequence[Method], splits: Sequence[str], window_chunks: int, top: str
 ) -> dict[str, Any]:
-    """Everything that follows from the results alone."""
-    top = headline([how.name for how in methods])
+    """Everything that follows from the results alone. `top`: the method whose numbers stand for all."""
     on_top = [result for result in results if result.method == top]
     return {
         "headline": top,
@@ -25,7 +24,7 @@ def summarise(
         "by_novelty": _grouped(on_top, lambda result: result.novelty),
         "methods": {how.name: _method(how, results, splits) for how in methods},
         "comparisons": _comparisons(results, methods, splits, top),
-        "claims": judged(results, window_chunks),
+        "claims": judged(results, window_chunks, top),
     }
 
 

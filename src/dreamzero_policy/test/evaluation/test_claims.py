@@ -11,7 +11,7 @@ WINDOW = 4  # chunks
 
 
 def verdicts(results: list[Result]) -> dict[str, str]:
-    return {claim["claim"]: claim["verdict"] for claim in judged(results, WINDOW)}
+    return {claim["claim"]: claim["verdict"] for claim in judged(results, WINDOW, "wam-4")}
 
 
 def test_a_clear_difference_on_the_same_seeds_holds_and_its_reverse_does_not(result_of: Callable[..., Result]) -> None:
@@ -54,7 +54,7 @@ def test_episodes_over_within_the_first_window_can_be_left_out_of_the_injection_
         results += [result_of("wam-4", seed, 1.0, chunks=ours), result_of("no-injection-4", seed, 0.5, chunks=theirs)]
     kept = outlast_window(pairs_of(results, "wam-4", "no-injection-4"), WINDOW)
     assert [pair[0].seed for pair in kept] == [1, 2, 3]
-    (claim,) = (claim for claim in judged(results, WINDOW) if claim["claim"] == "injection above no injection")
+    (claim,) = (claim for claim in judged(results, WINDOW, "wam-4") if claim["claim"] == "injection above no injection")
     assert (claim["episodes"], claim["longer_than_a_window"]["episodes"]) == (4, 3)
     assert claim["longer_than_a_window"]["difference"] == pytest.approx(0.5)
 
@@ -66,7 +66,7 @@ def test_a_claim_over_two_suites_is_also_told_for_each(result_of: Callable[..., 
         for split, gain in (("seen", 0.2), ("unseen", -0.2))
         for method, value in (("flash-1", 0.5 + gain), ("wam-1", 0.5))
     ]
-    (claim,) = (claim for claim in judged(results, WINDOW) if claim["claim"] == "Flash 1 above coupled 1")
+    (claim,) = (claim for claim in judged(results, WINDOW, "wam-4") if claim["claim"] == "Flash 1 above coupled 1")
     assert claim["difference"] == pytest.approx(0.0, abs=1e-12)
     assert {split: part["verdict"] for split, part in claim["by_split"].items()} == {
         "seen": "holds",
@@ -76,6 +76,6 @@ def test_a_claim_over_two_suites_is_also_told_for_each(result_of: Callable[..., 
 
 def test_a_goal_is_reached_by_the_mean(result_of: Callable[..., Result]) -> None:
     results = [result_of("wam-4", seed, 1.0 if seed else 0.0) for seed in range(10)]
-    found = {claim["claim"]: claim for claim in judged(results, WINDOW)}
+    found = {claim["claim"]: claim for claim in judged(results, WINDOW, "wam-4")}
     assert found["seen tasks: success of at least 90 %"]["verdict"] == "holds"
     assert found["unseen combinations: progress of at least 70 %"]["verdict"] == "not measured"

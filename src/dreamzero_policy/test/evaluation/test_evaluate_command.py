@@ -45,7 +45,7 @@ def test_one_command_gives_every_method_on_the_same_seeds(table: tuple[Path, dic
     assert len(document["methods"]) == 10
     assert document["seeds"] == {"first": 7, "last": 8, "episodes_per_suite": 2}
     assert {entry[split]["episodes"] for entry in document["methods"].values() for split in ("seen", "unseen")} == {2}
-    assert (document["headline"], document["episodes"]) == ("wam-4", 4)
+    assert (document["headline"], document["episodes"]) == ("wam-1", 4)  # as its config.json says it is served
     assert {"success", "success_interval", "progress", "progress_interval", "by_family", "by_novelty"} <= set(document)
     assert set(document["by_novelty"]) == {"seen", "position", "phrasing"}
     assert len(document["checkpoint_hash"]) == 64

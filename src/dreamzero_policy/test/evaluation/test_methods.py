@@ -31,6 +31,7 @@ def test_what_a_method_lacks_is_named_by_its_option() -> None:
     assert lack(method("demonstration"), set(), None, True) == lack(method("hold"), set(), None, False) == ""
 
 
-def test_four_steps_stand_on_top_where_they_were_measured() -> None:
-    assert headline(["wam-16", "wam-4", "hold"]) == "wam-4"
+def test_what_is_served_stands_on_top_where_it_was_measured_then_four_steps() -> None:
+    assert headline(["wam-16", "wam-4", "wam-1"], served="wam-1") == "wam-1"
+    assert headline(["wam-16", "wam-4", "hold"], served="wam-1") == "wam-4"
     assert headline(["flash-1", "hold"]) == "flash-1"

@@ -37,7 +37,7 @@ def document(results: list[Result]) -> dict:
     curve = {"unit": ["rad"], "mean": 0.1, "interval": [0.0, 0.2], "by_step": [0.1] * 24}
     likeness = {mark: {"mean": 20.0, "interval": [19.0, 21.0]} for mark in ("predicted", "autoencoder", "still")}
     return {
-        **summarise(results, [method(name) for name in METHODS], SPLITS, 4),
+        **summarise(results, [method(name) for name in METHODS], SPLITS, 4, "wam-4"),
         "suites": list(SPLITS),
         "seeds": {"first": 0, "last": 5, "episodes_per_suite": 6},
         "checkpoints": {"checkpoint": "abc"},
@@ -118,7 +118,7 @@ def test_the_report_holds_everything_and_loads_nothing(
     assert not re.search(r"@import|url\((?!#)", text)
     assert not {"script", "link", "iframe", "img"} & set(parsed.tags)
     assert parsed.tags.count("video") == 1
-    assert parsed.tags.count("svg") == 6
+    assert parsed.tags.count("svg") == 8  # families and what is new: success and progress of each
     rates = document["methods"]["wam-4"]["seen"]
     assert any(cell.startswith(f"{100 * rates['progress']:.1f} %") for cell in parsed.cells)
     assert {"holds", "not measured"} <= set(parsed.cells)
