@@ -10,20 +10,24 @@ from agibot_twin.collector import Collector
 from agibot_twin.commanding import follow
 from agibot_twin.episodes import sample_episode
 from agibot_twin.expert import (
+    GRASP_Z_M,
     LIMIT_SHARE,
     STEP_S,
     SWIFTEST_M_S,
+    CommandLimits,
     Expert,
+    ExpertError,
     Leg,
     command_limits,
     excesses,
     gripper_of,
     minimum_jerk,
     path_of,
+    straight,
     unhurried,
 )
 from agibot_twin.robot_model import DRIVEN_JOINTS
-from agibot_twin.tasks import SEEN_FAMILIES, Judge
+from agibot_twin.tasks import HANDS, SEEN_FAMILIES, Judge, side
 from agibot_twin.world import TwinWorld
 from dreamzero_policy.runtime.contract import load_contract
 
@@ -66,6 +70,22 @@ def test_the_expert_does_every_task_inside_the_limits(family, expert, world):
             world.step(STEP_S)
             judge.watch(world.situation())
         assert judge.success, f"{episode.instruction} (seed {seed}): progress {judge.progress:.2f}"
+
+
+@pytest.mark.parametrize("hand", HANDS)
+@pytest.mark.parametrize(("ahead_m", "aside_m"), [(0.50, 0.0), (0.55, 0.05), (0.60, 0.10)])
+def test_a_hand_goes_down_where_it_is_told_also_near_the_middle_of_the_table(expert, hand, ahead_m, aside_m):
+    arms, goal = expert.arms, np.array([ahead_m, side(hand) * aside_m, GRASP_Z_M])
+    way = straight(arms.hand_position(hand, arms.home), goal, 45)
+    joints = arms.follow(arms.home, {hand: np.concatenate([way, np.tile(goal, (20, 1))])})[-1]
+    assert np.linalg.norm(arms.hand_position(hand, joints) - goal) < 0.006
+
+
+def test_what_no_time_is_long_enough_for_is_told_with_joint_and_numbers(expert):
+    slow = Expert(CommandLimits(expert.limits.velocity / 100, expert.limits.acceleration / 100))
+    here = slow.arms.hand_position("left", slow.arms.home)
+    with pytest.raises(ExpertError, match=r"arm_l_joint\d needs \d+\.\d\d times its limit, at most 0.6 are allowed"):
+        slow.commands(slow.arms.home, {"left": [Leg(here + [0.0, 0.0, 0.1], 0.5)]})
 
 
 def test_minimum_jerk_starts_after_rest_and_ends_at_rest():
