@@ -31,6 +31,7 @@ from dreamzero_policy.training.pointing import (
     spread_of,
     taken_of,
 )
+from dreamzero_policy.training.prompts import Prompts
 from dreamzero_policy.training.window_pass import Conditioning, folded_text, window_tokens
 
 EXERCISE = "exercise"  # the heads' name among the networks of a run
@@ -106,11 +107,12 @@ class Exercise:
         prompts = [self.embodiment.prompt(asks.phrasings[rng.integers(len(asks.phrasings))]) for asks in asked]
         autocast = torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
         with torch.set_grad_enabled(train_encoders and torch.is_grad_enabled()), autocast:
-            text, mask, which = self._read(networks["text_encoder"], prompts, device)
+            read = Prompts.of(prompts, self.tokenizer, device)
+            text = encode_tokens(networks["text_encoder"], read.ids, read.mask).float()
             image = self._seen(networks["image_encoder"], pictures, device, keep=not train_encoders)
         targets, rows, chosen = self._targets(pictures, asked, rows).on(device), rows.to(device), chosen.to(device)
-        folded, bias = folded_text(text, mask, self.config.text_encoder.text_length)
-        conditioning = Conditioning(folded.to(dtype), bias[which[chosen]], which[chosen], image.to(dtype))
+        folded, bias = folded_text(text, read.mask, self.config.text_encoder.text_length)
+        conditioning = Conditioning(folded.to(dtype), bias[read.which[chosen]], read.which[chosen], image.to(dtype))
         actions = self.config.geometry.actions_per_chunk
         chunks, looks = self._first_chunks(pictures, rng, device, dtype), []
         with autocast:
@@ -124,20 +126,13 @@ class Exercise:
             )
             taken = taken_of(looks, transformer.blocks, actions)
         place = self.heads["place"](taken, tokens.control[:, 0, :actions])
+        encoders = None
+        if train_encoders:
+            encoders = pointed(*self.heads["pointer"](text[read.which], read.mask[read.which], image, rows), targets)
         return Answers(
-            pointed(*self.heads["pointer"](text[which], mask[which], image, rows), targets) if train_encoders else None,
+            encoders,
             looked(scores_of(looks, actions), place, targets.part(chosen), self.spread.to(device)),
         )
-
-    def _read(self, encoder: nn.Module, prompts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Features [P, L, text_dim] of the P different prompts without common padding, their mask [P, L], and which of
-        them each prompt is."""
-        different = list(dict.fromkeys(prompts))
-        ids, mask = self.tokenizer(different)
-        longest = int(mask.sum(1).max())
-        ids, mask = ids[:, :longest].to(device), mask[:, :longest].to(device)
-        which = torch.tensor([different.index(prompt) for prompt in prompts], device=device)
-        return encode_tokens(encoder, ids, mask).float(), mask, which
 
     def _seen(self, encoder: nn.Module, pictures: Sequence[Picture], device: torch.device, *, keep: bool) -> Tensor:
         """Features [B, 1 + G², image_dim] of canvases."""

@@ -31,6 +31,7 @@ from dreamzero_policy.training.kept import Kept
 from dreamzero_policy.training.latents import Batch, LatentWindow, collate
 from dreamzero_policy.training.noise import BLIND_NOISE, NoiseSettings, NoisyBatch, corrupt
 from dreamzero_policy.training.objective import Losses, ignore_padding, losses, silence_video
+from dreamzero_policy.training.prompts import Prompts
 from dreamzero_policy.training.ranks import Ranks, fill, own, whole
 from dreamzero_policy.training.settings import JointSettings
 from dreamzero_policy.training.sharding import shard
@@ -248,18 +249,14 @@ class Trainer:
         """Features of text and image, with gradients if their encoders are trained. Each prompt of the batch is encoded
         once, without its padding."""
         dtype, device = self.networks["transformer"].patch_embedding.weight.dtype, self.ranks.device
-        prompts = list(dict.fromkeys(batch.prompts))
-        ids, mask = self.tokenizer(prompts)
-        longest = int(mask.sum(1).max())
-        ids, mask = ids[:, :longest].to(device), mask[:, :longest].to(device)
+        read = Prompts.of(batch.prompts, self.tokenizer, device)
         enabled = self.settings.train_encoders and torch.is_grad_enabled()
         autocast = torch.autocast(device.type, torch.bfloat16, enabled=self.settings.bfloat16)
         with torch.set_grad_enabled(enabled), autocast:
-            features = encode_tokens(self.entered["text_encoder"], ids, mask)
+            features = encode_tokens(self.entered["text_encoder"], read.ids, read.mask)
         image = self._seen(batch.first_frame) if batch.image is None else batch.image
-        features, bias = folded_text(features, mask, self.config.text_encoder.text_length)
-        rows = torch.tensor([prompts.index(prompt) for prompt in batch.prompts], device=device)
-        return Conditioning(features.to(dtype), bias[rows], rows, image.to(dtype))
+        features, bias = folded_text(features, read.mask, self.config.text_encoder.text_length)
+        return Conditioning(features.to(dtype), bias[read.which], read.which, image.to(dtype))
 
     def zero_gradients(self) -> None:
         for _, parameter in self.parameters():
