@@ -20,7 +20,7 @@ from dreamzero_policy.evaluation import campaign as room
 from dreamzero_policy.evaluation.blind import MotionError
 from dreamzero_policy.evaluation.closed_loop import ParametersError
 from dreamzero_policy.evaluation.journal import JournalError
-from dreamzero_policy.evaluation.methods import TABLE, Method, MethodError, lack, method
+from dreamzero_policy.evaluation.methods import REFERENCE, TABLE, Method, MethodError, lack, method
 from dreamzero_policy.evaluation.report import points, rate
 from dreamzero_policy.evaluation.stage import Setup
 from dreamzero_policy.evaluation.suite import SuiteError, demonstrates, find_suite
@@ -113,6 +113,7 @@ def campaign_of(options: Options, console: Console) -> room.Campaign:
         demonstrations=options.demonstrations,
         recorded=options.recorded,
         films=options.films,
+        served=f"wam-{sampler_steps(weights['checkpoint'])}" if "checkpoint" in used else REFERENCE,
     )
 
 

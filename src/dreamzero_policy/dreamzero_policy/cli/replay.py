@@ -25,7 +25,7 @@ from dreamzero_policy.replay.report.rerun_file import RerunMissing
 from dreamzero_policy.replay.run import COUNTERFACTUAL, PARITY, Model, Replay, ReplaySettings
 from dreamzero_policy.runtime.contract import Contract, load_contract
 from dreamzero_policy.runtime.embodiment import Embodiment
-from dreamzero_policy.runtime.loop import LoopSettings
+from dreamzero_policy.runtime.loop_settings import LoopSettings
 from dreamzero_policy.runtime.trained import load_statistics
 
 DTYPES = ("float32", "bfloat16")

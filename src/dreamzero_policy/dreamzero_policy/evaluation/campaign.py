@@ -17,13 +17,12 @@ from dreamzero_policy.evaluation.closed_loop import NodeParameters
 from dreamzero_policy.evaluation.crew import Crew
 from dreamzero_policy.evaluation.films import Film, shoot, worth_seeing
 from dreamzero_policy.evaluation.journal import Journal
-from dreamzero_policy.evaluation.methods import Method, headline
+from dreamzero_policy.evaluation.methods import REFERENCE, Method, headline
 from dreamzero_policy.evaluation.recorded import RecordedEpisodes
 from dreamzero_policy.evaluation.stage import Job, Result, Setup, Stage
 from dreamzero_policy.evaluation.suite import find_suite
 from dreamzero_policy.evaluation.summary import summarise, versions
 from dreamzero_policy.inference.worker_process import checkpoint_hash
-from dreamzero_policy.model.source import config_of
 from dreamzero_policy.runtime.contract import Contract, load_contract
 from dreamzero_policy.runtime.trained import load_statistics
 
@@ -46,6 +45,7 @@ class Campaign:
     recorded: Path | None = None  # a data set for the open loop
     recorded_episodes: int = 20
     films: int = 6
+    served: str = REFERENCE  # the method that is the checkpoint as it is served
 
     def jobs(self) -> list[Job]:
         return [
@@ -79,7 +79,8 @@ def run(campaign: Campaign, notice: Notice) -> dict[str, Any]:
             for _, result in _counted(playing, "episodes", len(jobs), notice, done=len(jobs) - len(todo)):
                 journal.add(result)
             results = [journal.results[job] for job in jobs]
-            top, window_chunks = _on_top(campaign), contract.model.chunk.chunks_per_window
+            top = headline([how.name for how in campaign.methods], campaign.served)
+            window_chunks = contract.model.chunk.chunks_per_window
             document = summarise(results, campaign.methods, campaign.splits, window_chunks, top)
             document |= _made_with(campaign, contract, weights)
             if recorded:
@@ -88,12 +89,6 @@ def run(campaign: Campaign, notice: Notice) -> dict[str, Any]:
     document["films"] = [_film(film) for film in films]
     _write(campaign.folder, document, films)
     return document
-
-
-def _on_top(campaign: Campaign) -> str:
-    """The method whose numbers stand for all: the checkpoint with as many steps as it is served with, if it plays."""
-    names, folder = [how.name for how in campaign.methods], campaign.setup.weights.get("checkpoint")
-    return headline(names) if folder is None else headline(names, f"wam-{config_of(folder).sampler.steps}")
 
 
 def _with_replay(campaign: Campaign, contract: Contract) -> Campaign:

@@ -22,7 +22,8 @@ from dreamzero_policy.runtime.chunk import Chunk
 from dreamzero_policy.runtime.contract import Contract
 from dreamzero_policy.runtime.embodiment import Embodiment, Image
 from dreamzero_policy.runtime.faults import Fault
-from dreamzero_policy.runtime.loop import Loop, LoopSettings, Phase
+from dreamzero_policy.runtime.loop import Loop, Phase
+from dreamzero_policy.runtime.loop_settings import LoopSettings
 from dreamzero_policy.runtime.observation import NS_PER_S, ObservationBuffer
 from dreamzero_policy.runtime.plan import Plan
 

@@ -8,7 +8,7 @@ from dreamzero_policy.evaluation.closed_loop import Played
 from dreamzero_policy.evaluation.motion import mean
 from dreamzero_policy.evaluation.stage import Job, Setup, Stage
 from dreamzero_policy.runtime.contract import Contract, ModelSection
-from dreamzero_policy.runtime.loop import LoopSettings
+from dreamzero_policy.runtime.loop_settings import LoopSettings
 from dreamzero_policy.runtime.regime import LOOK_AHEAD, OVERLAP, SLOWED, STOP_AND_GO, TWO_SESSIONS, RegimeSettings
 from dreamzero_policy.runtime.rest import longest_plan_s
 

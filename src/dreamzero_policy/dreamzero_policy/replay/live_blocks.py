@@ -13,7 +13,7 @@ from dreamzero_policy.replay.comparison import Comparison
 from dreamzero_policy.replay.live import LiveChunk
 from dreamzero_policy.replay.replayer import Replayer
 from dreamzero_policy.replay.schedule import RecordedScheduler
-from dreamzero_policy.runtime.loop import SEED_STRIDE
+from dreamzero_policy.runtime.loop_settings import SEED_STRIDE
 from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.policy import Purpose, Request
 from dreamzero_policy.runtime.regime import STOP_AND_GO

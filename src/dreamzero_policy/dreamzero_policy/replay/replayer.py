@@ -30,7 +30,8 @@ from dreamzero_policy.replay.recording import BagStream
 from dreamzero_policy.runtime.chunk import Chunk
 from dreamzero_policy.runtime.embodiment import Embodiment, Floats
 from dreamzero_policy.runtime.foresight import Foresight
-from dreamzero_policy.runtime.loop import Loop, LoopSettings, Phase
+from dreamzero_policy.runtime.loop import Loop, Phase
+from dreamzero_policy.runtime.loop_settings import LoopSettings
 from dreamzero_policy.runtime.observation import NS_PER_S, ObservationBuffer
 from dreamzero_policy.runtime.plan import Plan, Rows
 from dreamzero_policy.runtime.splice import splice

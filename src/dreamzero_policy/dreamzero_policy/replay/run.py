@@ -30,7 +30,7 @@ from dreamzero_policy.replay.recording import BagStream, require_bag
 from dreamzero_policy.replay.replayer import Fork, Replayer
 from dreamzero_policy.runtime.embodiment import Embodiment
 from dreamzero_policy.runtime.foresight import Foresight
-from dreamzero_policy.runtime.loop import LoopSettings
+from dreamzero_policy.runtime.loop_settings import LoopSettings
 from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.regime import STOP_AND_GO, RegimeSettings
 

@@ -9,7 +9,7 @@ from rclpy.node import Node
 
 from dreamzero_policy.inference.remote.settings import ENCODINGS, LANGUAGES, RemoteSettings, RemoteSettingsError
 from dreamzero_policy.runtime.audience import OBSERVERS
-from dreamzero_policy.runtime.loop import LoopSettings
+from dreamzero_policy.runtime.loop_settings import LoopSettings
 from dreamzero_policy.runtime.regime import REGIMES, WAYS
 from dreamzero_policy.runtime.surprise import ACTIONS, SurpriseSettings
 

@@ -8,10 +8,9 @@ reset, prompt change and clock jump, so that nothing of the past is ever execute
 import contextlib
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any
 
 import numpy as np
 import ruckig
@@ -23,6 +22,7 @@ from dreamzero_policy.runtime.embodiment import Embodiment, Floats
 from dreamzero_policy.runtime.faults import Fault, FaultRecord, Trouble
 from dreamzero_policy.runtime.latency import LatencyRecord
 from dreamzero_policy.runtime.limits import CONTROL_NS, Limits
+from dreamzero_policy.runtime.loop_settings import LoopSettings
 from dreamzero_policy.runtime.observation import (
     NS_PER_S,
     Block,
@@ -46,7 +46,7 @@ from dreamzero_policy.runtime.policy import (
     Resumption,
     Surprise,
 )
-from dreamzero_policy.runtime.regime import STOP_AND_GO, RegimeSettings
+from dreamzero_policy.runtime.regime import STOP_AND_GO
 from dreamzero_policy.runtime.scheduler import Entry, Scheduler, Turn
 from dreamzero_policy.runtime.splice import splice
 from dreamzero_policy.runtime.world import World
@@ -55,48 +55,12 @@ RATE_WINDOW_S = 10.0
 BRAKE_WITHIN_NS, BRAKE_STEP_NS = 100_000_000, 10_000_000  # a brake that a limit forbids at once is tried a little later
 VISIBLE_SHARE = 0.01  # of a joint's velocity limit: slower is standing still, as far as cameras are concerned
 
-SEED_STRIDE = 7919  # between the noise of chunks, so that runs with neighbouring seeds share none
-SEEDS = 2**31
-PARAMETER_OF = {"steps": "denoise_steps", "seed": "noise_seed"}  # of a setting; the others have the same name
-
 
 class Phase(Enum):
     IDLE = "idle"  # no prompt
     WAITING = "waiting"  # for the frames of the next block
     THINKING = "thinking"  # a request is with the policy
     FAULT = "fault"  # the policy failed; only a new policy helps
-
-
-@dataclass(frozen=True)
-class LoopSettings:
-    """What an operator may tune; the node's parameters describe them."""
-
-    steps: int  # of the solver; 0 in a parameter file: as many as the checkpoint says
-    seed: int
-    lead_s: float
-    first_point_s: float
-    inference_timeout_s: float
-    smoothing_window: int
-    blend_s: tuple[float, ...]  # tried in order until the limits allow one
-    max_plan_s: float  # what is sent is over by then, if this process dies
-    regime: RegimeSettings = field(default_factory=RegimeSettings)
-    deadline_steps: bool = False  # fewer steps for a chunk that would come too late with all of them
-    fresh_noise: bool = True  # for every chunk, else the same for all
-    prefix_conditioning: bool = False  # the model is told what is executed until its answer is there, and continues it
-    prefix_soft_mask: bool = True  # and is drawn towards the rows in hand behind that
-    limit_easing_share: float = 0.0  # of a joint's step, by which rows may lead beyond its range and are eased into it
-    stopping_rows: int = 0  # of a chunk that ends in a pause: its last ones, in which the robot stops instead
-
-    @classmethod
-    def of(cls, parameters: Mapping[str, Any]) -> "LoopSettings":
-        """What the node's parameters say. Raises KeyError if one is missing."""
-        values = {name.name: parameters[PARAMETER_OF.get(name.name, name.name)] for name in fields(cls)}
-        way = (parameters[name] for name in ("regime", "overlap", "slowest_speed_share"))
-        return cls(**values | {"regime": RegimeSettings(*way), "blend_s": tuple(values["blend_s"])})
-
-    def noise_seed(self, number: int) -> int:
-        """Of the noise that the chunk of this number in an epoch is denoised from, if every one has its own."""
-        return (self.seed + SEED_STRIDE * number) % SEEDS
 
 
 @dataclass

@@ -25,7 +25,8 @@ from dreamzero_policy.replay.run import Model, Replay, ReplaySettings
 from dreamzero_policy.runtime.chunk import Chunk
 from dreamzero_policy.runtime.contract import Contract, load_contract, save_contract
 from dreamzero_policy.runtime.embodiment import Embodiment, Quantiles, save_statistics
-from dreamzero_policy.runtime.loop import Loop, LoopSettings
+from dreamzero_policy.runtime.loop import Loop
+from dreamzero_policy.runtime.loop_settings import LoopSettings
 from dreamzero_policy.runtime.observation import NS_PER_S, ObservationBuffer
 from dreamzero_policy.runtime.plan import Plan
 from dreamzero_policy.runtime.trained import load_statistics

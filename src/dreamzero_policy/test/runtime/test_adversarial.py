@@ -17,7 +17,8 @@ from dreamzero_policy.runtime.chunk import Chunk, Verdict
 from dreamzero_policy.runtime.contract import Contract
 from dreamzero_policy.runtime.embodiment import Embodiment, Quantiles, Statistics
 from dreamzero_policy.runtime.limits import CONTROL_NS, Limits
-from dreamzero_policy.runtime.loop import Loop, LoopSettings
+from dreamzero_policy.runtime.loop import Loop
+from dreamzero_policy.runtime.loop_settings import LoopSettings
 from dreamzero_policy.runtime.observation import NS_PER_S, ObservationBuffer
 from dreamzero_policy.runtime.plan import Plan, Rows
 from dreamzero_policy.runtime.policy import Reply, Request

@@ -10,7 +10,8 @@ from dreamzero_policy.runtime.calibration import Calibration
 from dreamzero_policy.runtime.chunk import Chunk, Verdict
 from dreamzero_policy.runtime.embodiment import Embodiment
 from dreamzero_policy.runtime.faults import Fault
-from dreamzero_policy.runtime.loop import BRAKE_WITHIN_NS, Loop, LoopSettings, Phase
+from dreamzero_policy.runtime.loop import BRAKE_WITHIN_NS, Loop, Phase
+from dreamzero_policy.runtime.loop_settings import LoopSettings
 from dreamzero_policy.runtime.observation import NS_PER_S, ObservationBuffer, ObservationError
 from dreamzero_policy.runtime.plan import Plan, spline_velocities
 from dreamzero_policy.runtime.policy import Failure, Observed, Purpose, Reply, Request, Surprise
