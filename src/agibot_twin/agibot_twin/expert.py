@@ -144,10 +144,10 @@ class Arms:
         posture_cost[[self.model.joint(name).dofadr[0] for name in DRIVEN_JOINTS]] = POSTURE_COST
         self._posture = mink.PostureTask(self.model, cost=posture_cost, gain=GAIN)
         at_home = self._at(self.home)
-        self._home = at_home.q.copy()
+        self._preferred = at_home.q.copy()
         for hand in HAND_BODIES:
             elbow = self.model.joint(ARM_JOINTS[hand][2]).qposadr[0]
-            self._home[elbow] = math.copysign(ELBOW_RAD, self._home[elbow])
+            self._preferred[elbow] = math.copysign(ELBOW_RAD, self._preferred[elbow])
         self._attitude = {
             hand: at_home.get_transform_frame_to_world(body, "body").rotation() for hand, body in HAND_BODIES.items()
         }
@@ -161,9 +161,9 @@ class Arms:
     def follow(self, joints: Floats, paths: Mapping[Hand, Floats], ease: Floats | None = None) -> Floats:
         """Joint vectors [N, 20] that take hands along their points [N, 3], starting near the first ones.
 
-        Posture and attitude of the hands strive for those at home. `ease` [N] is the share of the way there, from what
-        they are at `joints`, that they may have gone at each point: from a posture that is not inverse kinematics' own,
-        the whole way at once would be a jump.
+        Arms strive for home with the elbows farther out, hands for their attitude at home. `ease` [N] is the share of
+        the way there, from what they are at `joints`, that they may have gone at each point: from a posture that is not
+        inverse kinematics' own, the whole way at once would be a jump.
         """
         tasks = [self._hands[hand] for hand in paths]
         still = mink.DofFreezingTask(self.model, self._dofs_outside(paths))
@@ -173,12 +173,12 @@ class Arms:
         begin_attitude = {
             hand: configuration.get_transform_frame_to_world(HAND_BODIES[hand], "body").rotation() for hand in paths
         }
-        self._posture.set_target(self._home)
+        self._posture.set_target(self._preferred)
         rows = []
         for step, points in enumerate(zip(*paths.values(), strict=True)):
             if ease is not None:
                 share = float(ease[step])
-                self._posture.set_target(begin + share * (self._home - begin))
+                self._posture.set_target(begin + share * (self._preferred - begin))
                 attitude = {hand: begin_attitude[hand].interpolate(self._attitude[hand], share) for hand in paths}
             for hand, point in zip(paths, points, strict=True):
                 self._hands[hand].set_target(mink.SE3.from_rotation_and_translation(attitude[hand], point))

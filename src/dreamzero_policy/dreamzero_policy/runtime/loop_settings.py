@@ -34,7 +34,8 @@ class LoopSettings:
     @classmethod
     def of(cls, parameters: Mapping[str, Any]) -> "LoopSettings":
         """What the node's parameters say. Raises KeyError if one is missing."""
-        values = {name.name: parameters[PARAMETER_OF.get(name.name, name.name)] for name in fields(cls)}
+        names = [setting.name for setting in fields(cls)]
+        values = {name: parameters[PARAMETER_OF.get(name, name)] for name in names}
         way = (parameters[name] for name in ("regime", "overlap", "slowest_speed_share"))
         return cls(**values | {"regime": RegimeSettings(*way), "blend_s": tuple(values["blend_s"])})
 
