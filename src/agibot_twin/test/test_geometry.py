@@ -43,7 +43,7 @@ def towards(arms: Arms, points: dict[str, np.ndarray]) -> np.ndarray:
     begin = {hand: arms.hand_position(hand, arms.home) for hand in points}
     share = smootherstep(np.linspace(0, 1, 60))[:, None]
     paths = {hand: begin[hand] + share * (point - begin[hand]) for hand, point in points.items()}
-    return arms.follow(arms.home, paths)[:, [DRIVEN_JOINTS.index(joint) for joint in JOINTS]]
+    return arms.follow(arms.home, paths, share[:, 0])[:, [DRIVEN_JOINTS.index(joint) for joint in JOINTS]]
 
 
 def judged(limits: Limits, rows: np.ndarray):
