@@ -41,8 +41,9 @@ COMMAND_HZ = 30.0
 STEP_S = 1.0 / COMMAND_HZ
 ITERATIONS = 2  # of inverse kinematics per command
 GAIN = 0.6  # of the error that one iteration takes away; a whole step swings to and fro where a joint is at its stop
-# Per rad away from home, against 1 per m of the hand: keeps the arm from folding or stretching out. Dearer, and hands
-# end centimetres beside their goals where home is far; cheaper, and arms turn so quickly that the way takes longer.
+# Per rad away from the posture that arms strive for, against 1 per m of the hand: keeps the arm from folding or
+# stretching out. Dearer, and hands end centimetres beside goals where that posture is far; cheaper, and arms turn so
+# quickly that the limits stretch their ways.
 POSTURE_COST = 0.025
 ORIENTATION_COST = 0.015  # per rad, against 1 per m: the hand keeps about the attitude it has at home
 # Third joint of the posture that arms strive for, outwards; at home it is at 0.66. So the elbow stands off, and the

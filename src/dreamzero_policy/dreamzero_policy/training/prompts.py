@@ -11,10 +11,11 @@ from dreamzero_policy.model.conditioning import Tokenizer
 
 @dataclass(frozen=True)
 class Prompts:
-    """P different prompts of B.
+    """P different prompts among the B of a batch, L tokens long at most.
 
-    ids, mask: [P, L].
-    which: [B] which of them each prompt of the batch is.
+    ids: [P, L] of the tokenizer's vocabulary.
+    mask: [P, L] where a prompt has a token.
+    which: [B] which of the P each prompt of the batch is.
     """
 
     ids: Tensor
@@ -23,6 +24,7 @@ class Prompts:
 
     @classmethod
     def of(cls, prompts: Sequence[str], tokenizer: Tokenizer, device: torch.device) -> "Prompts":
+        """On `device`, the different ones in the order in which they come first."""
         different = list(dict.fromkeys(prompts))
         ids, mask = tokenizer(different)
         longest = int(mask.sum(1).max())
