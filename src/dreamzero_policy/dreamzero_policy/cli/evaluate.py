@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from dreamzero_policy.cli.share import sampler_steps, shipped_checkpoint
+from dreamzero_policy.cli.share import sampler_steps, shipped_checkpoint, shipped_rivals
 from dreamzero_policy.data.episodes import EpisodeError
 from dreamzero_policy.evaluation import campaign as room
 from dreamzero_policy.evaluation.blind import MotionError
@@ -89,8 +89,10 @@ def run(options: Options, console: Console) -> dict[str, Any]:
 def campaign_of(options: Options, console: Console) -> room.Campaign:
     """What is to be done, with defaults from the installed stack. Raises MethodError, SuiteError."""
     share = Path(get_package_share_directory("dreamzero"))
-    given = {"checkpoint": options.checkpoint or shipped_checkpoint(), "flash": options.flash, "vla": options.vla}
+    given = {"checkpoint": options.checkpoint, "flash": options.flash, "vla": options.vla}
     weights = {name: folder for name, folder in given.items() if folder is not None}
+    if "checkpoint" not in weights:
+        weights = {"checkpoint": shipped_checkpoint()} | shipped_rivals() | weights
     methods = _methods(options, weights, console)
     used = {how.weights for how in methods}
     setup = Setup(

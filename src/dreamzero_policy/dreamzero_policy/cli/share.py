@@ -8,7 +8,16 @@ from dreamzero_policy.runtime.contract import Contract, load_contract
 
 
 def shipped_checkpoint() -> Path:
-    return Path(get_package_share_directory("dreamzero")) / "checkpoints" / "agibot_g1_tiny"
+    return _shipped("agibot_g1_tiny")
+
+
+def shipped_rivals() -> dict[str, Path]:
+    """What the shipped checkpoint is compared with: its Flash version and its twin trained without the video loss."""
+    return {"flash": _shipped("agibot_g1_tiny_flash"), "vla": _shipped("agibot_g1_tiny_vla")}
+
+
+def _shipped(name: str) -> Path:
+    return Path(get_package_share_directory("dreamzero")) / "checkpoints" / name
 
 
 def sampler_steps(checkpoint: Path | None) -> int:

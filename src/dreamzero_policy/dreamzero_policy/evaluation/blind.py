@@ -1,10 +1,11 @@
 """Motions that look at nothing: what a policy must beat. Rows of joint targets on the action grid, inside all limits.
 
 `random` draws a new target for every joint once a chunk and goes there from rest to rest. `mean-demonstration` is the
-mean of the commands of all demonstrations at every step; one that is over counts with its last command, at which it
+mean of the commands of many demonstrations at every step; one that is over counts with its last command, at which it
 rests. Standing still needs no rows.
 """
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -47,20 +48,26 @@ def random_rows(contract: Contract, seed: int, start: Floats, duration_s: float)
     return np.concatenate(rows)
 
 
-def mean_demonstration(folder: Path, contract: Contract) -> Floats:
-    """Mean commands [N, J] of the commanded joints, as long as the longest demonstration.
+def mean_demonstration(demonstrations: Iterable[Floats]) -> Floats:
+    """Mean [N, J] of the commands [N_i, J] of at least one demonstration, as long as the longest."""
+    demonstrations = list(demonstrations)
+    length = max(map(len, demonstrations))
+    total = np.zeros((length, demonstrations[0].shape[1]))
+    for rows in demonstrations:
+        total[: len(rows)] += rows
+        total[len(rows) :] += rows[-1]
+    return total / len(demonstrations)
+
+
+def recorded_demonstrations(folder: Path, contract: Contract) -> Iterator[Floats]:
+    """Commands [N, J] of the commanded joints, in rad and m, of every episode of a data set.
 
     Raises:
         EpisodeError: no episodes, or one that does not fit the contract.
     """
-    total, count, length = np.zeros((0, contract.model.action_width)), 0, 0
+    embodiment = without_statistics(contract)
     for episode in RecordedEpisodes(folder, contract).episodes(pictures=False):
-        length = max(length, episode.steps)
-        last = total[-1:] if count else np.zeros((1, contract.model.action_width))
-        total = np.concatenate([total, np.repeat(last, length - len(total), 0)])  # all that are over, at rest
-        total = total + np.concatenate([episode.action, np.repeat(episode.action[-1:], length - episode.steps, 0)])
-        count += 1
-    return without_statistics(contract).commanded(total / count)
+        yield embodiment.commanded(episode.action)
 
 
 def plan_of(contract: Contract, rows: Floats, start: Floats, now_ns: int) -> Plan:

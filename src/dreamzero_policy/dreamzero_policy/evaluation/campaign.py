@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamzero_policy.evaluation import open_loop
-from dreamzero_policy.evaluation.blind import mean_demonstration
+from dreamzero_policy.evaluation.blind import mean_demonstration, recorded_demonstrations
 from dreamzero_policy.evaluation.closed_loop import NodeParameters
 from dreamzero_policy.evaluation.crew import Crew
 from dreamzero_policy.evaluation.films import Film, shoot, worth_seeing
@@ -20,13 +20,15 @@ from dreamzero_policy.evaluation.journal import Journal
 from dreamzero_policy.evaluation.methods import REFERENCE, Method, headline
 from dreamzero_policy.evaluation.recorded import RecordedEpisodes
 from dreamzero_policy.evaluation.stage import Job, Result, Setup, Stage
-from dreamzero_policy.evaluation.suite import find_suite
+from dreamzero_policy.evaluation.suite import SuiteError, find_suite
 from dreamzero_policy.evaluation.summary import summarise, versions
 from dreamzero_policy.inference.worker_process import checkpoint_hash
 from dreamzero_policy.runtime.contract import Contract, load_contract
+from dreamzero_policy.runtime.embodiment import Floats
 from dreamzero_policy.runtime.trained import load_statistics
 
 SUMMARY, REPORT, FILMS = "evaluation.json", "report.html", "films"
+SHOWN_SEEDS = range(1_000_000, 1_000_100)  # of the demonstrations whose mean is replayed, if no data set is given
 Notice = Callable[[str, int, int], None]  # what is being done, how many are done, of how many
 
 
@@ -41,7 +43,7 @@ class Campaign:
     episodes: int  # of every split
     folder: Path
     processes: int = 1
-    demonstrations: Path | None = None
+    demonstrations: Path | None = None  # a data set whose mean is replayed; the suite's own demonstrations without it
     recorded: Path | None = None  # a data set for the open loop
     recorded_episodes: int = 20
     films: int = 6
@@ -67,7 +69,7 @@ def run(campaign: Campaign, notice: Notice) -> dict[str, Any]:
     contract = load_contract(campaign.setup.contract)
     for folder in campaign.setup.weights.values():
         load_statistics(folder, contract)
-    campaign = _with_replay(campaign, contract)
+    campaign = _with_replay(campaign, contract, notice)
     recorded = _recorded(campaign, contract)
     weights = {name: checkpoint_hash(folder) for name, folder in campaign.setup.weights.items()}
     hashes = {how.name: _hash_of(how, weights, campaign.setup) for how in campaign.methods}
@@ -91,11 +93,24 @@ def run(campaign: Campaign, notice: Notice) -> dict[str, Any]:
     return document
 
 
-def _with_replay(campaign: Campaign, contract: Contract) -> Campaign:
+def _with_replay(campaign: Campaign, contract: Contract, notice: Notice) -> Campaign:
     if not any(how.name == "mean-demonstration" for how in campaign.methods):
         return campaign
-    rows = mean_demonstration(campaign.demonstrations, contract)
-    return replace(campaign, setup=replace(campaign.setup, replay=rows))
+    if campaign.demonstrations is not None:
+        demonstrations = recorded_demonstrations(campaign.demonstrations, contract)
+    else:
+        demonstrations = _shown(campaign, notice)
+    return replace(campaign, setup=replace(campaign.setup, replay=mean_demonstration(demonstrations)))
+
+
+def _shown(campaign: Campaign, notice: Notice) -> list[Floats]:
+    """Demonstrations of the suite itself, in the order of their seeds. Raises SuiteError if it knows how to do none."""
+    with Crew(campaign.setup, campaign.processes) as crew:
+        showing = crew.each(Stage.demonstration, SHOWN_SEEDS)
+        shown = dict(_counted(showing, "demonstrations", len(SHOWN_SEEDS), notice))
+    if not (rows := [shown[seed] for seed in SHOWN_SEEDS if shown[seed] is not None]):
+        raise SuiteError(f"{campaign.setup.world} demonstrates none of {len(SHOWN_SEEDS)} tasks; give --demonstrations")
+    return rows
 
 
 def _hash_of(how: Method, weights: Mapping[str, str], setup: Setup) -> str:

@@ -32,9 +32,11 @@ class Claim:
 
 CLAIMS = (
     Claim("WAM above VLA on unseen progress", "wam-4", "vla-4", splits=("unseen",)),
+    Claim("WAM above VLA on unseen progress, 1 step", "wam-1", "vla-1", splits=("unseen",)),
     Claim("Flash 1 within 9 points of 4 steps", "flash-1", "wam-4", margin=0.09),
     Claim("Flash 1 above coupled 1", "flash-1", "wam-1"),
     Claim("injection above no injection", "wam-4", "no-injection-4", by_window=True),
+    Claim("injection above no injection, 1 step", "wam-1", "no-injection-1", by_window=True),
 )
 
 

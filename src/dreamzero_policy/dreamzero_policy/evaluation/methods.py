@@ -22,7 +22,9 @@ TABLE = (
     "flash-4",
     "flash-1",
     "no-injection-4",
+    "no-injection-1",
     "vla-4",
+    "vla-1",
     "demonstration",
     "random",
     "hold",
@@ -47,6 +49,7 @@ OPTIONS: Mapping[Weights, str] = {
 }
 REFERENCE = "wam-4"  # what others are compared with, and whose numbers stand on top, where it was measured
 MOST_STEPS = 64
+A_DEMONSTRATOR = "a --world that can demonstrate its tasks (a suite with the method `demonstration`)"
 
 
 class MethodError(ValueError):
@@ -83,10 +86,10 @@ def lack(wanted: Method, weights: Iterable[str], demonstrations: Path | None, de
     """What a method needs and does not have; empty if nothing. `demonstrates`: whether the suite has demonstrations."""
     if wanted.weights is not None and wanted.weights not in weights:
         return OPTIONS[wanted.weights]
-    if wanted.name == "mean-demonstration" and demonstrations is None:
-        return "--demonstrations"
+    if wanted.name == "mean-demonstration" and demonstrations is None and not demonstrates:
+        return f"--demonstrations or {A_DEMONSTRATOR}"
     if wanted.name == "demonstration" and not demonstrates:
-        return "a --world that can demonstrate its tasks (a suite with the method `demonstration`)"
+        return A_DEMONSTRATOR
     return ""
 
 

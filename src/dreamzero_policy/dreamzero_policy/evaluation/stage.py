@@ -167,6 +167,13 @@ class Stage:
             round(time.perf_counter() - began, 3),
         )
 
+    def demonstration(self, seed: int) -> Floats | None:
+        """Commands [N, J] of the commanded joints, in rad and m, that the suite shows for its first split's seed."""
+        self.suite.reset(self.suite.splits[0], seed)
+        embodiment = unclamped(self.contract)
+        actions = self._demonstrated(embodiment)
+        return None if actions is None else embodiment.commanded(actions)
+
     def close(self) -> None:
         if self._suite is not None:
             self._suite.close()

@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dreamzero_policy.data.dataset import open_dataset
-from dreamzero_policy.evaluation.blind import MotionError, mean_demonstration, plan_of, random_rows
+from dreamzero_policy.evaluation.blind import (
+    MotionError,
+    mean_demonstration,
+    plan_of,
+    random_rows,
+    recorded_demonstrations,
+)
 from dreamzero_policy.evaluation.stage import Job, Setup, Stage
 from dreamzero_policy.runtime.contract import Contract, load_contract
 from dreamzero_policy.runtime.limits import Limits
@@ -38,7 +44,7 @@ def test_the_mean_demonstration_is_the_mean_of_all_each_at_rest_when_it_is_over(
     contract: Contract, demonstrations: Path
 ) -> None:
     short, long = open_dataset(demonstrations, contract).episodes()
-    rows = mean_demonstration(demonstrations, contract)
+    rows = mean_demonstration(recorded_demonstrations(demonstrations, contract))
     arm = slice(0, 14)
     assert len(rows) == long.steps == 90
     np.testing.assert_allclose(rows[:60, arm], (short.action[:, arm] + long.action[:60, arm]) / 2)
@@ -46,7 +52,7 @@ def test_the_mean_demonstration_is_the_mean_of_all_each_at_rest_when_it_is_over(
 
 
 def test_grippers_of_the_mean_demonstration_are_in_radians(contract: Contract, demonstrations: Path) -> None:
-    rows = mean_demonstration(demonstrations, contract)
+    rows = mean_demonstration(recorded_demonstrations(demonstrations, contract))
     for joint, ends in contract.site.grippers.items():
         column = contract.model.commanded_joints.index(joint)
         assert rows[0, column] == pytest.approx((ends.open_rad + ends.closed_rad) / 2)
@@ -62,7 +68,11 @@ def test_who_holds_still_does_not_move_and_who_replays_does(
     setup: Setup, contract: Contract, demonstrations: Path
 ) -> None:
     setup = Setup(
-        setup.world, setup.contract, setup.parameters, {}, replay=mean_demonstration(demonstrations, contract)
+        setup.world,
+        setup.contract,
+        setup.parameters,
+        {},
+        replay=mean_demonstration(recorded_demonstrations(demonstrations, contract)),
     )
     stage = Stage(setup)
     still = stage.play(Job("hold", "seen", 0))

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -13,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dreamzero_policy.cli.main import app
+from dreamzero_policy.evaluation import campaign
 from dreamzero_policy.evaluation.stage import Setup
 from dreamzero_policy.evaluation.suite import SuiteError, find_suite
 
@@ -42,7 +44,7 @@ def table(setup: Setup, demonstrations: Path, tmp_path_factory: pytest.TempPathF
 
 def test_one_command_gives_every_method_on_the_same_seeds(table: tuple[Path, dict, list[str]]) -> None:
     out, document, _ = table
-    assert len(document["methods"]) == 10
+    assert len(document["methods"]) == 12  # all but `demonstration`, which this suite does not know
     assert document["seeds"] == {"first": 7, "last": 8, "episodes_per_suite": 2}
     assert {entry[split]["episodes"] for entry in document["methods"].values() for split in ("seen", "unseen")} == {2}
     assert (document["headline"], document["episodes"]) == ("wam-1", 4)  # as its config.json says it is served
@@ -153,3 +155,17 @@ def test_a_checkpoint_of_another_contract_is_refused_in_one_line(setup: Setup, t
     result = CliRunner().invoke(app, asked)
     assert result.exit_code == 1
     assert "was trained for contract" in result.output
+
+
+def test_without_a_data_set_the_mean_of_the_suites_own_demonstrations_is_replayed(
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(campaign, "SHOWN_SEEDS", range(3))  # left arm up, right arm up, left arm down
+    world = setup.world.replace("FakeSuite", "DemonstratingSuite")
+    asked = arguments(replace(setup, world=world), "--method", "mean-demonstration", "--suite", "seen", "--json")
+    asked += ["--episodes", "2", "--seed", "0", "--processes", "2", "--films", "0", "--out", str(tmp_path)]
+    result = CliRunner().invoke(app, asked)
+    assert result.exit_code == 0, result.output
+    families = json.loads(result.stdout)["by_family"]
+    assert families["left"]["progress"] == pytest.approx(0.0, abs=1e-3)
+    assert families["right"]["progress"] == pytest.approx(1.05 / 3, abs=1e-3)

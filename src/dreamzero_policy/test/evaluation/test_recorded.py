@@ -9,7 +9,7 @@ from dreamzero_policy.data.dataset import open_dataset
 from dreamzero_policy.data.episodes import EpisodeError
 from dreamzero_policy.data.lerobot.writer import LeRobotWriter
 from dreamzero_policy.data.sinks import LeRobotSink
-from dreamzero_policy.evaluation.blind import mean_demonstration
+from dreamzero_policy.evaluation.blind import mean_demonstration, recorded_demonstrations
 from dreamzero_policy.evaluation.open_loop import Recorded, measure
 from dreamzero_policy.evaluation.recorded import RecordedEpisodes
 from dreamzero_policy.evaluation.stage import Stage
@@ -38,7 +38,7 @@ def lerobot(contract: Contract, demonstrations: Path, tmp_path_factory: pytest.T
 def test_the_mean_demonstration_is_the_same_from_views_and_from_lerobot(
     contract: Contract, demonstrations: Path, lerobot: Path
 ) -> None:
-    rows = [mean_demonstration(folder, contract) for folder in (demonstrations, lerobot)]
+    rows = [mean_demonstration(recorded_demonstrations(folder, contract)) for folder in (demonstrations, lerobot)]
     np.testing.assert_allclose(rows[0], rows[1], atol=1e-6)
 
 

@@ -22,9 +22,15 @@ def evaluate(
     steps: Annotated[
         int | None, typer.Option(min=1, max=64, help="Denoising steps, short for --method wam-N; the checkpoint's own.")
     ] = None,
-    flash_checkpoint: Annotated[Path | None, typer.Option(help="Flash version of the checkpoint.")] = None,
-    vla_checkpoint: Annotated[Path | None, typer.Option(help="The twin trained without the video loss.")] = None,
-    demonstrations: Annotated[Path | None, typer.Option(help="Data set whose mean is replayed.")] = None,
+    flash_checkpoint: Annotated[
+        Path | None, typer.Option(help="Flash version of the checkpoint; that of the shipped one.")
+    ] = None,
+    vla_checkpoint: Annotated[
+        Path | None, typer.Option(help="The twin trained without the video loss; that of the shipped one.")
+    ] = None,
+    demonstrations: Annotated[
+        Path | None, typer.Option(help="Data set whose mean is replayed; the suite's own demonstrations.")
+    ] = None,
     recorded: Annotated[Path | None, typer.Option(help="Data set for open-loop errors, video PSNR.")] = None,
     processes: Annotated[int | None, typer.Option(min=1, help="Processes; as many as there are cores.")] = None,
     out: Annotated[
