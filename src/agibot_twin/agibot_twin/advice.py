@@ -18,18 +18,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from agibot_twin.arms import ARM_JOINTS, COMMAND_HZ, Floats
 from agibot_twin.episodes import Episode
-from agibot_twin.expert import (
-    ARM_JOINTS,
-    CLOSED_RAD,
-    COMMAND_HZ,
-    GRIPPER_JOINT,
-    OPEN_RAD,
-    Expert,
-    Floats,
-    Leg,
-    minimum_jerk,
-)
+from agibot_twin.expert import CLOSED_RAD, GRIPPER_JOINT, OPEN_RAD, Expert, Leg, minimum_jerk
 from agibot_twin.robot_model import DRIVEN_JOINTS
 from agibot_twin.takeover import Found, Poses, approached, clearing, find, on_the_way
 from agibot_twin.tasks import LIFT, PLACE, Hand, Task

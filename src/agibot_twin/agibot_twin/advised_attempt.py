@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from agibot_twin.advice import Stumbling, advice
+from agibot_twin.arms import STEP_S
 from agibot_twin.cameras import Image
 from agibot_twin.collector import Collector, Floats, words
 from agibot_twin.commanding import follow
 from agibot_twin.drafts import AdviceDraft, AdviceSink, Prelude
 from agibot_twin.episodes import SPLITS, Episode, sample_episode
-from agibot_twin.expert import AFAR_SHARE, STEP_S, ExpertError
+from agibot_twin.expert import AFAR_SHARE, ExpertError
 from agibot_twin.mistake import given_up_at
 from agibot_twin.trajectory_controller import NS_PER_S
 

@@ -10,11 +10,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from agibot_twin.arms import STEP_S
 from agibot_twin.cameras import Image
 from agibot_twin.commanding import follow
 from agibot_twin.drafts import Draft, Prelude
 from agibot_twin.episodes import SPLITS, Episode, Split, sample_episode
-from agibot_twin.expert import EXPERT_STREAM, STEP_S, Expert, command_limits
+from agibot_twin.expert import EXPERT_STREAM, Expert, command_limits
 from agibot_twin.robot_model import DRIVEN_JOINTS
 from agibot_twin.suite import TwinSuite
 from agibot_twin.takeover import take_over

@@ -3,7 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from agibot_twin.expert import STEP_S, velocities
+from agibot_twin.arms import STEP_S
+from agibot_twin.expert import velocities
 from agibot_twin.robot_model import DRIVEN_JOINTS
 from agibot_twin.trajectory_controller import NS_PER_S, JointTarget, Trajectory, TrajectoryPoint
 from agibot_twin.world import TwinWorld

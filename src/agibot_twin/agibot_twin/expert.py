@@ -1,9 +1,8 @@
 """The scripted expert: smooth hand paths for every task, turned into joint commands that respect the robot's limits.
 
 A task becomes one list of legs for each hand that it needs. On a leg a hand moves along a minimum-jerk path to a
-point, sideways before down, up before sideways or straight, and its gripper goes to an opening. Differential inverse
-kinematics (mink, solved by daqp) follows the paths one command period at a time; an arm that is not needed, the head
-and the waist keep still. A demonstration whose commands come near a velocity or acceleration limit is planned again,
+point, sideways before down, up before sideways or straight, and its gripper goes to an opening. Inverse kinematics
+(arms.py) follows the paths; an arm that is not needed, the head and the waist keep still. A demonstration whose commands come near a velocity or acceleration limit is planned again,
 slower: whoever imitates it starts from rest where it is in motion, and needs the room.
 
 A demonstration ends where its task is done, at rest: on its way back a hand would pass the places where it went to
@@ -14,44 +13,26 @@ set out for a place beside the right one and correct it on the way down. So whoe
 everywhere, and how errors are mended.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import mink
 import numpy as np
-from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 from scipy.ndimage import gaussian_filter1d
 
-from agibot_bringup.description import load_home, load_urdf
+from agibot_twin.arms import COMMAND_HZ, STEP_S, Arms, Floats
 from agibot_twin.episodes import PUSH_END_M, PUSH_START_M
 from agibot_twin.objects import BIN_CENTRE_M, BY_NAME
-from agibot_twin.robot_model import DRIVEN_JOINTS, robot_spec
+from agibot_twin.robot_model import DRIVEN_JOINTS
 from agibot_twin.scene import TABLE_TOP_Z_M
 from agibot_twin.tasks import HAND_BODIES, LIFT, PLACE, PUSH, TAP, TOUCH, Hand, Task, handle_position, side
 from dreamzero_policy.runtime.contract import Contract
 
-Floats = NDArray[np.float64]
 Posture = Literal["eased", "kept"]  # what joints and hands' attitudes strive for: see `Expert.commands`
 
 EXPERT_STREAM = 1  # of a seed's random numbers
-COMMAND_HZ = 30.0
-STEP_S = 1.0 / COMMAND_HZ
-ITERATIONS = 2  # of inverse kinematics per command
-GAIN = 0.6  # of the error that one iteration takes away; a whole step swings to and fro where a joint is at its stop
-# Per rad away from the posture that arms strive for, against 1 per m of the hand: keeps the arm from folding or
-# stretching out. Dearer, and hands end centimetres beside goals where that posture is far; cheaper, and arms turn so
-# quickly that the limits stretch their ways.
-POSTURE_COST = 0.025
-ORIENTATION_COST = 0.015  # per rad, against 1 per m: the hand keeps about the attitude it has at home
-# Third joint of the posture that arms strive for, outwards; at home it is at 0.66. So the elbow stands off, and the
-# second joint does not come to its stop where a hand goes down in the middle of the table.
-ELBOW_RAD = 1.2
-SWIFTEST_RAD_S = 2.5  # what inverse kinematics may ask of an arm joint; demonstrations are far below
 SMOOTHING_STEPS = 2.0  # standard deviation of the filter over joint commands
-STOP_MARGIN_RAD = 0.06  # that arm joints keep from their stops
 LIMIT_SHARE = 0.6  # of the velocity and acceleration limits that a demonstration may use
 STRETCH = 1.1  # of all durations where a demonstration needs more, at least
 SLOWEST = 8.0  # times longer; what needs more is a jump, and no time is long enough
@@ -77,10 +58,6 @@ RESTING_S = 0.9  # at the end: longer than a chunk, so that staying is part of w
 DETOUR_SHARE = 0.5
 DETOUR_M = 0.025  # standard deviation along x and y
 
-ARM_JOINTS: Mapping[Hand, tuple[str, ...]] = {
-    "left": tuple(name for name in DRIVEN_JOINTS if "_arm_l_" in name),
-    "right": tuple(name for name in DRIVEN_JOINTS if "_arm_r_" in name),
-}
 GRIPPER_JOINT: Mapping[Hand, str] = {
     "left": "idx41_gripper_l_outer_joint1",
     "right": "idx81_gripper_r_outer_joint1",
@@ -119,99 +96,6 @@ class Leg:
     duration_s: float
     shape: str = "straight"
     gripper_rad: float = OPEN_RAD
-
-
-class Arms:
-    """Kinematics of both arms: where the hands are, and joint positions that bring them somewhere.
-
-    Joint vectors [20] are in the order of DRIVEN_JOINTS.
-    """
-
-    def __init__(self) -> None:
-        self.model = robot_spec(load_urdf()).compile()
-        for joint in (*ARM_JOINTS["left"], *ARM_JOINTS["right"]):
-            # Whoever imitates commands at a stop overshoots it, and such a chunk is refused.
-            self.model.joint(joint).range += [STOP_MARGIN_RAD, -STOP_MARGIN_RAD]
-        self._configuration = mink.Configuration(self.model)
-        self._columns = np.array([self.model.joint(name).qposadr[0] for name in DRIVEN_JOINTS])
-        self.home = np.array([load_home()[name] for name in DRIVEN_JOINTS])
-        self._hands = {
-            hand: mink.FrameTask(
-                body, "body", position_cost=1.0, orientation_cost=ORIENTATION_COST, gain=GAIN, lm_damping=1e-3
-            )
-            for hand, body in HAND_BODIES.items()
-        }
-        posture_cost = np.zeros(self.model.nv)
-        posture_cost[[self.model.joint(name).dofadr[0] for name in DRIVEN_JOINTS]] = POSTURE_COST
-        self._posture = mink.PostureTask(self.model, cost=posture_cost, gain=GAIN)
-        at_home = self._at(self.home)
-        self._preferred = at_home.q.copy()
-        for hand in HAND_BODIES:
-            elbow = self.model.joint(ARM_JOINTS[hand][2]).qposadr[0]
-            self._preferred[elbow] = math.copysign(ELBOW_RAD, self._preferred[elbow])
-        self._attitude = {
-            hand: at_home.get_transform_frame_to_world(body, "body").rotation() for hand, body in HAND_BODIES.items()
-        }
-        arm_joints = ARM_JOINTS["left"] + ARM_JOINTS["right"]
-        self._speed = mink.VelocityLimit(self.model, dict.fromkeys(arm_joints, SWIFTEST_RAD_S))
-
-    def hand_position(self, hand: Hand, joints: Floats) -> Floats:
-        """The point between the finger pads [3], m, in the robot's base frame."""
-        return self._at(joints).get_transform_frame_to_world(HAND_BODIES[hand], "body").translation()
-
-    def follow(self, joints: Floats, paths: Mapping[Hand, Floats], ease: Floats | None = None) -> Floats:
-        """Joint vectors [N, 20] that take hands along their points [N, 3], starting near the first ones.
-
-        Arms strive for home with the elbows farther out, hands for their attitude at home. `ease` [N] is the share of
-        the way there, from what they are at `joints`, that they may have gone at each point: from a posture that is not
-        inverse kinematics' own, the whole way at once would be a jump.
-        """
-        tasks = [self._hands[hand] for hand in paths]
-        still = mink.DofFreezingTask(self.model, self._dofs_outside(paths))
-        configuration = self._at(joints)
-        limits = [self._range_around(configuration.q), self._speed]
-        begin, attitude = configuration.q.copy(), self._attitude
-        begin_attitude = {
-            hand: configuration.get_transform_frame_to_world(HAND_BODIES[hand], "body").rotation() for hand in paths
-        }
-        self._posture.set_target(self._preferred)
-        rows = []
-        for step, points in enumerate(zip(*paths.values(), strict=True)):
-            if ease is not None:
-                share = float(ease[step])
-                self._posture.set_target(begin + share * (self._preferred - begin))
-                attitude = {hand: begin_attitude[hand].interpolate(self._attitude[hand], share) for hand in paths}
-            for hand, point in zip(paths, points, strict=True):
-                self._hands[hand].set_target(mink.SE3.from_rotation_and_translation(attitude[hand], point))
-            for _ in range(ITERATIONS):
-                velocity = mink.solve_ik(
-                    configuration,
-                    [*tasks, self._posture],
-                    STEP_S / ITERATIONS,
-                    solver="daqp",
-                    damping=1e-4,
-                    limits=limits,
-                    constraints=[still],
-                )
-                configuration.integrate_inplace(velocity, STEP_S / ITERATIONS)
-            rows.append(configuration.q[self._columns].copy())
-        return np.array(rows)
-
-    def _at(self, joints: Floats) -> mink.Configuration:
-        q = self.model.qpos0.copy()
-        q[self._columns] = joints
-        self._configuration.update(q)
-        return self._configuration
-
-    def _range_around(self, q: Floats) -> mink.ConfigurationLimit:
-        """The joints' ranges. Where a posture is outside, up to it: no step would lead back inside at once."""
-        limit = mink.ConfigurationLimit(self.model)
-        limit.lower, limit.upper = np.minimum(limit.lower, q), np.maximum(limit.upper, q)
-        return limit
-
-    def _dofs_outside(self, hands: Mapping[Hand, Floats]) -> list[int]:
-        moving = {int(self.model.joint(name).dofadr[0]) for hand in hands for name in ARM_JOINTS[hand]}
-        return [dof for dof in range(self.model.nv) if dof not in moving]
 
 
 class Expert:

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from agibot_twin.arms import STEP_S
 from agibot_twin.commanding import follow
-from agibot_twin.expert import STEP_S, Expert, command_limits
+from agibot_twin.expert import Expert, command_limits
 from agibot_twin.layout import ZONE_X_M, ZONE_Y_M, Layout
 from agibot_twin.suite import TaskInfo, TwinSuite
 from agibot_twin.tasks import LIFT, Task

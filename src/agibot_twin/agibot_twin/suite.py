@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from agibot_twin.arms import COMMAND_HZ
 from agibot_twin.disturbances import DISTURBANCES, Disturbances
 from agibot_twin.episodes import SPLITS, Episode, sample_episode
-from agibot_twin.expert import COMMAND_HZ, EXPERT_STREAM, Expert, ExpertError, command_limits
+from agibot_twin.expert import EXPERT_STREAM, Expert, ExpertError, command_limits
 from agibot_twin.tasks import Judge
 from agibot_twin.trajectory_controller import JointTarget, Trajectory, TrajectoryPoint
 from agibot_twin.world import CYCLE_NS, Observation, TwinWorld

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from agibot_twin.arms import Floats
 from agibot_twin.episodes import PUSH_START_M
 from agibot_twin.expert import (
     CLOSED_RAD,
@@ -23,7 +24,6 @@ from agibot_twin.expert import (
     TRAY_LIFT_M,
     Expert,
     ExpertError,
-    Floats,
     Leg,
     unhurried,
 )

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from agibot_twin.arms import STEP_S
 from agibot_twin.collect import collect, episode_name
 from agibot_twin.collector import Collector
 from agibot_twin.commanding import follow
@@ -12,7 +13,6 @@ from agibot_twin.episodes import sample_episode
 from agibot_twin.expert import (
     GRASP_Z_M,
     LIMIT_SHARE,
-    STEP_S,
     SWIFTEST_M_S,
     CommandLimits,
     Expert,

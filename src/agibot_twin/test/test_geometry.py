@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from agibot_bringup.description import load_home
+from agibot_twin.arms import Arms
 from agibot_twin.episodes import sample_episode
-from agibot_twin.expert import Arms
 from agibot_twin.geometry import TwinGeometry
 from agibot_twin.robot_model import DRIVEN_JOINTS
 from agibot_twin.suite import TwinSuite

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from agibot_twin.arms import STEP_S
 from agibot_twin.episodes import sample_episode
-from agibot_twin.expert import STEP_S
 from agibot_twin.layout import ZONE_X_M, ZONE_Y_M
 from agibot_twin.mistake import BESIDE_M, STOPPING_S, MistakePrelude, given_up_at, misplaced
 from agibot_twin.suite import TwinSuite

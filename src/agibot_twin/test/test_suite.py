@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from agibot_twin.arms import STEP_S
 from agibot_twin.episodes import sample_episode
-from agibot_twin.expert import STEP_S, Expert, command_limits, velocities
+from agibot_twin.expert import Expert, command_limits, velocities
 from agibot_twin.suite import TwinSuite
 from dreamzero_policy.evaluation.stage import Job, Setup, Stage
 from dreamzero_policy.runtime.contract import load_contract

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from agibot_twin.arms import STEP_S
 from agibot_twin.collect import collect, takeover_name
 from agibot_twin.collector import Collector
 from agibot_twin.commanding import follow
@@ -16,7 +17,6 @@ from agibot_twin.expert import (
     LIMIT_SHARE,
     OPEN_RAD,
     PUSH_Z_M,
-    STEP_S,
     ExpertError,
     Leg,
     excesses,
