@@ -156,3 +156,9 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
             headings = re.findall(r"^#+ (.*)$", file.read_text(), re.M)
             slugs = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
             assert heading in slugs, target
+
+
+def test_the_index_names_every_page_once() -> None:
+    index = ROOT / "docs" / "README.md"
+    linked = re.findall(r"\]\(([^)#]+\.md)\)", index.read_text())
+    assert sorted(linked) == sorted(str(page.relative_to(index.parent)) for page in index.parent.glob("*/*.md"))
