@@ -2,8 +2,9 @@
 
 A task becomes one list of legs for each hand that it needs. On a leg a hand moves along a minimum-jerk path to a
 point, sideways before down, up before sideways or straight, and its gripper goes to an opening. Inverse kinematics
-(arms.py) follows the paths; an arm that is not needed, the head and the waist keep still. A demonstration whose commands come near a velocity or acceleration limit is planned again,
-slower: whoever imitates it starts from rest where it is in motion, and needs the room.
+(arms.py) follows the paths; an arm that is not needed, the head and the waist keep still. A demonstration whose
+commands come near a velocity or acceleration limit is planned again, slower: whoever imitates it starts from rest where
+it is in motion, and needs the room.
 
 A demonstration ends where its task is done, at rest: on its way back a hand would pass the places where it went to
 work, and a picture of it there would not tell which way it goes.

@@ -1,4 +1,4 @@
-"""The contract of the stack and statistics that make every row an offset of at most 0.2 rad."""
+"""The stack's contract, statistics that make every row an offset of at most 0.2 rad, and the small world's robot."""
 
 from pathlib import Path
 
@@ -7,6 +7,8 @@ import pytest
 
 from dreamzero_policy.runtime.contract import Contract, load_contract
 from dreamzero_policy.runtime.embodiment import Embodiment, Quantiles, Statistics
+
+from .small_world import Robot
 
 CONTRACT = Path(__file__).parents[4] / "config" / "agibot_g1.yaml"
 
@@ -25,3 +27,8 @@ def embodiment(contract: Contract) -> Embodiment:
         around_zero(len(contract.model.state_joints), 2.0), around_zero(contract.model.action_width, 0.2), ""
     )
     return Embodiment(contract, statistics)
+
+
+@pytest.fixture
+def robot(embodiment: Embodiment) -> Robot:
+    return Robot(embodiment)

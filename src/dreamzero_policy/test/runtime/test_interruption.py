@@ -8,7 +8,7 @@ from dreamzero_policy.runtime.loop import Loop, Phase
 from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.policy import Failure, Interruption, Remark, Resumption
 
-from .test_loop import Robot, Scripted, loop_of, run
+from .small_world import Robot, Scripted, loop_of, run
 
 AWAY = Trouble(Fault.SERVER_UNREACHABLE, "server", "the connection was lost; attempt 1 to connect in 0.5 s")
 STILL_AWAY = Trouble(Fault.SERVER_UNREACHABLE, "server", "not reached; attempt 2 to connect in 1.0 s")

@@ -16,7 +16,7 @@ from dreamzero_policy.runtime.plan import Plan
 from dreamzero_policy.runtime.regime import RegimeSettings
 from dreamzero_policy.runtime.rest import longest_plan_s, stopping_s, too_long
 
-from .test_loop import TICK_NS, Robot, Scripted, loop_of, rest_bound_ns, run
+from .small_world import TICK_NS, Robot, Scripted, loop_of, rest_bound_ns, run
 from .test_plan import faded
 
 STEP_NS = NS_PER_S // 30
