@@ -49,17 +49,30 @@ def duration_ns(message: Any) -> int:
 def topic_of(bag: Bag, name: str, kinds: tuple[str, ...]) -> Connection | None:
     """The connection of a topic the site names, in whatever namespace it was recorded; None if there is none.
 
+    Of namespaces in each other the outer one counts: what a safety gate lets through, not what it is asked for in
+    `wanted/`.
+
     Raises:
         EpisodeError: several topics fit, or it has another type.
     """
     wanted = "/" + name.lstrip("/")
-    found = [c for c in bag.connections if c.topic == wanted]
-    found = found or [c for c in bag.connections if c.topic.endswith(wanted)]
-    if len({c.topic for c in found}) > 1:
-        raise EpisodeError(f"bag {bag.path}: {sorted(c.topic for c in found)} all end in {wanted}; keep one of them")
-    if found and found[0].msgtype not in kinds:
-        raise EpisodeError(f"bag {bag.path}: {found[0].topic} holds {found[0].msgtype}, expected {' or '.join(kinds)}")
-    return found[0] if found else None
+    found: dict[str, Connection] = {}  # by namespace
+    for connection in bag.connections:
+        if connection.topic.endswith(wanted):
+            found.setdefault(connection.topic.removesuffix(wanted) + "/", connection)
+    outer = [space for space in found if not any(space != other and space.startswith(other) for other in found)]
+    if len(outer) > 1:
+        raise EpisodeError(
+            f"bag {bag.path}: {sorted(found[space].topic for space in outer)} all end in {wanted}; keep one of them"
+        )
+    if not outer:
+        return None
+    connection = found[outer[0]]
+    if connection.msgtype not in kinds:
+        raise EpisodeError(
+            f"bag {bag.path}: {connection.topic} holds {connection.msgtype}, expected {' or '.join(kinds)}"
+        )
+    return connection
 
 
 def required_topic(bag: Bag, topic: str, kinds: tuple[str, ...], what: str, remedy: str = "") -> Connection:
@@ -72,13 +85,18 @@ def required_topic(bag: Bag, topic: str, kinds: tuple[str, ...], what: str, reme
 
 
 def camera_topics(bag: Bag, contract: Contract) -> dict[str, Connection]:
-    """Where each camera of a contract was recorded: raw, or else compressed. Raises EpisodeError."""
+    """Where each camera of a contract was recorded: compressed, as the node reads it by default, or else raw.
+
+    Raises EpisodeError.
+    """
     found = {}
     for camera in contract.model.cameras:
-        topic = contract.site.cameras[camera].topic
-        raw = topic_of(bag, topic, (IMAGE,))
-        found[camera] = raw or required_topic(
-            bag, f"{topic}/compressed", (COMPRESSED,), f"camera {camera}", f"; neither is {topic}"
+        raw = contract.site.cameras[camera].topic
+        compressed = f"{raw}/compressed"
+        found[camera] = (
+            topic_of(bag, compressed, (COMPRESSED,))
+            or topic_of(bag, raw, (IMAGE,))
+            or required_topic(bag, compressed, (COMPRESSED,), f"camera {camera}", f"; neither is {raw}")
         )
     return found
 
