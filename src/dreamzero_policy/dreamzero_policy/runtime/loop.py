@@ -8,7 +8,7 @@ reset, prompt change and clock jump, so that nothing of the past is ever execute
 import contextlib
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -81,6 +81,14 @@ class Counters:
 
 
 @dataclass(frozen=True)
+class Sighting:
+    """A block, and where the joints were told to be at its last instant [J]: the plan of then is not kept."""
+
+    block: Block
+    commanded: Floats
+
+
+@dataclass(frozen=True)
 class Pending:
     """A request under way."""
 
@@ -118,11 +126,14 @@ class Loop:
         model = embodiment.contract.model
         self.model = model
         self.limits = Limits.of(embodiment.contract)
+        self._of_joints = Limits(model.commanded_joints, embodiment.contract.site.limits)  # without the robot's shape
         prepare(model.chunk.actions)
         self.scheduler = Scheduler(model, settings.lead_s, settings.regime)
         self.latency = LatencyRecord()
         self._steps = DeadlineSteps(settings.steps)
         self._first_point_ns = round(settings.first_point_s * NS_PER_S)
+        # Beyond a limit's `step` no chunk could begin where the robot stands.
+        self._stands_within = np.minimum(embodiment.contract.site.tolerances.tracking, self.limits.step)
         self._grippers = np.isin(model.commanded_joints, list(embodiment.contract.site.grippers))
         self.phase = Phase.IDLE
         self.prompt = ""
@@ -136,7 +147,7 @@ class Loop:
         self.failure: Trouble | None = None  # why only a new policy helps
         self.outage: Trouble | None = None  # why nothing can be asked of the policy now
         self._opened = False  # else a window is to be opened with the newest frame
-        self._observed: dict[int, Block] = {}  # the newest of each session
+        self._seen: dict[int, Sighting] = {}  # the newest of each session
         self._pending: Pending | None = None
         self._at_rest_ns = 0
         self._resting: Plan | None = None  # the plan that brakes already, if that is the one being executed
@@ -267,7 +278,7 @@ class Loop:
         self.message = message
         self._opened_monotonic_ns = time.monotonic_ns()
         self.policy.reset(self.embodiment.prompt(self.prompt), self.epoch)
-        self._opened, self._observed, self._pending = False, {}, None
+        self._opened, self._seen, self._pending = False, {}, None
         self.phase = Phase.WAITING
 
     def _break_block(self, message: str) -> None:
@@ -307,13 +318,16 @@ class Loop:
             self._ask(turn, self.buffer.block_at(turn.instants_ns))
 
     def _ask(self, turn: Turn, block: Block | None) -> None:
-        seen = self._observed[turn.session] if block is None else block
-        anchor = self._foreseen(turn, seen) if turn.purpose is Purpose.LOOK_AHEAD else seen.state
         now_ns = self.world.now_ns()
+        if block is not None:
+            (commanded,), _ = self._present_plan(block, now_ns).sample([block.observation_ns])
+            self._seen[turn.session] = Sighting(block, commanded)
+        seen = self._seen[turn.session]
+        anchor = self._foreseen(turn, seen) if turn.purpose is Purpose.LOOK_AHEAD else seen.block.state
         deadline_s = self.scheduler.time_left_s(turn, now_ns)
         prefix = self._settled(turn, anchor, now_ns) if self.settings.prefix_conditioning else None
-        self._pending = Pending(turn, seen, anchor, deadline_s, now_ns, time.monotonic_ns())
-        self._opened, self._observed[turn.session] = True, seen
+        self._pending = Pending(turn, seen.block, anchor, deadline_s, now_ns, time.monotonic_ns())
+        self._opened = True
         self.phase = Phase.THINKING
         followed = self.scheduler.followed(turn)
         self.scheduler.asked(turn)
@@ -353,7 +367,7 @@ class Loop:
             return None
         return self.embodiment.prefix(self.plan.sample(instants_ns)[0], anchor, soft_rows=len(instants_ns) - held)
 
-    def _foreseen(self, turn: Turn, block: Block) -> Floats:
+    def _foreseen(self, turn: Turn, seen: Sighting) -> Floats:
         """State [D] where the chunk in hand will have led: as measured, moved by what the plan still adds.
 
         What a joint lacks of its command now (a gripper on an object, an arm under load) it is taken to lack then. The
@@ -361,9 +375,9 @@ class Loop:
         """
         timeline = self.scheduler.timeline
         last_ns = timeline.instant_ns(min(turn.base, self.scheduler.rows_end - 1))
-        (now, last), (_, velocity) = self.plan.sample([block.observation_ns, last_ns])
+        (last,), (velocity,) = self.plan.sample([last_ns])
         then = last + velocity * (timeline.instant_ns(turn.base) - last_ns) / NS_PER_S
-        return block.state + self._as_state(then) - self._as_state(now)
+        return seen.block.state + self._as_state(then) - self._as_state(seen.commanded)
 
     def _as_state(self, positions: Floats) -> Floats:
         """State [D] of the commanded joints [J]; what is not commanded counts as zero."""
@@ -481,8 +495,7 @@ class Loop:
             return Plan.rest(block.positions, now_ns)
         if plan.end_ns > block.observation_ns:
             return plan
-        moved = np.abs(block.positions - plan.positions[-1]) > self.embodiment.contract.site.tolerances.tracking
-        moved &= ~self._grippers
+        moved = (np.abs(block.positions - plan.positions[-1]) > self._stands_within) & ~self._grippers
         return Plan.rest(np.where(moved, block.positions, plan.positions[-1]), now_ns) if moved.any() else plan
 
     def _splice(self, present: Plan, chunk: Chunk, entry: Entry, now_ns: int) -> tuple[Judgement, Plan]:
@@ -530,21 +543,34 @@ class Loop:
         chunk.overhead_s = (time.monotonic_ns() - waited_from_ns) / NS_PER_S - model_s
 
     def _come_to_rest(self) -> None:
-        """Brake as soon as that stays inside the limits; if it never does, the plan's own tail is the way to rest."""
+        """Brake as soon as that stays inside the limits; if it never does, the plan's own tail is the way to rest.
+
+        Every joint brakes for itself, which leads the hands off their path: a brake that keeps the workspace and the
+        clearance is preferred, but where there is none the robot stops all the same.
+        """
         now_ns = self.world.now_ns()
-        first_ns = now_ns + self._first_point_ns
         if self.plan is None or self.plan is self._resting or self.plan.end_ns <= now_ns:
             return
-        sent = self._as_sent(self.plan, now_ns)
+        best = None
+        for brake in self._brakes(now_ns):
+            best = best or brake
+            if self.limits.judge(brake):
+                best = brake
+                break
+        if best is not None:
+            self._execute(best, now_ns)
+            self._resting = self.plan
+
+    def _brakes(self, now_ns: int) -> Iterator[Plan]:
+        """Ways to rest that every joint's limits allow and that end before the plan does, the soonest first."""
+        sent, first_ns = self._as_sent(self.plan, now_ns), now_ns + self._first_point_ns
         for begin_ns in range(first_ns, min(first_ns + BRAKE_WITHIN_NS, self.plan.end_ns), BRAKE_STEP_NS):
             try:
                 plan = sent.until(begin_ns).with_tail(self.limits.by_joint, self.scheduler.step_ns)
             except (ruckig.RuckigError, ValueError):  # no tail inside the limits from there
                 continue
-            if plan.end_ns < self.plan.end_ns and self.limits.judge(plan):
-                self._execute(plan, now_ns)
-                self._resting = self.plan
-                return
+            if plan.end_ns < self.plan.end_ns and self._of_joints.judge(plan):
+                yield plan
 
     def _as_sent(self, plan: Plan, now_ns: int) -> Plan:
         """What a controller will make of it from now on, with the control period before: what limits are to judge."""

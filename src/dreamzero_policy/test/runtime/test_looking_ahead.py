@@ -102,6 +102,21 @@ def test_ahead_the_state_is_where_the_plan_leads(robot: Robot) -> None:
     assert np.abs(ahead.anchor[:14] - ahead.block.state[:14]).max() > 0.05  # which is a chunk earlier
 
 
+def test_a_window_that_opens_in_motion_is_looked_beyond_from_where_the_plan_leads_too(robot: Robot) -> None:
+    policy = Scripted(robot, value=0.9, power=1, latency_ns=400_000_000)
+    loop = loop_of(robot, policy, regime=RegimeSettings("overlap", "look_ahead"), max_plan_s=LOOKING_AHEAD_S)
+    loop.run("go")
+    run(loop, robot, 3.0)
+    policy.value = -0.9
+    loop.reset("another begin, in motion")
+    run(loop, robot, 1.0)
+    opened = next(chunk for chunk in robot.chunks if chunk.epoch == loop.epoch)
+    ahead = robot.chunks[robot.chunks.index(opened) + 1]
+    assert ahead.look_ahead and ahead.block is opened.block  # no frame since
+    (there,), _ = robot.acts[robot.chunks.index(opened)].sample([ahead.start_ns])
+    np.testing.assert_allclose(ahead.anchor[:14], there[:14], atol=0.01)  # the robot moved by 0.09 meanwhile
+
+
 def test_two_sessions_see_the_same_motion_half_a_block_apart(robot: Robot) -> None:
     policy = Scripted(robot, value=0.5, power=1)
     loop = loop_of(robot, policy, regime=RegimeSettings("overlap", "two_sessions"))

@@ -1,13 +1,20 @@
 """Whatever stops the robot brakes it inside the limits, and what follows begins anew."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from dreamzero_policy.runtime.chunk import Verdict
+from dreamzero_policy.runtime.contract import Box
+from dreamzero_policy.runtime.embodiment import Embodiment
 from dreamzero_policy.runtime.faults import Fault
+from dreamzero_policy.runtime.geometry import StaysInWorkspace
 from dreamzero_policy.runtime.loop import Phase
 from dreamzero_policy.runtime.observation import NS_PER_S
-from dreamzero_policy.runtime.policy import Failure
+from dreamzero_policy.runtime.plan import smootherstep
+from dreamzero_policy.runtime.policy import Failure, Request
 
 from .small_world import Robot, Scripted, loop_of, rest_bound_ns, run
 
@@ -92,3 +99,45 @@ def test_a_held_robot_goes_on_with_a_new_window(robot: Robot) -> None:
     run(loop, robot, 0.6)
     assert [len(request.canvas) for request in policy.requests] == [1, 1]
     assert robot.chunks[-1].epoch == 2
+
+
+class Leaning:
+    """A hand 0.8 m from waist and shoulder: leaning forwards moves it out, the arm takes it back."""
+
+    hands = ("left",)
+
+    def __init__(self, joints: Sequence[str]) -> None:
+        self.columns = [joints.index(name) for name in ("idx02_body_joint2", "idx21_arm_l_joint1")]
+
+    def hand_positions(self, hand: str, positions: np.ndarray) -> np.ndarray:
+        waist, arm = positions[:, self.columns].T
+        return np.stack([0.8 * (waist - arm), 0 * waist, 0 * waist], axis=1)
+
+
+class LeansAndTakesBack(Scripted):
+    """Waist and arm move together, so that the hand stays where it is."""
+
+    def submit(self, request: Request) -> None:
+        super().submit(request)
+        due_ns, reply = self.answers.pop()
+        rows, state = np.zeros((24, 32), np.float32), self.robot.embodiment.contract.model.state_joints
+        for name in ("idx02_body_joint2", "idx21_arm_l_joint1"):
+            rows[:, state.index(name)] = 0.9 * smootherstep(np.linspace(0, 1, 24))
+        self.answers.append((due_ns, replace(reply, actions=rows)))
+
+
+def test_no_workspace_keeps_a_robot_from_stopping(embodiment: Embodiment) -> None:
+    rests_ns = {}
+    for bounded in (False, True):
+        robot = Robot(embodiment)
+        loop = loop_of(robot, LeansAndTakesBack(robot), stopping_rows=0)
+        if bounded:  # every joint brakes for itself, which takes the hand out of it
+            box = Box(lower=(-9, -9, -9), upper=(0.01, 9, 9))
+            loop.limits.checks = (StaysInWorkspace(Leaning(robot.joints), {"left": box}),)
+        loop.run("lean")
+        run(loop, robot, 0.6)
+        assert loop.moving
+        loop.halt("stop")
+        run(loop, robot, 0.01)
+        rests_ns[bounded] = loop.plan.end_ns
+    assert rests_ns[True] == rests_ns[False]
