@@ -44,7 +44,7 @@ class Goals:
         node: Node,
         loop: Loop,
         *,
-        refusal: Callable[[], Refusal | None],
+        refusal: Callable[[str], Refusal | None],
         follow: Callable[[str], None],
         stop: Callable[[int, str], None],
         observation_timeout_s: float,
@@ -121,7 +121,7 @@ class Goals:
         # Accepted and then aborted, because a rejection cannot say why.
         prompt = handle.request.prompt.strip()
         run = GoalRun(handle, self._now_ns(), self._loop.counters.chunks)
-        if (refusal := self._refusal()) is not None:
+        if (refusal := self._refusal(prompt)) is not None:
             self._conclude(run, refusal.code, refusal.message)
         elif not prompt:
             self._conclude(run, RunPolicy.Result.EMPTY_PROMPT, "the goal's prompt is empty")

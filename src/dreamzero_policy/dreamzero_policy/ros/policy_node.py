@@ -137,7 +137,7 @@ class PolicyNode(ManagedNode):
         self.loop.forget_plan()
         self._troubles = self._look_for_troubles()
         self.loop.message = "active: publish ~/prompt, call ~/start or send a ~/run_policy goal"
-        if self._settings.prompt and not self._refusal():
+        if self._settings.prompt and not self._refusal(self._settings.prompt):
             self._follow(self._settings.prompt)
         self._publish_status()
 
@@ -370,9 +370,10 @@ class PolicyNode(ManagedNode):
         return response
 
     def _on_prompt(self, message: String) -> None:
-        if self._refusal():
-            self.get_logger().warning(f"a prompt was ignored: {self._refusal()}")
-        elif prompt := message.data.strip():
+        prompt = message.data.strip()
+        if refusal := self._refusal(prompt):
+            self.get_logger().warning(f"a prompt was ignored: {refusal}")
+        elif prompt:
             self._goals.finish(RunPolicy.Result.STOPPED, "another prompt took over")
             self._follow(prompt)
 
@@ -387,9 +388,10 @@ class PolicyNode(ManagedNode):
 
     def _on_start(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         prompt = self._settings.prompt
-        response.success = not self._refusal() and bool(prompt)
-        if self._refusal():
-            response.message = self._refusal()
+        refusal = self._refusal(prompt)
+        response.success = not refusal and bool(prompt)
+        if refusal:
+            response.message = refusal
         elif not prompt:
             response.message = "no prompt: set the parameter prompt, publish ~/prompt, or send a ~/run_policy goal"
         else:
@@ -398,18 +400,29 @@ class PolicyNode(ManagedNode):
             response.message = f"following: {prompt}"
         return response
 
-    def _refusal(self) -> str:
-        """Why nothing can be followed now; empty if it can."""
+    def _refusal(self, prompt: str) -> str:
+        """Why this instruction cannot be followed now; empty if it can."""
         if not self._active:
             return "the node is not active: activate it first"
         if (stop := self._estop.trouble()) is not None:
             return stop.text
-        return self.loop.message if self.loop.phase is Phase.FAULT else ""
+        if self.loop.phase is Phase.FAULT:
+            return self.loop.message
+        try:
+            self.loop.embodiment.prompt(prompt)
+        except ValueError as error:
+            return str(error)
+        return ""
 
-    def _refusal_of_goal(self) -> Refusal | None:
+    def _refusal_of_goal(self, prompt: str) -> Refusal | None:
+        if not (text := self._refusal(prompt)):
+            return None
         codes = RunPolicy.Result
-        code = codes.NOT_ACTIVE if not self._active else codes.ESTOPPED if self._estop.trouble() else codes.MODEL_FAILED
-        return Refusal(code, self._refusal()) if self._refusal() else None
+        if not self._active:
+            return Refusal(codes.NOT_ACTIVE, text)
+        if self._estop.trouble() is not None:
+            return Refusal(codes.ESTOPPED, text)
+        return Refusal(codes.MODEL_FAILED if self.loop.phase is Phase.FAULT else codes.EMPTY_PROMPT, text)
 
     def _on_stop(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._stop(RunPolicy.Result.STOPPED, "~/stop was called")
@@ -417,8 +430,8 @@ class PolicyNode(ManagedNode):
         return response
 
     def _on_reset(self, request: ResetSession.Request, response: ResetSession.Response) -> ResetSession.Response:
-        if self._refusal():
-            response.message = self._refusal()
+        if refusal := self._refusal(request.prompt.strip()):
+            response.message = refusal
         elif request.prompt.strip() and self.loop.phase is Phase.IDLE:
             response.message = "nothing is being followed: publish ~/prompt or send a ~/run_policy goal"
         elif request.prompt.strip():

@@ -2,6 +2,8 @@
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def interruption() -> threading.Event:
@@ -11,3 +13,20 @@ def interruption() -> threading.Event:
         if signal.getsignal(number) is not signal.SIG_IGN or number is not signal.SIGHUP:
             signal.signal(number, lambda *_: interrupted.set())
     return interrupted
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """SIGINT is heard when the context ends, so that what changes together has changed together. Main thread only has
+    signals; in another one there is nothing to put off."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard = []
+    handler = signal.signal(signal.SIGINT, lambda *_: heard.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if heard:
+            signal.raise_signal(signal.SIGINT)

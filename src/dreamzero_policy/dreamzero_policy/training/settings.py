@@ -124,8 +124,18 @@ class Recipe:
         flash = None
         if "flash" in document:
             given = document["flash"] or {}
-            inherited = replace(joint, noise="flash", start=None)
+            inherited = replace(joint, noise="flash", start=None, from_noise=0.0)
             flash = section(JointSettings, path, "flash", given, inherited)
+            if flash.from_noise:
+                raise RecipeError(
+                    f"{path}: flash.from_noise is {flash.from_noise}, but the noise of that stage is its own (video "
+                    "high, actions anywhere); leave the field out"
+                )
+            if joint.tuning == "lora" and flash.start is None:
+                raise RecipeError(
+                    f"{path}: flash.start is missing; joint.tuning is lora, whose state holds adapters alone: name the "
+                    "checkpoint that joint writes"
+                )
         grounding = None
         if "grounding" in document:
             grounding = section(GroundingSettings, path, "grounding", document["grounding"] or {})

@@ -131,7 +131,9 @@ def grounded_of(recipe: Recipe, place: Place) -> Path | None:
         StateError: `grounding` is asked for and was not finished.
     """
     folder = place.run / GROUNDED_FOLDER
-    if place.stage != "joint" or recipe.grounding is None or place.state.exists():
+    if place.stage != "joint" or recipe.grounding is None:
+        return None
+    if place.state.exists() and recipe.joint.tuning == "full":  # a state of adapters lacks what they adapt
         return None
     if not folder.is_dir():
         raise StateError(f"{place.run} has no {GROUNDED_FOLDER}; the stage grounding was not finished there")
@@ -211,12 +213,13 @@ class Course:
         with self.reporter.stage(self.place.stage, settings.steps, trainer.step) as progress:
             try:
                 while trainer.step < settings.steps:
-                    found, norm = trainer.advance()
-                    if not torch.isfinite(found.total):
+                    try:
+                        found, norm = trainer.advance()
+                    except FloatingPointError as error:
                         raise FloatingPointError(
-                            f"the loss is {found.total.item()} at step {trainer.step} of {self.place.stage}; "
-                            f"lower {self.place.stage}.learning_rate"
-                        )
+                            f"{error} at step {trainer.step + 1} of {self.place.stage}; lower "
+                            f"{self.place.stage}.learning_rate"
+                        ) from error
                     looks = {} if trainer.looks is None else {"looks": trainer.looks}
                     progress.note(trainer.step, numbers_of(found) | {"gradient": norm} | looks)
                     if trainer.step % settings.save_every == 0 or trainer.step == settings.steps:

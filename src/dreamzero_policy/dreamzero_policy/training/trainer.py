@@ -6,6 +6,7 @@ the step number alone, and everything else is in the state file: a run that was 
 weights as one that was not, also with another number of processes, up to rounding.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,6 +26,7 @@ from dreamzero_policy.model.conditioning import ByteTokenizer, ImageConditioner,
 from dreamzero_policy.model.config import ConfigError, ModelConfig
 from dreamzero_policy.model.flow import NoiseTable
 from dreamzero_policy.runtime.embodiment import Embodiment
+from dreamzero_policy.runtime.interruption import uninterrupted
 from dreamzero_policy.training.autoencoder import warm_cosine
 from dreamzero_policy.training.exercise import EXERCISE, Exercise
 from dreamzero_policy.training.kept import Kept
@@ -145,16 +147,27 @@ class Trainer:
     # One step
 
     def advance(self) -> tuple[Losses, float]:
-        """One optimiser step; returns the losses of the whole batch and the norm of the gradient before clipping."""
+        """One optimiser step; returns the losses of the whole batch and the norm of the gradient before clipping.
+
+        Raises:
+            FloatingPointError: the loss or the gradient is not finite; nothing has been changed.
+        """
         for group in self.optimiser.param_groups:
             group["lr"] = self.settings.learning_rate * warm_cosine(
                 self.step, self.settings.warm_up, self.settings.steps
             )
         found = self._backward()
         norm = self._take_gradients()
-        self.optimiser.step()
-        self._publish()
-        self.step += 1
+        if not (math.isfinite(norm) and torch.isfinite(found.total)):
+            raise FloatingPointError(f"the loss is {found.total.item()}, the norm of its gradient {norm}")
+        with uninterrupted():
+            self.optimiser.step()
+            self._publish()
+            self.step += 1
+            self._average()
+        return found, norm
+
+    def _average(self) -> None:
         decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             torch._foreach_lerp_(
@@ -162,7 +175,6 @@ class Trainer:
                 [own(tensor) for tensor in self.masters.values()],
                 1 - decay,
             )
-        return found, norm
 
     def batch(self, step: int) -> Batch:
         """The windows of a step, about `batch` full windows' worth of chunks, each with one of its prompts.

@@ -14,6 +14,7 @@ from dreamzero_policy.data.pictures import save_pictures
 from dreamzero_policy.model import checkpoint as checkpoints
 from dreamzero_policy.runtime.contract import Contract
 from dreamzero_policy.training.latents import load_side
+from dreamzero_policy.training.settings import Recipe, RecipeError
 
 SMALL = {
     "variant": "test",
@@ -162,3 +163,30 @@ def test_a_recipe_that_cannot_be_followed_is_refused_by_file_and_field(place, ch
     path.write_text(yaml.safe_dump(document))
     said = train(place).replace("\n", " ")
     assert said.startswith("exit 1") and expected in said and "recipe.yaml" in said
+
+
+@pytest.mark.parametrize(
+    ("joint", "flash", "expected"),
+    [
+        ({}, {"from_noise": 0.5}, "flash.from_noise is 0.5, but the noise of that stage is its own"),
+        ({"tuning": "lora"}, {}, "flash.start is missing; joint.tuning is lora, whose state holds adapters alone"),
+    ],
+)
+def test_what_flash_could_not_do_is_refused(place, joint, flash, expected):
+    path = place / "recipe.yaml"
+    document = yaml.safe_load(path.read_text())
+    document["joint"] |= joint
+    document["flash"] = flash
+    path.write_text(yaml.safe_dump(document))
+    with pytest.raises(RecipeError, match=expected):
+        Recipe.load(path)
+
+
+def test_flash_keeps_its_own_noise_whatever_joint_has(place):
+    path = place / "recipe.yaml"
+    document = yaml.safe_load(path.read_text())
+    document["joint"]["from_noise"] = 0.6
+    document["flash"] = {}
+    path.write_text(yaml.safe_dump(document))
+    recipe = Recipe.load(path)
+    assert (recipe.joint.from_noise, recipe.flash.from_noise, recipe.flash.noise) == (0.6, 0.0, "flash")

@@ -1,6 +1,7 @@
 """A run of the optimiser: it learns, resumes exactly, starts from checkpoints, and what it leaves can be served."""
 
 import dataclasses
+import signal
 
 import numpy as np
 import pytest
@@ -158,3 +159,38 @@ def test_a_model_without_video_loss_is_served_as_it_was_trained(tmp_path, make_t
     assert len(asked) == 4
     assert all(time == 999 and torch.equal(video, asked[0][0]) for video, time in asked)
     assert torch.equal(prediction.video_latents, asked[0][0][0])
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing(make_trainer):
+    train = make_trainer()
+    train.advance()
+    before = {key: tensor.clone() for key, tensor in train.masters.items()}
+    _, parameter = next(iter(train.parameters()))
+    hook = parameter.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(FloatingPointError, match="norm of its gradient nan"):
+        train.advance()
+    hook.remove()
+    assert all(torch.equal(before[key], tensor) for key, tensor in train.masters.items())
+    assert train.step == 1
+    train.advance()
+    assert train.step == 2 and all(tensor.isfinite().all() for tensor in train.masters.values())
+
+
+@pytest.mark.parametrize("at", ["step", "publish"])
+def test_an_interruption_in_the_middle_of_an_update_is_heard_behind_it(make_trainer, monkeypatch, at):
+    whole, interrupted = make_trainer(), make_trainer()
+    whole.advance()
+    owner, name = {"step": (interrupted.optimiser, "step"), "publish": (interrupted, "_publish")}[at]
+    act = getattr(owner, name)
+
+    def interrupt() -> None:
+        act()
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(owner, name, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.advance()
+    assert interrupted.step == 1
+    for key, tensor in whole.masters.items():
+        assert torch.equal(tensor, interrupted.masters[key]), key
+        assert torch.equal(whole.average[key], interrupted.average[key]), key
