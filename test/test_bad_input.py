@@ -9,6 +9,9 @@ import yaml
 from ament_index_python.packages import get_package_share_directory
 
 from dreamzero_msgs.msg import PolicyStatus
+from dreamzero_policy.runtime.contract import load_contract
+from dreamzero_policy.runtime.embodiment import save_statistics
+from dreamzero_policy.runtime.trained import load_statistics
 
 from .robot import CAMERAS, JOINTS, Bench, bench
 
@@ -117,3 +120,28 @@ def test_a_checkpoint_without_weights_is_refused_by_file(ros, tmp_path: Path) ->
     shutil.rmtree(checkpoint / "transformer")
     with bench(tmp_path, checkpoint=checkpoint) as own:
         refused(own, "transformer")
+
+
+def test_an_instruction_that_says_nothing_is_refused_and_the_node_lives_on(ros, tmp_path: Path) -> None:
+    """Where instructions may be Python literals, as in data sets of several phrasings, an empty list names nothing."""
+    checkpoint, contract = tmp_path / "checkpoint", tmp_path / "contract.yaml"
+    shipped = SHARE / "checkpoints" / "agibot_g1_tiny"
+    shutil.copytree(shipped, checkpoint)
+    document = yaml.safe_load((checkpoint / "contract.yaml").read_text())
+    document["model"]["prompt"]["literals"] = True
+    for path in (contract, checkpoint / "contract.yaml"):
+        path.write_text(yaml.safe_dump(document))
+    known = load_statistics(shipped, load_contract(shipped / "contract.yaml"))
+    save_statistics(checkpoint / "statistics.json", load_contract(contract), known.state, known.action)
+    with bench(tmp_path, contract=contract, checkpoint=checkpoint) as own:
+        own.wait(
+            lambda: own.robot.status is not None and own.robot.status.state == PolicyStatus.IDLE, LOAD_S, "idle policy"
+        )
+        own.robot.prompt("[]")
+        own.spin(1.0)
+        assert own.process.poll() is None and own.robot.status.state == PolicyStatus.IDLE
+        give(own)
+        own.wait(lambda: len(own.robot.chunks) > 0, 10, "chunk")
+        own.robot.prompt("()")  # and while it follows another one, which goes on
+        own.spin(1.0)
+        assert own.process.poll() is None and own.robot.status.state == PolicyStatus.RUNNING
