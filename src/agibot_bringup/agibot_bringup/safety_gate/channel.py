@@ -4,6 +4,10 @@ The channel knows its controller's command as the controller interpolates it, cu
 takes over from there: from the state commanded now the controller goes to the first point that lies far enough ahead.
 That way, the new trajectory behind it, and the control period before are judged together, so that the limits hold
 across the seam. Where the way to the nearest point would be too sharp a later one is tried.
+
+After the gate was closed one thing cannot be heard: whether the controller still holds its command, or was activated
+anew meanwhile and holds where the joints were measured. The command is followed in both readings then, until they
+meet at the first point, and the limits must hold in both.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,6 +28,8 @@ from dreamzero_policy.runtime.plan import SHORTEST_NS, Plan
 
 SETTLED_NS = NS_PER_S // 2  # behind the end of a motion: what stands elsewhere then was moved by something else
 # A brake that a limit forbids at once is tried a little later.
+# Further first points while it is not known where the controller begins: a slow joint needs that long for a centimetre.
+ENGAGING_NS = (250_000_000, 400_000_000, 600_000_000, 800_000_000, 1_000_000_000)
 BRAKE_DELAYS_NS = (0, 20_000_000, 50_000_000, 100_000_000)
 
 
@@ -32,6 +38,7 @@ class Way:
     """A trajectory that may be taken."""
 
     command: Plan  # what the controller makes of it, from a control period ago on
+    other: Plan | None  # the same from the other place where it may begin
     first_ns: int  # when the first point that is sent is due
     engagement: Engagement | None
 
@@ -49,11 +56,14 @@ class Channel:
         self.controller = controller
         self.limits = Limits(controller.joints, contract.site.limits)
         self.command: Plan | None = None  # None before anything is known of the robot
+        self._other: Plan | None = None  # the command in the other reading, where there are two
         self._engagement: Engagement | None = None
         self._engage_ns = round(engage_s * NS_PER_S)
         self._first_points_ns = [round(seconds * NS_PER_S) for seconds in sorted(first_points_s)]
         self._tail_step_ns = round(contract.model.step_s * NS_PER_S)
         self._tracking = contract.site.tolerances.tracking
+        # Beyond a limit's `step` nothing that begins where the robot stands could be taken.
+        self._stands_within = np.minimum(self._tracking, self.limits.step)
         self._grippers = np.array([joint in contract.site.grippers for joint in controller.joints])
         self._settled: Floats | None = None  # where the joints came to stand behind the last motion, once they do
         self._seen = True  # that motion and its end, by joint states without a gap
@@ -71,12 +81,16 @@ class Channel:
     def place(self, measured: Floats, now_ns: int) -> None:
         """Begin anew, from rest where the joints are; the next trajectory is engaged.
 
-        Where the controller was sent by this gate, and is, its command is the pose, since from there it goes on.
+        Where the controller was sent by this gate, and is, its command is the pose, since from there it goes on, unless
+        it was activated anew meanwhile: then from where the joints are.
         """
-        pose = measured
+        pose, other = measured, None
         if self.command is not None:
-            pose = np.where(self._away(measured), measured, self.command.positions[-1])
-        self.command, self._engagement, self._settled = Plan.rest(pose, now_ns), None, measured
+            last = self.command.positions[-1]
+            pose = np.where(self._away(measured, self._stands_within), measured, last)
+            held = np.where(self._away(measured, self._tracking), measured, last)
+            other = Plan.rest(np.where(pose == measured, held, measured), now_ns)
+        self.command, self._other, self._engagement, self._settled = Plan.rest(pose, now_ns), other, None, measured
 
     def settles(self, now_ns: int) -> bool:
         """Whether the joints stand behind the last motion by now, and where is not known yet."""
@@ -94,19 +108,19 @@ class Channel:
         """Whether something else moved the joints, that stand for long enough to tell."""
         if self.command is None or self.command.end_ns + SETTLED_NS > now_ns:
             return False
-        return bool(self._away(measured).any())
+        return bool(self._away(measured, self._stands_within).any())
 
-    def _away(self, measured: Floats) -> NDArray[np.bool_]:
-        """Joints that are not where their command brought them.
+    def _away(self, measured: Floats, within: float | Floats) -> NDArray[np.bool_]:
+        """Joints that are not where their command brought them, within so much [rad, m].
 
         A gripper that holds an object stands away from its command by intention, and closes further when it loses it:
         it may be anywhere between its command and where it came to stand.
         """
         last = self.command.positions[-1]
         if self._settled is None:
-            return (np.abs(measured - last) > self._tracking) & ~self._grippers
+            return (np.abs(measured - last) > within) & ~self._grippers
         stood = np.where(self._grippers, self._settled, last)
-        low, high = np.minimum(stood, last) - self._tracking, np.maximum(stood, last) + self._tracking
+        low, high = np.minimum(stood, last) - within, np.maximum(stood, last) + within
         return (measured < low) | (measured > high)
 
     def shift(self, jump_ns: int) -> None:
@@ -117,6 +131,8 @@ class Channel:
         """
         if self.command is not None:
             self.command = _shifted(self.command, jump_ns)
+        if self._other is not None:
+            self._other = _shifted(self._other, jump_ns)
 
     # What it may be told
 
@@ -136,26 +152,38 @@ class Channel:
             Verdict.REJECTED_LATE,
             f"the last point is due in {left_s:.3f} s, the first point that is sent lies {first_s:g} s ahead",
         )
-        for first_ns in self._first_instants(wanted, now_ns):
+        self._meet(now_ns)
+        begins = None
+        for first_ns in self._engaging_instants(wanted, outgoing, now_ns):
             entered = outgoing.after(first_ns)
             present, _ = self.command.sample([first_ns])
-            # At first what is wanted must begin near the pose, not only the blend of it.
-            begins = wanted.sample([first_ns])[0] if self._engagement is None else entered.positions[:1]
+            if self._engagement is not None:
+                begins = entered.positions[:1]
+            elif begins is None:  # at first what is wanted must begin near the pose, not only the blend of it
+                begins = wanted.sample([first_ns])[0]
             judgement = self.limits.judge_rows(begins, present[0])
             if not judgement:
                 break
-            command = _taken_over(self.command, entered, now_ns)
+            command, other = _taken_over(self.command, entered, now_ns), None
             judgement = self.limits.judge(command)
+            if judgement and self._other is not None:
+                other = _taken_over(self._other, entered, now_ns)
+                judgement = self.limits.judge(other)
             if judgement:
-                return Way(command, first_ns, engagement)
+                return Way(command, other, first_ns, engagement)
         raise Rejected.by(judgement)
 
     def take(self, way: Way) -> None:
         """From now on the controller goes this way."""
-        self.command, self._engagement, self._settled, self._seen = way.command, way.engagement, None, True
+        self.command, self._other, self._engagement = way.command, way.other, way.engagement
+        self._settled, self._seen = None, True
 
     def brake(self, now_ns: int) -> Way | None:
-        """The way to rest inside the limits; None if no other is found than the one that is being followed."""
+        """The way to rest inside the limits; None if no other is found than the one that is being followed.
+
+        In the other reading of the command, where there is one, it ends in the same place and begins less gently.
+        """
+        self._meet(now_ns)
         for first_ns in self._first_instants(self.command, now_ns):
             followed = self.command.as_sent(now_ns, first_ns, CONTROL_NS)
             for delay_ns in BRAKE_DELAYS_NS:
@@ -166,13 +194,31 @@ class Channel:
                 except (ruckig.RuckigError, ValueError):  # none from this state; a later one may have one
                     continue
                 if braked.end_ns < self.command.end_ns and self.limits.keeps(braked):
-                    return Way(braked, first_ns, self._engagement)
+                    other = self._other and _taken_over(self._other, braked.after(first_ns), now_ns)
+                    return Way(braked, other, first_ns, self._engagement)
         return None
+
+    def _meet(self, now_ns: int) -> None:
+        """Behind the first point that was sent there is one reading of the command again."""
+        if self._other is not None and self.moving(now_ns):
+            (here,), _ = self.command.sample([now_ns])
+            (there,), _ = self._other.sample([now_ns])
+            if np.array_equal(here, there):
+                self._other = None
 
     def _first_instants(self, plan: Plan, now_ns: int) -> Iterator[int]:
         """When the first point may be due, the nearest first. A plan that begins later begins there."""
         instants_ns = {max(now_ns + ahead_ns, int(plan.knots_ns[0])) for ahead_ns in self._first_points_ns}
-        return (instant_ns for instant_ns in sorted(instants_ns) if instant_ns <= plan.end_ns)
+        yield from (instant_ns for instant_ns in sorted(instants_ns) if instant_ns <= plan.end_ns)
+
+    def _engaging_instants(self, wanted: Plan, outgoing: Plan, now_ns: int) -> Iterator[int]:
+        """The same; where the controller may begin in two places also later ones, as long as the blend lasts."""
+        instant_ns = now_ns
+        for instant_ns in self._first_instants(wanted, now_ns):
+            yield instant_ns
+        if self._other is not None and instant_ns > now_ns:
+            later_ns = (now_ns + ahead_ns for ahead_ns in ENGAGING_NS)
+            yield from (later for later in later_ns if instant_ns < later <= outgoing.end_ns)
 
 
 def _taken_over(present: Plan, entered: Plan, now_ns: int) -> Plan:

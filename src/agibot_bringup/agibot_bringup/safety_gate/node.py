@@ -42,6 +42,7 @@ from dreamzero_policy.runtime.plan import Plan
 
 STATE_VALIDITY = "state_validity/valid"
 TICK_S = 0.02  # what no message announces is noticed within this
+NEAREST_POINT_NS = 10_000_000  # of what is sent: judging may have used up the time to the first point
 BRAKING_S = 0.5  # at the end of the node, for tries to brake; a robot rests by its trajectory's own end else
 HEARD = Duration(seconds=0.3)  # at the end of the node, for controllers to have heard its last word
 
@@ -196,7 +197,11 @@ class SafetyGate(Node):
 
     # Said
 
-    def _send(self, controller: Controller, plan: Plan, now_ns: int) -> None:
+    def _send(self, controller: Controller, plan: Plan, _: int) -> None:
+        """Controllers count from when they hear of it, so that what judging took is no part of their time."""
+        now_ns = self.get_clock().now().nanoseconds
+        if plan.knots_ns[0] < now_ns + NEAREST_POINT_NS:
+            plan = plan.after(now_ns + NEAREST_POINT_NS)
         self._outputs[controller.name].publish(self._writers[controller.name].data(plan, now_ns))
 
     def _tick(self) -> None:

@@ -13,7 +13,7 @@ from dreamzero_policy.runtime.geometry import KeepsClearOfItself
 from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.rest import stopping_s
 
-from .scene import DEADMAN_NS, HEAD, LEFT, LOOKOUT_NS, TICK_NS, WAIST, Scene, require_inside, wave
+from .scene import ARMS, DEADMAN_NS, HEAD, LEFT, LOOKOUT_NS, TICK_NS, WAIST, Scene, require_inside, wave
 
 
 @pytest.fixture
@@ -351,3 +351,57 @@ def test_what_goes_on_a_little_late_or_early_takes_over_in_motion_inside_the_lim
 
 def test_the_bench_sends_what_passes(contract: Contract) -> None:
     assert len(added(contract, 20).wall_s) == 20
+
+
+@pytest.mark.parametrize("anew", [True, False])
+@pytest.mark.parametrize(("number", "off"), [(ARMS, 0.028), (WAIST, 0.019), (WAIST, 0.025)])
+def test_whether_a_controller_was_activated_anew_or_holds_its_command_it_is_engaged_inside_the_limits(
+    scene: Scene, number: int, off: float, anew: bool
+) -> None:
+    """The joints stand a little away from what they were told: they lag, or the controller began there."""
+    controller = scene.controllers[number]
+    told = scene.positions(controller.name)
+    assert scene.open() == ""
+    assert scene.take(staying(controller, told)) is None
+    scene.pass_time(2.0)
+    scene.gate.close("the bridge was stopped", scene.ns)
+    stands = told + off
+    if anew:
+        scene.move(controller.name, stands)
+    else:
+        scene.feels = dict(zip(controller.joints, stands.tolist(), strict=True))
+    scene.pass_time(1.0)
+    begins = len(scene.commands[controller.name]) - 1
+    assert scene.open() == ""
+    for _ in range(3):  # the source goes on before the first point has been reached
+        assert scene.take(staying(controller, stands)) is None
+        scene.pass_time(0.2)
+    scene.pass_time(2.0)
+    require_inside(scene.limits[controller.name], scene.commands[controller.name][begins:])
+    np.testing.assert_allclose(scene.positions(controller.name), stands, atol=1e-9)
+
+
+@pytest.mark.parametrize("anew", [True, False])
+def test_where_a_controller_may_begin_in_two_places_the_gate_still_brakes_it_to_rest(scene: Scene, anew: bool) -> None:
+    told = scene.positions(scene.arms.name)
+    assert scene.open() == ""
+    assert scene.take(staying(scene.arms, told)) is None
+    scene.pass_time(2.0)
+    scene.gate.close("the bridge was stopped", scene.ns)
+    if anew:
+        scene.move(scene.arms.name, told + 0.02)
+    else:
+        scene.feels = dict(zip(scene.arms.joints, (told + 0.02).tolist(), strict=True))
+    scene.pass_time(1.0)
+    assert scene.open() == ""
+    assert scene.take(wave(scene.arms.joints, told + 0.02, 0.2, 2.0)) is None
+    scene.pass_time(0.1)
+    scene.gate.close("a person", scene.ns)
+    scene.pass_time(1.0)
+    assert not scene.moving() and np.abs(scene.speeds(scene.arms.name)).max() == 0.0
+
+
+def staying(controller: Controller, positions: np.ndarray) -> Received:
+    """To these positions, and stay there for half a second."""
+    still = [0.0] * len(controller.joints)
+    return Received(controller.joints, [Point(ns, positions.tolist(), still) for ns in (50_000_000, 500_000_000)])
