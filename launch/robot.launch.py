@@ -34,13 +34,6 @@ from launch import LaunchDescription
 
 STACK = FindPackageShare("dreamzero")
 BRINGUP = FindPackageShare("agibot_bringup")
-OUTPUTS = (
-    "dual_arm_controller/joint_trajectory",
-    "left_gripper_controller/joint_trajectory",
-    "right_gripper_controller/joint_trajectory",
-    "head_controller/joint_trajectory",
-    "waist_controller/joint_trajectory",
-)
 ARGUMENTS = (
     ("twin", "true", "With hardware:=topic: start the twin as that hardware."),
     ("namespace", "", "Namespace of all nodes and topics."),
@@ -102,7 +95,7 @@ def generate_launch_description() -> LaunchDescription:
     needs_twin = PythonExpression(
         ["'", hardware, "' == 'twin' or '", hardware, "' == 'topic' and '", argument["twin"], "' == 'true'"]
     )
-    wanted = PythonExpression(["'wanted/' if '", argument["gate"], "' == 'true' else ''"])
+    output = PythonExpression(["'gate' if '", argument["gate"], "' == 'true' else 'controllers'"])
 
     policy = LifecycleNode(
         package="dreamzero_policy",
@@ -118,9 +111,10 @@ def generate_launch_description() -> LaunchDescription:
                 "contract": ParameterValue(argument["contract"], value_type=str),
                 "checkpoint": ParameterValue(argument["checkpoint"], value_type=str),
                 "prompt": ParameterValue(argument["prompt"], value_type=str),
+                "output": ParameterValue(output, value_type=str),
             },
         ],
-        remappings=[clock, *((topic, [wanted, topic]) for topic in OUTPUTS)],
+        remappings=[clock],
         output="screen",
     )
 

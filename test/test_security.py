@@ -25,9 +25,6 @@ spec.loader.exec_module(built_messages)
 CONTRACT_FILE = ROOT / "config" / "agibot_g1.yaml"
 CONTROLLERS = load_contract(CONTRACT_FILE).site.controllers
 COMMANDS = {f"/{controller.name}/joint_trajectory" for controller in CONTROLLERS}
-BEHIND_THE_GATE = [
-    word for name in sorted(COMMANDS) for word in ("-r", f"{name[1:]}:=wanted{name}")
-]  # as in docs/how-to/safety-gate.md
 CONTRACT = ["-p", f"contract:={CONTRACT_FILE}"]
 # node: module, arguments, a topic that it publishes on once it is complete
 NODES = {
@@ -50,7 +47,7 @@ NODES = {
         [
             *CONTRACT,
             *("-p", f"checkpoint:={ROOT / 'checkpoints' / 'agibot_g1_tiny'}", "-p", "autostart:=true"),
-            *BEHIND_THE_GATE,
+            *("-p", "output:=gate"),
         ],
         "/diagnostics",
     ),
@@ -62,6 +59,7 @@ NUDGED = ("idx11_head_joint1", "0.05", "--wait-s", "240")
 NOT_OURS = {
     *("/hal/arm_joint_state", "/hal/left_ee_data", "/hal/right_ee_data", "/hal/neck_state", "/hal/waist_state"),
     *("/MotionControlService/SafeStop/request", "/robot_joint_commands", "/joy/set_feedback"),
+    *(f"/wanted{topic}" for topic in COMMANDS),  # the gate's, for sources that send to single controllers
 }
 
 

@@ -105,7 +105,14 @@ PARAMETERS = (
         "frames at 640x480: see docs/how-to/images.md.",
         choices=("compressed", "raw"),
     ),
-    Parameter("require_controllers", True, "Wait until somebody listens on every controller's topic before observing."),
+    Parameter(
+        "output",
+        "controllers",
+        "controllers: a message for each of them, on <controller>/joint_trajectory. gate: one message with all joints, "
+        "on wanted/joint_trajectory, which the safety gate takes or refuses as a whole.",
+        choices=("controllers", "gate"),
+    ),
+    Parameter("require_controllers", True, "Wait until somebody listens on every topic of `output` before observing."),
     Parameter(
         "observers",
         list(OBSERVERS),
@@ -298,6 +305,7 @@ class Parameters:
     autostart: bool
     prompt: str
     image_transport: str
+    output: str
     require_controllers: bool
     observers: tuple[str, ...]
     require_estop: bool

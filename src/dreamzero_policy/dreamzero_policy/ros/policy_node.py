@@ -108,7 +108,9 @@ class PolicyNode(ManagedNode):
         self.get_logger().info(f"model ready: {self._served.introduction}; kernels of the splice: {kernels.told()}")
         self._surprise = self._watch_for_surprise()
         self.buffer = ObservationBuffer(self._served.embodiment, settings.frozen_camera_s)
-        self._world = RosWorld(self, self.contract, self._served.checkpoint_hash, self._settings.observers)
+        self._world = RosWorld(
+            self, self.contract, self._served.checkpoint_hash, self._settings.output, self._settings.observers
+        )
         self.loop = Loop(
             self._served.embodiment,
             self.buffer,
