@@ -20,7 +20,7 @@ from dreamzero_policy.evaluation.policies import SessionPolicy
 from dreamzero_policy.evaluation.stage import Setup, Stage
 from dreamzero_policy.runtime.canvas import camera_view, cropped_pixels
 
-SPLIT, SEED, STEPS, LATENCY_NS = "unseen", 20057, 1, 150_000_000
+SPLIT, SEED, STEPS, LATENCY_NS = "unseen", 20179, 1, 150_000_000
 MOMENTS = (0.12, 0.55, 0.80, 0.97)  # of the predicted frames
 HAND = "hand_right"
 BACK, INK, SOFT = (21, 24, 29), (235, 238, 242), (160, 168, 178)

@@ -46,10 +46,12 @@ def render(bag: Path, film: Path, contract: Contract, node_name: str, progress: 
         stream = container.add_stream("libx264", rate=RATE_HZ, options={"preset": "veryfast", "crf": "23"})
         stream.width, stream.height, stream.pix_fmt, stream.time_base = width, height, "yuv420p", Fraction(1, RATE_HZ)
         begin_ns = timeline.camera[0][0]
+        step_ns, chunk = round(contract.model.step_s * NS_PER_S), contract.model.chunk
+        fresh_ns, lasts_ns = step_ns * chunk.actions // chunk.frames, step_ns * chunk.actions
         for number, (stamp_ns, jpeg) in enumerate(_at_rate(timeline.camera)):
             picture = compose(
                 cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1],
-                _latest(timeline.dreams, stamp_ns),
+                *dream_at(timeline.dreams, stamp_ns, fresh_ns, lasts_ns),
                 _prompt_at(timeline.prompts, stamp_ns),
                 (stamp_ns - begin_ns) / NS_PER_S,
             )
@@ -81,10 +83,23 @@ def read_timeline(bag: Path, contract: Contract, node_name: str) -> Timeline:
     return timeline
 
 
+def dream_at(dreams: list[Frame], stamp_ns: int, fresh_ns: int, lasts_ns: int) -> tuple[NDArray[np.uint8] | None, str]:
+    """The newest prediction that is for this instant or before, and what it is.
+
+    It is for this instant up to `fresh_ns`, the time between two of them; after `lasts_ns` it shows another scene.
+    """
+    index = bisect_right(dreams, stamp_ns, key=lambda frame: frame.stamp_ns) - 1
+    age_ns = stamp_ns - dreams[index].stamp_ns if index >= 0 else lasts_ns
+    if age_ns >= lasts_ns:
+        return None, "nothing predicted for this instant"
+    label = "predicted for this instant" if age_ns < fresh_ns else f"predicted for {age_ns / NS_PER_S:.1f} s before"
+    return dreams[index].image, label
+
+
 def compose(
-    seen: NDArray[np.uint8], dreamed: NDArray[np.uint8] | None, prompt: str, seconds: float
+    seen: NDArray[np.uint8], dreamed: NDArray[np.uint8] | None, label: str, prompt: str, seconds: float
 ) -> NDArray[np.uint8]:
-    """One picture [height, width, 3] of the film; `dreamed` is the head camera's predicted view."""
+    """One picture [height, width, 3] of the film; `dreamed` is the head camera's predicted view, `label` what it is."""
     picture = np.full((PANEL[0] + CAPTION_PX, 2 * PANEL[1], 3), BACKGROUND, np.uint8)
     picture[CAPTION_PX:, : PANEL[1]] = cv2.resize(seen, PANEL[::-1], interpolation=cv2.INTER_LINEAR)
     if dreamed is not None:
@@ -92,9 +107,7 @@ def compose(
     picture[CAPTION_PX:, PANEL[1] - 1 : PANEL[1] + 1] = BACKGROUND
     _write(picture, prompt or "no instruction", 14, INK, 0.62)
     _write(picture, f"{seconds:6.1f} s", 2 * PANEL[1] - 100, FAINT)
-    _write(
-        picture, "predicted for this instant" if dreamed is not None else "nothing predicted yet", PANEL[1] + 14, FAINT
-    )
+    _write(picture, label, PANEL[1] + 14, FAINT)
     return picture
 
 
@@ -107,11 +120,6 @@ def _at_rate(camera: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
     stamps = [stamp for stamp, _ in camera]
     instants = range(stamps[0], stamps[-1] + 1, NS_PER_S // RATE_HZ)
     return [camera[bisect_right(stamps, instant) - 1] for instant in instants]
-
-
-def _latest(dreams: list[Frame], stamp_ns: int) -> NDArray[np.uint8] | None:
-    index = bisect_right(dreams, stamp_ns, key=lambda frame: frame.stamp_ns) - 1
-    return dreams[index].image if index >= 0 else None
 
 
 def _prompt_at(prompts: list[tuple[int, str]], stamp_ns: int) -> str:

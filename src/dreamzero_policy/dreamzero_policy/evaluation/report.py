@@ -11,13 +11,14 @@ from dreamzero_policy.evaluation.films import Film
 QUANTITIES = ("success", "progress")
 STYLE = """
 :root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, sans-serif; color: #1d2430; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1d2430; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 p.faint, td.faint, figcaption { color: #6b7280; }
 div.wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid #d5d9e0; text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; white-space: normal; }
+th:first-child, td:first-child { text-align: left; min-width: 12rem; white-space: normal; }
+th { white-space: normal; vertical-align: bottom; }
 td.holds { color: #23724a; font-weight: 600; } td.fails { color: #b4531a; font-weight: 600; }
 div.films { display: grid; grid-template-columns: repeat(auto-fill, minmax(26rem, 1fr)); gap: 1rem; }
 figure { margin: 0; } video { width: 100%; background: #181818; }
