@@ -181,7 +181,8 @@ class Channel:
     def brake(self, now_ns: int) -> Way | None:
         """The way to rest inside the limits; None if no other is found than the one that is being followed.
 
-        In the other reading of the command, where there is one, it ends in the same place and begins less gently.
+        Where the command has two readings it must be inside them in both; until they meet, little more than the
+        beginning of the blend is under way.
         """
         self._meet(now_ns)
         for first_ns in self._first_instants(self.command, now_ns):
@@ -195,12 +196,13 @@ class Channel:
                     continue
                 if braked.end_ns < self.command.end_ns and self.limits.keeps(braked):
                     other = self._other and _taken_over(self._other, braked.after(first_ns), now_ns)
-                    return Way(braked, other, first_ns, self._engagement)
+                    if other is None or self.limits.keeps(other):
+                        return Way(braked, other, first_ns, self._engagement)
         return None
 
     def _meet(self, now_ns: int) -> None:
         """Behind the first point that was sent there is one reading of the command again."""
-        if self._other is not None and self.moving(now_ns):
+        if self._other is not None:
             (here,), _ = self.command.sample([now_ns])
             (there,), _ = self._other.sample([now_ns])
             if np.array_equal(here, there):

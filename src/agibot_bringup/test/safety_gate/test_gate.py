@@ -382,7 +382,10 @@ def test_whether_a_controller_was_activated_anew_or_holds_its_command_it_is_enga
 
 
 @pytest.mark.parametrize("anew", [True, False])
-def test_where_a_controller_may_begin_in_two_places_the_gate_still_brakes_it_to_rest(scene: Scene, anew: bool) -> None:
+@pytest.mark.parametrize("moves_s", [0.02, 0.1, 0.3])
+def test_where_a_controller_may_begin_in_two_places_the_gate_still_brakes_it_inside_the_limits(
+    scene: Scene, moves_s: float, anew: bool
+) -> None:
     told = scene.positions(scene.arms.name)
     assert scene.open() == ""
     assert scene.take(staying(scene.arms, told)) is None
@@ -393,12 +396,15 @@ def test_where_a_controller_may_begin_in_two_places_the_gate_still_brakes_it_to_
     else:
         scene.feels = dict(zip(scene.arms.joints, (told + 0.02).tolist(), strict=True))
     scene.pass_time(1.0)
+    begins = len(scene.commands[scene.arms.name]) - 1
     assert scene.open() == ""
     assert scene.take(wave(scene.arms.joints, told + 0.02, 0.2, 2.0)) is None
-    scene.pass_time(0.1)
+    ends_ns = scene.commands[scene.arms.name][-1].end_ns
+    scene.pass_time(moves_s)
     scene.gate.close("a person", scene.ns)
     scene.pass_time(1.0)
-    assert not scene.moving() and np.abs(scene.speeds(scene.arms.name)).max() == 0.0
+    assert not scene.moving() and scene.ns < ends_ns
+    require_inside(scene.limits[scene.arms.name], scene.commands[scene.arms.name][begins:])
 
 
 def staying(controller: Controller, positions: np.ndarray) -> Received:
