@@ -38,9 +38,9 @@ from dreamzero_policy.runtime.faults import Fault
 from dreamzero_policy.runtime.geometry import KeepsClearOfItself, checks_of, installed
 from dreamzero_policy.runtime.limits import Limits
 from dreamzero_policy.runtime.observation import NS_PER_S
+from dreamzero_policy.runtime.outputs import OUTPUTS, topics
 from dreamzero_policy.runtime.plan import Plan
 
-OUTPUTS = ("controllers", "gate")
 NOT_HEARD = "no message on estop, and require_estop is set"
 DISCOVERY_S = 1.0  # behind the first listeners, for the others: what lookouts and recorders do not hear is not there
 QUEUED = 40  # callbacks at most that wait after a time in which none was run
@@ -132,11 +132,8 @@ class GoHome(Node):
         """What goes out where: to each controller its joints, to the gate all of them in one message."""
         if self._value("output") not in OUTPUTS:
             raise Stopped(f"parameter output is {self._value('output')!r}, expected one of {', '.join(OUTPUTS)}")
-        topics = {controller: f"{controller.name}/joint_trajectory" for controller in self._controllers}
-        if self._value("output") == "gate":
-            joints = tuple(joint for controller in self._controllers for joint in controller.joints)
-            topics = {Controller(name="gate", joints=joints): "wanted/joint_trajectory"}
-        return [(to, self.create_publisher(JointTrajectory, topic, 1)) for to, topic in topics.items()]
+        goes = topics(self._controllers, self._value("output"))
+        return [(to, self.create_publisher(JointTrajectory, topic, 1)) for to, topic in goes.items()]
 
     # Heard
 

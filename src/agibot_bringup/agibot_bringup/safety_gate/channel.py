@@ -27,9 +27,9 @@ from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.plan import SHORTEST_NS, Plan
 
 SETTLED_NS = NS_PER_S // 2  # behind the end of a motion: what stands elsewhere then was moved by something else
-# A brake that a limit forbids at once is tried a little later.
 # Further first points while it is not known where the controller begins: a slow joint needs that long for a centimetre.
 ENGAGING_NS = (250_000_000, 400_000_000, 600_000_000, 800_000_000, 1_000_000_000)
+# A brake that a limit forbids at once is tried a little later.
 BRAKE_DELAYS_NS = (0, 20_000_000, 50_000_000, 100_000_000)
 
 

@@ -10,6 +10,7 @@ from rclpy.node import Node
 from dreamzero_policy.inference.remote.settings import ENCODINGS, LANGUAGES, RemoteSettings, RemoteSettingsError
 from dreamzero_policy.runtime.audience import OBSERVERS
 from dreamzero_policy.runtime.loop_settings import LoopSettings
+from dreamzero_policy.runtime.outputs import OUTPUTS
 from dreamzero_policy.runtime.regime import REGIMES, WAYS
 from dreamzero_policy.runtime.surprise import ACTIONS, SurpriseSettings
 
@@ -110,7 +111,7 @@ PARAMETERS = (
         "controllers",
         "controllers: a message for each of them, on <controller>/joint_trajectory. gate: one message with all joints, "
         "on wanted/joint_trajectory, which the safety gate takes or refuses as a whole.",
-        choices=("controllers", "gate"),
+        choices=OUTPUTS,
     ),
     Parameter("require_controllers", True, "Wait until somebody listens on every topic of `output` before observing."),
     Parameter(

@@ -15,8 +15,9 @@ from dreamzero_policy.ros.messages import chunk_message, image_message
 from dreamzero_policy.ros.trajectory_cdr import trajectory_bytes
 from dreamzero_policy.runtime.audience import Audience
 from dreamzero_policy.runtime.chunk import Chunk
-from dreamzero_policy.runtime.contract import Contract, Controller
+from dreamzero_policy.runtime.contract import Contract
 from dreamzero_policy.runtime.faults import Fault, Trouble
+from dreamzero_policy.runtime.outputs import GATE, topics
 from dreamzero_policy.runtime.plan import Plan
 
 
@@ -26,22 +27,14 @@ class RosWorld:
     def __init__(
         self, node: Node, contract: Contract, checkpoint_hash: str, output: str, observers: Sequence[str]
     ) -> None:
-        """`output`: "controllers", or "gate": one message for all of them, which the gate takes or refuses as a whole.
-        `observers` are nodes that listen to trajectories and are no controllers.
-        """
+        """`output` is one of outputs.OUTPUTS; `observers` are nodes that listen to trajectories and play nothing."""
         self._node, self._contract, self._checkpoint_hash = node, contract, checkpoint_hash
         self._joints = contract.model.commanded_joints
-        self._to = contract.site.controllers
-        names = {f"controller {controller.name}": f"{controller.name}/joint_trajectory" for controller in self._to}
-        if output == "gate":
-            self._to = (Controller(name="gate", joints=self._joints),)
-            names = {"safety gate": "wanted/joint_trajectory"}
-        self._publishers = {
-            name: node.create_publisher(JointTrajectory, topic, qos.TRAJECTORY) for name, topic in names.items()
+        self._trajectories = {
+            to: node.create_publisher(JointTrajectory, topic, qos.TRAJECTORY)
+            for to, topic in topics(contract.site.controllers, output).items()
         }
-        self._audiences = {
-            name: Audience.of(node, publisher, observers) for name, publisher in self._publishers.items()
-        }
+        self._audiences = {to: Audience.of(node, publisher, observers) for to, publisher in self._trajectories.items()}
         self._chunks = node.create_publisher(ActionChunk, "~/chunk", qos.EVENT)
         self._video = node.create_publisher(Image, "~/predicted_image", qos.EVENT)
 
@@ -49,8 +42,8 @@ class RosWorld:
         return self._node.get_clock().now().nanoseconds
 
     def act(self, plan: Plan) -> None:
-        messages = trajectory_bytes(plan, self._joints, self._to, self.now_ns())
-        for publisher, message in zip(self._publishers.values(), messages, strict=True):
+        messages = trajectory_bytes(plan, self._joints, tuple(self._trajectories), self.now_ns())
+        for publisher, message in zip(self._trajectories.values(), messages, strict=True):
             publisher.publish(message)
 
     def show(self, chunk: Chunk) -> None:
@@ -68,13 +61,14 @@ class RosWorld:
 
     def absent_controllers(self) -> list[Trouble]:
         """One for every controller, or the gate, that nobody plays."""
-        monotonic_ns = time.monotonic_ns()
-        return [
-            Trouble(Fault.CONTROLLER_GONE, name, f"{name}: nobody who plays it listens on {publisher.topic_name}")
-            for name, publisher in self._publishers.items()
-            if not self._audiences[name].plays(monotonic_ns)
-        ]
+        monotonic_ns, troubles = time.monotonic_ns(), []
+        for to, publisher in self._trajectories.items():
+            if not self._audiences[to].plays(monotonic_ns):
+                name = GATE if to.name == GATE else f"controller {to.name}"
+                text = f"{name}: nobody who plays it listens on {publisher.topic_name}"
+                troubles.append(Trouble(Fault.CONTROLLER_GONE, name, text))
+        return troubles
 
     def destroy(self) -> None:
-        for publisher in (*self._publishers.values(), self._chunks, self._video):
+        for publisher in (*self._trajectories.values(), self._chunks, self._video):
             self._node.destroy_publisher(publisher)

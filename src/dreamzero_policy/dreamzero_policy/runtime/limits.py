@@ -83,14 +83,18 @@ class Limits:
 
     def judge(self, plan: Plan) -> Judgement:
         """A whole plan, that ends at rest; hand over what is still to be executed."""
-        judgement = ACCEPTED if self._plan_within(plan) else self.judged(plan)
-        return judgement and self._judge_shape(plan)
+        return self.judge_joints(plan) and self.judge_shape(plan)
+
+    def judge_joints(self, plan: Plan) -> Judgement:
+        """:meth:`judge` without the robot's shape."""
+        return ACCEPTED if self._plan_within(plan) else self.judged(plan)
 
     def keeps(self, plan: Plan) -> bool:
         """Whether :meth:`judge` accepts a plan, where nobody asks why not: what kernels refuse is not judged again."""
-        return bool(self._plan_within(plan) and self._judge_shape(plan) if kernels.in_use() else self.judge(plan))
+        return bool(self._plan_within(plan) and self.judge_shape(plan) if kernels.in_use() else self.judge(plan))
 
-    def _judge_shape(self, plan: Plan) -> Judgement:
+    def judge_shape(self, plan: Plan) -> Judgement:
+        """:meth:`judge` of the robot's shape alone: its workspace and its clearance, where the contract bounds them."""
         if not self.checks:
             return ACCEPTED
         looks, _ = plan.sample(np.arange(plan.knots_ns[0], plan.end_ns + LOOK_NS, LOOK_NS))
@@ -102,7 +106,7 @@ class Limits:
         )
 
     def judged(self, plan: Plan) -> Judgement:
-        """:meth:`judge` in numpy, without the robot's shape."""
+        """:meth:`judge_joints` in numpy."""
         judgement = self._judge_positions(plan)
         if judgement and len(plan.knots_ns) > 1:
             speeds, (first, last) = _fastest(plan), plan.accelerations

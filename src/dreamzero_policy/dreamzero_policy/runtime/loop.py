@@ -8,14 +8,14 @@ reset, prompt change and clock jump, so that nothing of the past is ever execute
 import contextlib
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import numpy as np
-import ruckig
 from numpy.typing import NDArray
 
+from dreamzero_policy.runtime.braking import braked
 from dreamzero_policy.runtime.chunk import Chunk, Judgement, Verdict, without_noise
 from dreamzero_policy.runtime.deadline import DeadlineSteps
 from dreamzero_policy.runtime.embodiment import Embodiment, Floats
@@ -52,7 +52,6 @@ from dreamzero_policy.runtime.splice import splice
 from dreamzero_policy.runtime.world import World
 
 RATE_WINDOW_S = 10.0
-BRAKE_WITHIN_NS, BRAKE_STEP_NS = 100_000_000, 10_000_000  # a brake that a limit forbids at once is tried a little later
 VISIBLE_SHARE = 0.01  # of a joint's velocity limit: slower is standing still, as far as cameras are concerned
 
 
@@ -126,7 +125,6 @@ class Loop:
         model = embodiment.contract.model
         self.model = model
         self.limits = Limits.of(embodiment.contract)
-        self._of_joints = Limits(model.commanded_joints, embodiment.contract.site.limits)  # without the robot's shape
         prepare(model.chunk.actions)
         self.scheduler = Scheduler(model, settings.lead_s, settings.regime)
         self.latency = LatencyRecord()
@@ -543,34 +541,15 @@ class Loop:
         chunk.overhead_s = (time.monotonic_ns() - waited_from_ns) / NS_PER_S - model_s
 
     def _come_to_rest(self) -> None:
-        """Brake as soon as that stays inside the limits; if it never does, the plan's own tail is the way to rest.
-
-        Every joint brakes for itself, which leads the hands off their path: a brake that keeps the workspace and the
-        clearance is preferred, but where there is none the robot stops all the same.
-        """
+        """Brake as soon as that stays inside the limits; if it never does, the plan's own tail is the way to rest."""
         now_ns = self.world.now_ns()
         if self.plan is None or self.plan is self._resting or self.plan.end_ns <= now_ns:
             return
-        best = None
-        for brake in self._brakes(now_ns):
-            best = best or brake
-            if self.limits.judge(brake):
-                best = brake
-                break
-        if best is not None:
-            self._execute(best, now_ns)
-            self._resting = self.plan
-
-    def _brakes(self, now_ns: int) -> Iterator[Plan]:
-        """Ways to rest that every joint's limits allow and that end before the plan does, the soonest first."""
         sent, first_ns = self._as_sent(self.plan, now_ns), now_ns + self._first_point_ns
-        for begin_ns in range(first_ns, min(first_ns + BRAKE_WITHIN_NS, self.plan.end_ns), BRAKE_STEP_NS):
-            try:
-                plan = sent.until(begin_ns).with_tail(self.limits.by_joint, self.scheduler.step_ns)
-            except (ruckig.RuckigError, ValueError):  # no tail inside the limits from there
-                continue
-            if plan.end_ns < self.plan.end_ns and self._of_joints.judge(plan):
-                yield plan
+        brake = braked(sent, first_ns, self.plan.end_ns, self.limits, self.scheduler.step_ns)
+        if brake is not None:
+            self._execute(brake, now_ns)
+            self._resting = self.plan
 
     def _as_sent(self, plan: Plan, now_ns: int) -> Plan:
         """What a controller will make of it from now on, with the control period before: what limits are to judge."""

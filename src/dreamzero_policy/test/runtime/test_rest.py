@@ -105,7 +105,7 @@ def test_a_brake_that_is_refused_when_it_is_asked_for_is_tried_again(
     loop = moving(robot, Scripted(robot, value=0.3))
     before = loop.plan
     with monkeypatch.context() as refusing:
-        refusing.setattr(Limits, "judge", lambda *_: Judgement(Verdict.REJECTED_DURATION, "not now"))
+        refusing.setattr(Limits, "judge_joints", lambda *_: Judgement(Verdict.REJECTED_DURATION, "not now"))
         loop.halt("stopped")
         run(loop, robot, 0.02)
     assert loop.plan is before

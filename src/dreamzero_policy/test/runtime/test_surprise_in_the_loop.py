@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from dreamzero_policy.runtime.braking import BRAKE_WITHIN_NS
 from dreamzero_policy.runtime.calibration import Calibration
 from dreamzero_policy.runtime.embodiment import Embodiment
-from dreamzero_policy.runtime.loop import BRAKE_WITHIN_NS, Loop
+from dreamzero_policy.runtime.loop import Loop
 from dreamzero_policy.runtime.observation import NS_PER_S
 from dreamzero_policy.runtime.policy import Request, Surprise
 from dreamzero_policy.runtime.regime import RegimeSettings

@@ -23,13 +23,13 @@ def evaluate(
         int | None, typer.Option(min=1, max=64, help="Denoising steps, short for --method wam-N; the checkpoint's own.")
     ] = None,
     flash_checkpoint: Annotated[
-        Path | None, typer.Option(help="Flash version of the checkpoint; that of the shipped one.")
+        Path | None, typer.Option(help="Flash version of the checkpoint; the shipped one's by default.")
     ] = None,
     vla_checkpoint: Annotated[
-        Path | None, typer.Option(help="The twin trained without the video loss; that of the shipped one.")
+        Path | None, typer.Option(help="The twin trained without the video loss; the shipped one's by default.")
     ] = None,
     demonstrations: Annotated[
-        Path | None, typer.Option(help="Data set whose mean is replayed; the suite's own demonstrations.")
+        Path | None, typer.Option(help="Data set whose mean is replayed; by default the suite's own demonstrations.")
     ] = None,
     recorded: Annotated[Path | None, typer.Option(help="Data set for open-loop errors, video PSNR.")] = None,
     processes: Annotated[int | None, typer.Option(min=1, help="Processes; as many as there are cores.")] = None,
